@@ -1,0 +1,168 @@
+//! Orders to the edges: everything [`crate::node::Node`] ever asks for.
+
+use alloc::vec::Vec;
+
+use crate::event::SyncScope;
+use crate::extent::Extent;
+use crate::ids::{
+    EntryId, Errno, FileId, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, VolumeId,
+};
+use crate::wire::header::Header;
+
+/// One order. Orders are carried out in the order given; those with an answer name the event that answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    // ---- primary -----------------------------------------------------------------------------------
+    /// fdatasync (`data_only`) or fsync the scope on this node. Answer: `LocalSynced`.
+    SyncLocal { sync: LocalSyncId, scope: SyncScope },
+    /// Read the current state of an extent. Answer: `ExtentRead`. `extent.end` may be `Extent::END`-clipped by the
+    /// core to its read size; the edge stops at the end of the file.
+    ReadExtent { read: ReadId, file: FileId, extent: Extent },
+    /// Read the current attributes. Answer: `AttributesRead`.
+    ReadAttributes { read: ReadId, file: FileId },
+    /// Digest the current content of an extent, block by block. Answer: `DigestsRead`.
+    ReadDigests { read: ReadId, file: FileId, extent: Extent },
+    /// List a directory under the namespace lock. Answer: `NamespaceLogged` (`Listed`), then `DirectoryRead`.
+    ReadDirectory { read: ReadId, directory: FileId },
+    /// The bytes held under this read are not needed any more (all of its frames were ordered before, or none will be).
+    DropRead { read: ReadId },
+    /// The operation held under this entry will not be sent.
+    DropEntry { entry: EntryId },
+    /// Let the caller go with this result.
+    ReleaseBarrier { ticket: Ticket, result: Result<(), Errno> },
+
+    // ---- both --------------------------------------------------------------------------------------
+    /// Make the record durable (aside, sync, rename, sync of the directory). Answer: `StatePersisted`.
+    PersistState { persist: PersistId, record: StateRecord },
+    /// Connect to the peer. Answer: `SessionOpened` or `SessionLost` with the same session number.
+    Dial { session: SessionId },
+    /// Put a frame into the stream. The edge fills in payload length and both checksums.
+    SendFrame { session: SessionId, header: Header, body: Body },
+    /// Close the connection; what is queued is worth nothing. No `SessionLost` follows.
+    CloseSession { session: SessionId, reason: CloseReason },
+    /// Tell the operator (log, status). Nothing depends on it.
+    Report(Notice),
+
+    // ---- secondary ---------------------------------------------------------------------------------
+    /// Apply the received frame with this sequence, whose payload the edge holds. Several may run at once: the core
+    /// orders only those at once that do not conflict. Answer: `Applied`.
+    Apply { session: SessionId, sequence: Sequence },
+    /// Make this durable. Answer: `MadeDurable`.
+    MakeDurable { session: SessionId, barrier: Sequence, scope: DurableScope },
+}
+
+/// Where a frame's payload comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// No payload.
+    Empty,
+    /// These bytes of the file, held under `read`.
+    ReadData { read: ReadId, extent: Extent },
+    /// All that is held under `read` (attributes, digests).
+    Read { read: ReadId },
+    /// The namespace operation held under `entry`, which is given up with it.
+    Entry { entry: EntryId },
+    /// A small body encoded by the core.
+    Structured(Vec<u8>),
+}
+
+/// What a barrier asks the secondary to make durable. Directories touched by namespace operations are already in
+/// the lists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DurableScope {
+    /// These files and directories; `true` = data and size suffice (fdatasync).
+    Files(Vec<(FileId, bool)>),
+    /// All of a volume (syncfs).
+    Volume(VolumeId),
+    /// All volumes.
+    Everything,
+}
+
+/// Why a session was closed by this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// Nothing was heard for the dead time.
+    PeerSilent,
+    /// A barrier was not answered within the limit.
+    BarrierLate,
+    /// The peer sent something that makes no sense here.
+    Protocol(&'static str),
+    /// The peer reported that it could not apply or make durable.
+    PeerFailed(Errno),
+    /// This node could not apply or make durable.
+    LocalFailure(Errno),
+    /// The peer's term is higher: this node's primacy is over.
+    StaleTerm,
+    /// Orderly end.
+    Stopping,
+}
+
+/// What must survive a crash of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StateRecord {
+    /// Number of this primacy.
+    pub term: crate::ids::Term,
+    /// Identity of the data history; incremented before this node goes on alone.
+    pub generation: crate::ids::Generation,
+    /// Whether this node's copy can be relied on.
+    pub data: DataState,
+    /// Whether this node runs alone: fsyncs are answered without the peer.
+    pub alone: bool,
+}
+
+/// State of a node's copy.
+///
+/// ```text
+/// Inconsistent --resync done--> UpToDate --peer goes on alone--> Outdated --resync begins--> Inconsistent
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum DataState {
+    /// A resync onto this copy was begun and not finished, or nothing is known about it.
+    Inconsistent = 0,
+    /// Whole, but the peer may have gone on without it.
+    Outdated = 1,
+    /// Whole, and nobody is known to have anything newer.
+    Consistent = 2,
+    /// Holds everything that was acknowledged.
+    UpToDate = 3,
+}
+
+/// State changes an operator wants to hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// Replication phase changed.
+    Phase { from: Phase, to: Phase },
+    /// A file's marks were widened because events were lost or there were too many extents.
+    Widened { file: FileId },
+    /// Held fsyncs were released with an error because no decision came in time.
+    HoldExpired { tickets: u32 },
+}
+
+/// Where the mirror stands, seen from this node.
+///
+/// ```text
+///  primary:   Alone --session--> Resyncing --all compared, barrier answered, recorded--> Mirrored
+///               ^                    |                                                      |
+///               +----- recorded -----+------------------ session lost ----------------------+
+///                                    (policy "hold": Holding until a session or the limit)
+///  secondary: Waiting --session--> Receiving --resync done, recorded--> Following --session lost--> Waiting
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Phase {
+    /// Primary: runs alone, durably recorded; fsyncs are answered locally.
+    Alone,
+    /// Primary: no peer and not alone: fsyncs are held.
+    Holding,
+    /// Primary: the peer is connected and being brought up to date; fsyncs are answered locally if alone was recorded.
+    Resyncing,
+    /// Primary: both nodes hold everything; fsyncs wait for the peer.
+    Mirrored,
+    /// Secondary: no primary connected.
+    Waiting,
+    /// Secondary: being brought up to date.
+    Receiving,
+    /// Secondary: up to date.
+    Following,
+}

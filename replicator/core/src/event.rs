@@ -1,0 +1,162 @@
+//! Things that happened: everything [`crate::node::Node`] is ever told.
+
+use alloc::vec::Vec;
+
+use crate::extent::Extent;
+use crate::ids::{
+    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, VolumeId,
+};
+use crate::wire::header::Header;
+
+/// One thing that happened. The first group only marks; every other event also runs the scheduler.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    // ---- capture (primary) -------------------------------------------------------------------------
+    /// These bytes may have changed through a path whose completion is visible (write, truncate, punch, ...).
+    /// The file's attributes (size, times) are marked with it.
+    WriteTraced { file: FileId, extent: Extent },
+    /// A page of a shared mapping became dirty. Later stores to it are silent until a local sync
+    /// write-protects it again: it must be read after a local sync that began after this event.
+    StoreMapped { file: FileId, extent: Extent },
+    /// Mode, owner, size, times or extended attributes may have changed.
+    AttributesChanged { file: FileId },
+    /// Events about this file may have been lost: all of it is to be compared.
+    CaptureLost { file: FileId },
+    /// The edge holds one more encoded namespace operation under `entry`. Arrives in the order in which
+    /// the operations happened (the edge takes both under one lock).
+    NamespaceLogged { entry: EntryId, change: NamespaceChange },
+    /// The directory's list of names changed in a way no operation describes: read it again.
+    DirectoryChanged { directory: FileId },
+    /// Last name and last open are gone: its marks are worth nothing any more.
+    FileForgotten { file: FileId },
+
+    // ---- gate (primary) ----------------------------------------------------------------------------
+    /// A caller waits. Answered by exactly one `Action::ReleaseBarrier` with the same ticket.
+    SyncRequested { ticket: Ticket, scope: SyncScope },
+
+    // ---- completions (primary) ---------------------------------------------------------------------
+    /// Answer to `Action::SyncLocal`.
+    LocalSynced { sync: LocalSyncId, result: Result<(), Errno> },
+    /// Answer to `Action::ReadExtent`.
+    ExtentRead { read: ReadId, outcome: ReadOutcome<Vec<Segment>> },
+    /// Answer to `Action::ReadAttributes`; the edge holds the encoded attributes under `read`.
+    AttributesRead { read: ReadId, outcome: ReadOutcome<()> },
+    /// Answer to `Action::ReadDigests`; the edge holds the encoded digests under `read`. `end` is the end of
+    /// the range that was digested (the file may be shorter than asked; then the rest needs nothing).
+    DigestsRead { read: ReadId, outcome: ReadOutcome<Extent> },
+    /// Answer to `Action::ReadDirectory`. Before it the edge has logged the directory's current names as one or
+    /// more `NamespaceChange::Listed`.
+    DirectoryRead { read: ReadId, outcome: ReadOutcome<()> },
+    /// Answer to `Action::PersistState`: durable, or it could not be made so.
+    StatePersisted { persist: PersistId, result: Result<(), Errno> },
+
+    // ---- link (both) -------------------------------------------------------------------------------
+    /// A peer that proved membership is connected; frames may flow. `version` is the negotiated one.
+    SessionOpened { session: SessionId, version: u16 },
+    /// A whole frame arrived and its checksums hold. `body` is what the core needs to know of the payload.
+    FrameReceived { session: SessionId, header: Header, body: ReceivedBody },
+    /// All frames up to this one were handed to the kernel.
+    FramesSent { session: SessionId, upto: Sequence },
+    /// The connection is gone, or could not be made (then `session` is the one that was dialled).
+    SessionLost { session: SessionId },
+
+    // ---- replica (secondary) -----------------------------------------------------------------------
+    /// Answer to `Action::Apply`.
+    Applied { session: SessionId, sequence: Sequence, outcome: Result<AppliedOutcome, Errno> },
+    /// Answer to `Action::MakeDurable`.
+    MadeDurable { session: SessionId, barrier: Sequence, result: Result<(), Errno> },
+
+    // ---- time --------------------------------------------------------------------------------------
+    /// Nothing happened, but the batch is over or `next_deadline` was reached.
+    Tick,
+}
+
+/// What a waiting caller asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncScope {
+    /// fsync (`data_only: false`) or fdatasync (`true`) of a file, or fsyncdir of a directory.
+    File {
+        /// The file or directory.
+        file: FileId,
+        /// fdatasync: attributes other than the size need not be durable.
+        data_only: bool,
+    },
+    /// Everything of a volume (sync, syncfs, end of a resync, orderly stop).
+    Volume(VolumeId),
+}
+
+/// How a read of a file's state ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadOutcome<T> {
+    /// The state, as it was at some moment after the read began.
+    Read(T),
+    /// The file does not exist any more.
+    Gone,
+    /// The file system refused.
+    Failed(Errno),
+}
+
+/// One piece of an extent that was read, in ascending order and without gaps. What lies between the end of the
+/// last segment and the end of the asked extent was beyond the end of the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// The bytes it covers.
+    pub extent: Extent,
+    /// What they are.
+    pub content: SegmentContent,
+}
+
+/// What a piece of a file consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SegmentContent {
+    /// Bytes, held by the edge under the read's number.
+    Data,
+    /// Nothing is allocated there (lseek(2), SEEK_HOLE).
+    Hole,
+}
+
+/// What the core needs to know of a namespace operation; names stay with the edge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NamespaceChange {
+    /// A new file of any kind.
+    Created { parent: FileId, file: FileId, kind: FileKind },
+    /// One more name for a file (also the first one of an O_TMPFILE).
+    Linked { parent: FileId, file: FileId, kind: FileKind },
+    /// A name is gone (unlink, rmdir). `last`: the file has no name left.
+    Unlinked { parent: FileId, file: FileId, last: bool },
+    /// A file has another name now. With `exchanged`, `other` took the old name; else `other` is the file that was
+    /// replaced and `other_last` tells whether it has no name left.
+    Renamed {
+        old_parent: FileId,
+        new_parent: FileId,
+        file: FileId,
+        other: Option<FileId>,
+        other_last: bool,
+        exchanged: bool,
+    },
+    /// (A part of) the complete list of a directory's names, as it was at this point of the log.
+    Listed { directory: FileId, first: bool, last: bool, children: Vec<(FileId, FileKind)> },
+}
+
+/// What the core needs to know of a received payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReceivedBody {
+    /// Nothing: the header says all, or the payload is for the edge alone.
+    Opaque,
+    /// A namespace operation (kind `Namespace`).
+    Namespace(NamespaceChange),
+    /// A small body that the core itself encodes and decodes (see `wire::body`).
+    Structured(Vec<u8>),
+}
+
+/// What an apply on the secondary brought to light.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AppliedOutcome {
+    /// Done.
+    Done,
+    /// Digests were compared: these extents differ (for the primary to send).
+    Differs(Vec<Extent>),
+    /// A directory's list was applied: these regular files were not there and are empty now (all of their
+    /// content is to be sent; nothing is to be compared).
+    Created(Vec<FileId>),
+}

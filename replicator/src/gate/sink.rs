@@ -1,0 +1,66 @@
+//! What the gate reports, and to whom.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use replicator_core::event::SyncScope;
+use replicator_core::extent::Extent;
+use replicator_core::ids::{Errno, FileId};
+use replicator_core::wire::namespace::Operation;
+
+/// Receiver of everything the gate sees. Called from the gate's reader threads; must not block on the peer.
+pub trait Sink: Send + Sync {
+    /// A namespace operation was done. Called with the volume's namespace lock held, in the order of the operations, and
+    /// before the caller is answered.
+    fn namespace(&self, operation: Operation);
+
+    /// A file is about to be opened for writing (or truncated, or mapped): the caller is answered after this returns. The open intent is
+    /// recorded here.
+    ///
+    /// # Errors
+    /// The open is refused with this errno (the intent could not be made durable).
+    fn open_for_write(&self, file: FileId) -> Result<(), Errno>;
+
+    /// The gate itself changed these bytes (a WRITE it handled, fallocate, truncate, copy_file_range). Called after the system call and
+    /// before the caller is answered.
+    fn written(&self, file: FileId, extent: Extent);
+
+    /// The gate itself changed mode, owner, times or extended attributes. Called like [`Sink::written`].
+    fn attributes(&self, file: FileId);
+
+    /// Last name and last open of a file are gone.
+    fn forgotten(&self, file: FileId);
+
+    /// A caller waits for durability. `backing` is a descriptor of the file on the covered file system, on which this
+    /// node's own fsync is done. Must return at once; the answer goes through `reply`.
+    fn sync(&self, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply);
+}
+
+/// The answer a held caller waits for: from any thread, exactly once. Dropping it unanswered answers EIO, so that no path
+/// can forget a caller.
+pub struct SyncReply {
+    answer: Option<Box<dyn FnOnce(Result<(), Errno>) + Send>>,
+}
+
+impl SyncReply {
+    /// A reply that is given by calling this.
+    #[must_use]
+    pub fn new(answer: impl FnOnce(Result<(), Errno>) + Send + 'static) -> SyncReply {
+        SyncReply { answer: Some(Box::new(answer)) }
+    }
+
+    /// Let the caller go.
+    pub fn answer(mut self, result: Result<(), Errno>) {
+        if let Some(answer) = self.answer.take() {
+            answer(result);
+        }
+    }
+}
+
+impl Drop for SyncReply {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            answer(Err(Errno(libc::EIO)));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The node: edges that touch the system, the daemon that joins them, the command line.
+//!
+//! Edges (`gate`, `link`, `storage`, `tracer`, `control`) do not know each other; only `daemon` joins them. Beneath them lie
+//! `volume`, `uring` and `config`. Only `tracer` knows aya, only `uring` knows io-uring, only `gate` knows FUSE.
+//! `cargo xtask check` holds these boundaries.
+
+pub mod gate;
+pub mod tracer;
+pub mod volume;

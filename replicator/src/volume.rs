@@ -1,0 +1,310 @@
+//! A replicated directory as this node's system shows it: its descriptors, its files by handle, the lock that
+//! orders its namespace.
+//!
+//! Foundation of the edges: `gate`, `tracer`, `storage` and `daemon` all work on files of a volume, and only through
+//! the descriptors here, never through the path, which the gate covers.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::{fs, io};
+
+use replicator_core::ids::{FileId, VolumeId};
+
+/// Name in the root directory that belongs to replicator itself; no volume may use it, no user sees it.
+pub const RESERVED_NAME: &[u8] = b".replicator";
+
+/// Largest file handle in bytes (`MAX_HANDLE_SZ`, linux/exportfs.h).
+const HANDLE_BYTES_MAX: usize = 128;
+
+/// What keeps a directory from being a volume.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// A system call on the directory failed.
+    #[error("cannot {operation} {path}: {source}")]
+    System {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file system cannot name files by handle.
+    #[error(
+        "{path}: its file system ({filesystem}) gives no file handles; put the directory on ext4, xfs, btrfs or tmpfs"
+    )]
+    NoHandles {
+        /// The directory.
+        path: PathBuf,
+        /// Its file system's name.
+        filesystem: String,
+    },
+    /// Another daemon has the directory.
+    #[error("{path} is already replicated by another daemon on this machine")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// A file's name that outlives renames: what name_to_handle_at(2) gives.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FileHandle {
+    kind: i32,
+    bytes: Box<[u8]>,
+}
+
+#[repr(C)]
+struct RawHandle {
+    bytes: u32,
+    kind: i32,
+    data: [u8; HANDLE_BYTES_MAX],
+}
+
+impl FileHandle {
+    /// A handle from its parts, as the kernel defines them (`struct file_handle`).
+    #[must_use]
+    pub fn from_parts(kind: i32, bytes: &[u8]) -> FileHandle {
+        FileHandle { kind, bytes: bytes.into() }
+    }
+
+    /// The handle of `name` in `directory` (not following a symlink), or of `directory` itself if `name` is empty.
+    ///
+    /// # Errors
+    /// What name_to_handle_at(2) returns; EOPNOTSUPP where the file system has none.
+    pub fn of(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<FileHandle> {
+        let mut raw = RawHandle { bytes: HANDLE_BYTES_MAX as u32, kind: 0, data: [0; HANDLE_BYTES_MAX] };
+        let mut mount: libc::c_int = 0;
+        let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+        // SAFETY: `name` is NUL-terminated, `raw` is a file_handle with room for the `bytes` it announces, and both
+        // it and `mount` outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_name_to_handle_at,
+                directory.as_raw_fd(),
+                name.as_ptr(),
+                &raw mut raw,
+                &raw mut mount,
+                flags,
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let length = (raw.bytes as usize).min(HANDLE_BYTES_MAX);
+        Ok(FileHandle { kind: raw.kind, bytes: raw.data[..length].into() })
+    }
+
+    /// Open the file with open(2) flags; `mount` is any descriptor on its file system (not O_PATH).
+    ///
+    /// # Errors
+    /// What open_by_handle_at(2) returns; ESTALE where the file is gone.
+    pub fn open(&self, mount: BorrowedFd<'_>, flags: i32) -> io::Result<OwnedFd> {
+        let mut raw =
+            RawHandle { bytes: self.bytes.len() as u32, kind: self.kind, data: [0; HANDLE_BYTES_MAX] };
+        raw.data[..self.bytes.len()].copy_from_slice(&self.bytes);
+        // SAFETY: `raw` is a file_handle of the length it announces and outlives the call; the descriptor that is
+        // returned belongs to nobody else.
+        unsafe {
+            let fd = libc::syscall(
+                libc::SYS_open_by_handle_at,
+                mount.as_raw_fd(),
+                &raw mut raw,
+                flags | libc::O_CLOEXEC,
+            );
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(OwnedFd::from_raw_fd(fd as i32))
+        }
+    }
+}
+
+/// A replicated directory.
+#[derive(Debug)]
+pub struct Volume {
+    /// Its number, the same on both nodes.
+    pub id: VolumeId,
+    /// The path the operator gave, absolute and without symlinks. Never opened again after [`Volume::open`].
+    pub path: PathBuf,
+    /// The file system's name as in /proc/filesystems ("ext4").
+    pub filesystem: String,
+    /// `st_dev` of the root.
+    pub device: u64,
+    /// The superblock's device as the kernel's own code sees it (`s_dev`, new encoding: major << 20 | minor), from mountinfo.
+    /// Differs from `device` on btrfs.
+    pub kernel_device: u32,
+    /// Inode number of the root.
+    pub root_inode: u64,
+    /// Whether the root is the root of its file system: then every file of the device is a file of the tree.
+    pub whole_filesystem: bool,
+    root: OwnedFd,
+    handles: RwLock<HashMap<u64, FileHandle>>,
+    writers: Mutex<HashSet<u64>>,
+    namespace: Mutex<()>,
+}
+
+impl Volume {
+    /// Open the directory, before anything is mounted over it, and lock it against another daemon.
+    ///
+    /// # Errors
+    /// [`VolumeError`]: missing, not a directory, in use, or on a file system without handles.
+    pub fn open(id: VolumeId, path: &Path) -> Result<Volume, VolumeError> {
+        let system = |operation| {
+            let path = path.to_owned();
+            move |source| VolumeError::System { path, operation, source }
+        };
+        let path = fs::canonicalize(path).map_err(system("find"))?;
+        let root: OwnedFd = nix::fcntl::open(
+            &path,
+            nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC,
+            nix::sys::stat::Mode::empty(),
+        )
+        .map_err(io::Error::from)
+        .map_err(system("open"))?;
+        // SAFETY: flock takes no memory and the descriptor is open.
+        if unsafe { libc::flock(root.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Err(VolumeError::InUse { path });
+            }
+            return Err(system("lock")(error));
+        }
+        let stat = nix::sys::stat::fstat(&root).map_err(io::Error::from).map_err(system("stat"))?;
+        let mount = mount_of(&root).map_err(system("find the mount of"))?;
+        let handle = FileHandle::of(root.as_fd(), c"").map_err(|_| VolumeError::NoHandles {
+            path: path.clone(),
+            filesystem: mount.filesystem.clone(),
+        })?;
+        let whole_filesystem = is_filesystem_root(&mount, &path);
+        Ok(Volume {
+            id,
+            filesystem: mount.filesystem,
+            device: stat.st_dev,
+            kernel_device: mount.major << 20 | mount.minor,
+            root_inode: stat.st_ino,
+            whole_filesystem,
+            path,
+            root,
+            handles: RwLock::new(HashMap::from([(stat.st_ino, handle)])),
+            writers: Mutex::new(HashSet::new()),
+            namespace: Mutex::new(()),
+        })
+    }
+
+    /// The covered directory itself (O_RDONLY), for `*at` calls and as the mount of `open_by_handle_at`.
+    #[must_use]
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The file with that inode number.
+    #[must_use]
+    pub fn file(&self, inode: u64) -> FileId {
+        FileId { volume: self.id, inode }
+    }
+
+    /// The root directory as a file.
+    #[must_use]
+    pub fn root_file(&self) -> FileId {
+        self.file(self.root_inode)
+    }
+
+    /// Remember a file's handle. A number that was given to a new file replaces the old handle.
+    pub fn learn(&self, inode: u64, handle: FileHandle) {
+        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+        handles.insert(inode, handle);
+    }
+
+    /// Take the handle of `name` in `directory` and remember it under `inode`.
+    ///
+    /// # Errors
+    /// What name_to_handle_at(2) returns.
+    pub fn learn_at(&self, directory: BorrowedFd<'_>, name: &[u8], inode: u64) -> io::Result<()> {
+        let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        self.learn(inode, FileHandle::of(directory, &name)?);
+        Ok(())
+    }
+
+    /// Forget a file that does not exist any more.
+    pub fn forget(&self, inode: u64) {
+        self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&inode);
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&inode);
+    }
+
+    /// The remembered handle.
+    #[must_use]
+    pub fn handle(&self, inode: u64) -> Option<FileHandle> {
+        self.handles.read().unwrap_or_else(PoisonError::into_inner).get(&inode).cloned()
+    }
+
+    /// Open a file by its remembered handle with open(2) flags.
+    ///
+    /// # Errors
+    /// ESTALE where the file is unknown or gone; else what open_by_handle_at(2) returns.
+    pub fn open_file(&self, inode: u64, flags: i32) -> io::Result<OwnedFd> {
+        let handle = self.handle(inode).ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
+        handle.open(self.root(), flags)
+    }
+
+    /// Note that a file was opened for writing: if events are lost, it is one of those that may have changed.
+    /// A shared mapping outlives its descriptor, so a file stays in this set.
+    pub fn note_writer(&self, inode: u64) {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(inode);
+    }
+
+    /// All files that were ever opened for writing.
+    #[must_use]
+    pub fn writers(&self) -> Vec<u64> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// The lock under which a namespace system call and its log entry are one step.
+    pub fn lock_namespace(&self) -> MutexGuard<'_, ()> {
+        self.namespace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A line of /proc/self/mountinfo (proc(5)).
+struct Mount {
+    major: u32,
+    minor: u32,
+    /// The part of the file system that is mounted.
+    root: String,
+    point: String,
+    filesystem: String,
+}
+
+/// The mount a descriptor is on, by the mount id in its fdinfo.
+fn mount_of(fd: &OwnedFd) -> io::Result<Mount> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    table
+        .lines()
+        .find_map(|line| {
+            let (front, back) = line.split_once(" - ")?;
+            let mut front = front.split(' ');
+            if front.next() != id {
+                return None;
+            }
+            let (major, minor) = front.nth(1)?.split_once(':')?;
+            Some(Mount {
+                major: major.parse().ok()?,
+                minor: minor.parse().ok()?,
+                root: front.next()?.to_owned(),
+                point: front.next()?.to_owned(),
+                filesystem: back.split(' ').next()?.to_owned(),
+            })
+        })
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its mount is not in /proc/self/mountinfo"))
+}
+
+fn is_filesystem_root(mount: &Mount, path: &Path) -> bool {
+    // mountinfo writes space, tab, newline and backslash as octal escapes; a path with one of them is then taken
+    // for "not the root", which costs a filter and loses nothing.
+    mount.root == "/" && Path::new(&mount.point) == path
+}
