@@ -4,6 +4,13 @@
 //! `volume`, `uring` and `config`. Only `tracer` knows aya, only `uring` knows io-uring, only `gate` knows FUSE.
 //! `cargo xtask check` holds these boundaries.
 
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod gate;
+pub mod link;
+pub mod storage;
 pub mod tracer;
+pub mod uring;
 pub mod volume;

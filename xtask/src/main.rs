@@ -1,10 +1,43 @@
 //! The project's own commands, one module per command.
+
 use clap::Parser;
+
+mod bench;
+mod build_ebpf;
+mod check;
+mod kernels;
+mod run;
+mod setup;
+mod test;
 
 /// Develop, run and test replicator.
 #[derive(Parser)]
-enum Command {}
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Command {
+    /// Bring up two nodes on this machine and mirror a live directory.
+    Run(run::Args),
+    /// Run every test this machine can run; report those it cannot.
+    Test(test::Args),
+    /// Compare native directory and mirror, side by side.
+    Bench(bench::Args),
+    /// Build the kernel programs from source; `--check` compares with the committed object.
+    BuildEbpf(build_ebpf::Args),
+    /// Check formatting, lints and the boundaries between the parts.
+    Check(check::Args),
+    /// Run the scenarios under distribution kernels in an emulated machine.
+    Kernels(kernels::Args),
+    /// Install by name what the other commands need.
+    Setup(setup::Args),
+}
 
 fn main() -> anyhow::Result<()> {
-    match Command::parse() {}
+    match Command::parse() {
+        Command::Run(args) => run::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::BuildEbpf(args) => build_ebpf::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Kernels(args) => kernels::run(args),
+        Command::Setup(args) => setup::run(args),
+    }
 }

@@ -1,0 +1,1 @@
+//! Configuration: one TOML file, parsed once into a validated struct.

@@ -1,0 +1,1 @@
+//! Control: the local socket through which the command line and the console speak to a node.

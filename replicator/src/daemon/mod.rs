@@ -1,0 +1,1 @@
+//! The daemon: joins the edges around the core.

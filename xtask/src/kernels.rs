@@ -1,0 +1,10 @@
+//! `cargo xtask kernels`.
+
+/// Arguments of `cargo xtask kernels`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Run the command.
+pub fn run(_args: Args) -> anyhow::Result<()> {
+    anyhow::bail!("not built yet")
+}
