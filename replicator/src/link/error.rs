@@ -2,9 +2,7 @@
 
 use std::io;
 
-use replicator_core::wire::header::Kind;
-
-use super::wire::HeaderError;
+use replicator_core::wire::header::{HeaderError, Kind};
 
 /// Why a connection ended. None of these is repaired on the connection: it is closed, and what was not confirmed is sent
 /// again on the next one.
@@ -13,14 +11,6 @@ pub enum LinkError {
     /// The peer sent a header that cannot be one.
     #[error("the peer sent a bad frame header: {0}")]
     Header(#[from] HeaderError),
-    /// A frame of another protocol version than was negotiated.
-    #[error("the peer sent a frame of version {received} in a session of version {negotiated}")]
-    Version {
-        /// What both sides agreed on.
-        negotiated: u16,
-        /// What came.
-        received: u16,
-    },
     /// A frame that belongs to the handshake came after it.
     #[error("the peer sent a {kind:?} frame after the handshake")]
     UnexpectedKind {
@@ -64,10 +54,9 @@ impl LinkError {
     #[must_use]
     pub fn is_nonsense(&self) -> bool {
         match self {
-            LinkError::Header(_)
-            | LinkError::Version { .. }
-            | LinkError::UnexpectedKind { .. }
-            | LinkError::PayloadChecksum { .. } => true,
+            LinkError::Header(_) | LinkError::UnexpectedKind { .. } | LinkError::PayloadChecksum { .. } => {
+                true
+            }
             LinkError::Truncated { .. } | LinkError::PeerClosed | LinkError::System { .. } => false,
         }
     }

@@ -1,9 +1,8 @@
 //! Bytes to frames. No I/O: it lends out a buffer to be filled and looks at what came.
 
-use replicator_core::wire::header::{HEADER_BYTES, Header, Kind};
+use replicator_core::wire::header::{Decoded, HEADER_BYTES, Header, Kind};
 
 use super::error::LinkError;
-use super::wire::{self, Decoded};
 use crate::uring::{AppendBuffer, Pool, Shared};
 
 /// Buffer while little comes: what is received in it pins no more than this.
@@ -93,11 +92,8 @@ impl Incoming {
         let unparsed = buffer.bytes().get(self.parsed..).unwrap_or_default();
         if self.current.is_none() {
             let Some(bytes) = unparsed.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-            let decoded = wire::decode(bytes)?;
-            if decoded.version != self.version {
-                return Err(LinkError::Version { negotiated: self.version, received: decoded.version });
-            }
-            if matches!(decoded.header.kind, Kind::Hello | Kind::Refuse) {
+            let decoded = Header::decode(bytes, &(self.version..=self.version))?;
+            if matches!(decoded.header.kind, Kind::Hello | Kind::Refuse | Kind::Proof | Kind::Accept) {
                 return Err(LinkError::UnexpectedKind { kind: decoded.header.kind });
             }
             self.current = Some(decoded);

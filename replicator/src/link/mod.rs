@@ -14,7 +14,6 @@ mod incoming;
 mod outgoing;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 pub use connection::{Connection, LinkEvent, Statistics};
 pub use error::LinkError;

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use replicator_core::ids::Sequence;
 use replicator_core::wire::header::{HEADER_BYTES, Header, PAYLOAD_MAX};
 
-use super::wire;
 use crate::uring::{AppendBuffer, Pool, Shared};
 
 /// Payloads up to this many bytes are copied behind their header, so that a run of small frames is one piece; larger ones
@@ -85,7 +84,7 @@ impl Outgoing {
         let bytes = payload.bytes();
         assert!(bytes.len() <= PAYLOAD_MAX as usize, "no frame is made with a payload beyond PAYLOAD_MAX");
         let length = bytes.len();
-        let encoded = wire::encode(header, self.version, length as u32, crc32c::crc32c(bytes));
+        let encoded = header.encode(self.version, length as u32, crc32c::crc32c(bytes));
         if length <= COPY_MAX {
             self.stage(&encoded, bytes);
         } else {

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use replicator_core::ids::{FileId, Sequence, Term, VolumeId};
-use replicator_core::wire::header::{HEADER_BYTES, Header, Kind, PAYLOAD_MAX};
+use replicator_core::wire::header::{HEADER_BYTES, Header, HeaderError, Kind, PAYLOAD_MAX};
 
 use super::connection::{Connection, LinkEvent};
 use super::error::LinkError;
 use super::incoming::Incoming;
 use super::outgoing::{Outgoing, Payload};
-use super::wire::HeaderError;
 use crate::uring::{Pool, Ring, Shared};
 
 const VERSION: u16 = 1;
@@ -196,23 +195,23 @@ fn truncation_at_every_offset_is_told_from_an_orderly_end() {
 #[test]
 fn oversize_is_refused_before_its_payload_comes() {
     let oversize = header(Kind::Data, 1, 0);
-    let bytes = super::wire::encode(&oversize, VERSION, PAYLOAD_MAX + 1, 0);
+    let bytes = oversize.encode(VERSION, PAYLOAD_MAX + 1, 0);
     let (received, end) = decode(&bytes, &[HEADER_BYTES]);
     assert!(received.is_empty());
-    assert!(matches!(end, LinkError::Header(HeaderError::Oversize(_))), "{end}");
+    assert!(matches!(end, LinkError::Header(HeaderError::PayloadTooLong(_))), "{end}");
 }
 
 #[test]
 fn another_version_is_refused() {
-    let bytes = super::wire::encode(&header(Kind::Data, 1, 0), VERSION + 1, 0, 0);
+    let bytes = header(Kind::Data, 1, 0).encode(VERSION + 1, 0, 0);
     let (_, end) = decode(&bytes, &[HEADER_BYTES]);
-    assert!(matches!(end, LinkError::Version { negotiated: 1, received: 2 }), "{end}");
+    assert!(matches!(end, LinkError::Header(HeaderError::Version(2))), "{end}");
 }
 
 #[test]
 fn handshake_frames_are_refused_after_the_handshake() {
-    for kind in [Kind::Hello, Kind::Refuse] {
-        let bytes = super::wire::encode(&header(kind, 0, 0), VERSION, 0, 0);
+    for kind in [Kind::Hello, Kind::Refuse, Kind::Proof, Kind::Accept] {
+        let bytes = header(kind, 0, 0).encode(VERSION, 0, 0);
         let (_, end) = decode(&bytes, &[HEADER_BYTES]);
         assert!(matches!(end, LinkError::UnexpectedKind { .. }), "{end}");
     }
@@ -460,7 +459,7 @@ fn garbage_closes_once_and_nothing_follows() {
     let mut left = End::over(left, 1);
     right.write_all(&pattern(99, 10_000)).expect("written");
     left.until(|end| end.closed().is_some());
-    assert!(matches!(left.closed(), Some(LinkError::Header(HeaderError::Magic))));
+    assert!(matches!(left.closed(), Some(LinkError::Header(HeaderError::Magic(_)))));
     let _ = right.write_all(&pattern(98, 1000));
     for _ in 0..3 {
         left.turn();
