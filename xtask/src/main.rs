@@ -6,9 +6,12 @@ mod bench;
 mod build_ebpf;
 mod check;
 mod kernels;
+mod lab;
+mod product;
 mod run;
 mod setup;
 mod test;
+mod worker;
 
 /// Develop, run and test replicator.
 #[derive(Parser)]
@@ -28,6 +31,9 @@ enum Command {
     Kernels(kernels::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
+    /// Work in a process of its own, for the other commands.
+    #[command(subcommand, hide = true)]
+    Worker(worker::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,5 +45,6 @@ fn main() -> anyhow::Result<()> {
         Command::Check(args) => check::run(args),
         Command::Kernels(args) => kernels::run(args),
         Command::Setup(args) => setup::run(args),
+        Command::Worker(args) => worker::run(args),
     }
 }
