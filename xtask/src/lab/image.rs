@@ -40,6 +40,16 @@ impl Filesystem {
         }
     }
 
+    /// Its name, as on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Filesystem::Ext4 => "ext4",
+            Filesystem::Xfs => "xfs",
+            Filesystem::Btrfs => "btrfs",
+        }
+    }
+
     fn arguments(self) -> &'static [&'static str] {
         match self {
             // Nothing is left to be written in the background, where it would disturb a measurement.

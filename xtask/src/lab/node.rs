@@ -219,7 +219,9 @@ impl Node {
     /// It does not end.
     pub fn kill(&mut self) -> Result<()> {
         let Some(pid) = self.pid() else { return Ok(()) };
-        let _ = kill(pid, Signal::SIGKILL);
+        if self.is_running() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
         self.wait_end(STOP_BOUND).map(drop)
     }
 

@@ -9,6 +9,9 @@ use super::interrupt;
 /// How often a state is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// A bound for what a healthy node does at once.
+pub const SHORT: Duration = Duration::from_secs(10);
+
 /// Ask `state` until it gives a value.
 ///
 /// # Errors
