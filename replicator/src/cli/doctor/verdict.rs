@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::edges;
 use super::finding::{Finding, State, state_of};
+use super::{edges, process};
 use crate::cli::exit;
 use crate::config::Capture;
 
@@ -104,7 +104,7 @@ mod tests {
     fn host(fentry: State, tracepoints: State, passthrough: State) -> Vec<Finding> {
         let finding = |name: &str, state| Finding { name: name.into(), state, detail: String::new() };
         vec![
-            finding("root", State::Yes),
+            finding("CAP_SYS_ADMIN", State::Yes),
             finding("fuse-device", State::Yes),
             finding("btf", State::Yes),
             finding(edges::TRAMPOLINES, fentry),
