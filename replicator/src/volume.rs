@@ -201,6 +201,18 @@ impl Volume {
         self.root.as_fd()
     }
 
+    /// Make everything of the volume's file system durable (syncfs(2)).
+    ///
+    /// # Errors
+    /// What syncfs(2) returns, also for a write that failed since the last call; such a failure is final.
+    pub fn sync(&self) -> io::Result<()> {
+        // SAFETY: syncfs takes no memory and the descriptor is open.
+        if unsafe { libc::syncfs(self.root.as_raw_fd()) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// The file with that inode number.
     #[must_use]
     pub fn file(&self, inode: u64) -> FileId {
