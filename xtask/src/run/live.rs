@@ -25,7 +25,7 @@ pub fn introduce(mirror: &Mirror) {
     for node in [&mirror.primary, &mirror.secondary] {
         println!("    less {}    # log of node {}", node.log.display(), node.name);
     }
-    println!("    {program} compare {} {}", mirror.data().display(), mirror.copy().display());
+    println!("    diff -r --no-dereference {} {}", mirror.data().display(), mirror.copy().display());
     println!("Kill a node and see: kill -9 {}", mirror.secondary.pid().map_or(0, nix::unistd::Pid::as_raw));
     println!("Ctrl-C takes everything down.\n");
 }
@@ -105,7 +105,7 @@ fn line(status: &Status) -> String {
 fn table(primary: &Status, secondary: &Status) -> String {
     let peer = |status: &Status| {
         let peer = status.peer.clone().unwrap_or_default();
-        let name = peer.name.unwrap_or_else(|| "peer".to_owned());
+        let name = if peer.name.is_empty() { "peer" } else { &peer.name };
         format!("{name} {}", if peer.connected { "connected" } else { "absent" })
     };
     let node = |status: &Status| {
