@@ -1,5 +1,7 @@
 //! The project's own commands, one module per command.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 mod bench;
@@ -40,8 +42,20 @@ enum Command {
     Worker(worker::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse() {
+fn main() -> ExitCode {
+    // Remembered before a build replaces the file.
+    let known = worker::program();
+    match known.and_then(|_| run(Command::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),

@@ -159,10 +159,11 @@ impl Node {
             .stderr(Stdio::null())
             .output()
             .context("start replicator status")?;
-        if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        // The exit code is the node's colour; only an answer is written to standard output.
+        if text.trim().is_empty() {
             return Ok(None);
         }
-        let text = String::from_utf8_lossy(&output.stdout);
         let status =
             serde_json::from_str(&text).with_context(|| format!("status of {}: {text}", self.name))?;
         Ok(Some(status))

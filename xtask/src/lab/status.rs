@@ -53,8 +53,9 @@ pub struct Volume {
     pub path: String,
     #[serde(default)]
     pub filesystem: String,
+    /// "mounted" or "off".
     #[serde(default)]
-    pub gate: bool,
+    pub gate: String,
     #[serde(default)]
     pub passthrough: bool,
 }
@@ -64,7 +65,7 @@ pub struct Volume {
 #[allow(missing_docs)]
 pub struct Peer {
     #[serde(default)]
-    pub name: Option<String>,
+    pub name: String,
     #[serde(default)]
     pub connected: bool,
 }

@@ -9,7 +9,7 @@ mod bad_peer;
 mod capture_rows;
 mod daemon_crash_mount_replaced;
 mod direct_and_dsync;
-mod files;
+pub mod files;
 mod fsync_is_on_both;
 mod full_disk_on_b;
 mod group_commit;
