@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Args;
 
-use super::{DEFAULT_CONFIG, code_of, exit, load, one_line};
+use super::{DEFAULT_CONFIG, code_of, doctor, exit, load, one_line};
 use crate::config::Config;
 use crate::{daemon, telemetry};
 
@@ -35,6 +36,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 fn start(config: Config) -> anyhow::Result<()> {
     for warning in config.validate_system()? {
         tracing::warn!("{warning}");
+    }
+    if let Some(obstacle) = doctor::obstacle(&config) {
+        bail!("{obstacle}; \"replicator doctor\" tells more");
     }
     daemon::run(config)
 }

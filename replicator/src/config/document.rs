@@ -135,7 +135,7 @@ fn refuse_unknown(table: &toml::Table) -> Result<(), ConfigError> {
             return Err(ConfigError::UnknownKey { key: section.clone(), nearest });
         };
         let toml::Value::Table(content) = content else { continue };
-        for key in content.keys().filter(|key| !known.contains(&key.as_str())) {
+        if let Some(key) = content.keys().find(|key| !known.contains(&key.as_str())) {
             let nearest = nearest::nearest(key, known.iter().copied())
                 .map(|found| format!("{section}.{found}"))
                 .or_else(|| elsewhere(key));

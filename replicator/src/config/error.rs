@@ -152,8 +152,9 @@ pub enum ConfigError {
     ClusterKeyUnreadable { path: PathBuf, source: io::Error },
     /// The key file has a senseless length.
     #[error(
-        "link.cluster-key-file: {path} has {length} bytes (or more); a key has {CLUSTER_KEY_BYTES_MIN} to \
-         {CLUSTER_KEY_BYTES_MAX}: make one with \"head -c 32 /dev/urandom\" and copy it to both nodes",
+        "link.cluster-key-file: {path} has {length} bytes (or more) without white space at its ends; a key has \
+         {CLUSTER_KEY_BYTES_MIN} to {CLUSTER_KEY_BYTES_MAX}: make one with \"head -c 48 /dev/urandom | base64\" and copy it \
+         to the other node",
         path = path.display()
     )]
     ClusterKeyLength { path: PathBuf, length: usize },

@@ -12,16 +12,16 @@ pub const CLUSTER_KEY_BYTES_MIN: usize = 32;
 /// Longest cluster key in bytes.
 pub const CLUSTER_KEY_BYTES_MAX: usize = 4096;
 
-/// The content of the cluster key file, every byte of it (a final newline too): the file is copied between the nodes, not typed.
+/// The content of the cluster key file but white space at both ends, so that a final newline makes no difference.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ClusterKey(Box<[u8]>);
+pub struct ClusterSecret(Box<[u8]>);
 
-impl ClusterKey {
+impl ClusterSecret {
     /// Read a key file.
     ///
     /// # Errors
     /// [`ConfigError::ClusterKeyUnreadable`], [`ConfigError::ClusterKeyLength`].
-    pub fn read(path: &Path) -> Result<ClusterKey, ConfigError> {
+    pub fn read(path: &Path) -> Result<ClusterSecret, ConfigError> {
         let unreadable = |source| ConfigError::ClusterKeyUnreadable { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         File::open(path)
@@ -29,10 +29,11 @@ impl ClusterKey {
             .take(CLUSTER_KEY_BYTES_MAX as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(unreadable)?;
-        if !(CLUSTER_KEY_BYTES_MIN..=CLUSTER_KEY_BYTES_MAX).contains(&bytes.len()) {
-            return Err(ConfigError::ClusterKeyLength { path: path.to_owned(), length: bytes.len() });
+        let secret = bytes.trim_ascii();
+        if secret.len() < CLUSTER_KEY_BYTES_MIN || bytes.len() > CLUSTER_KEY_BYTES_MAX {
+            return Err(ConfigError::ClusterKeyLength { path: path.to_owned(), length: secret.len() });
         }
-        Ok(ClusterKey(bytes.into()))
+        Ok(ClusterSecret(secret.into()))
     }
 
     /// The secret. Never to be logged.
@@ -42,8 +43,8 @@ impl ClusterKey {
     }
 }
 
-impl fmt::Debug for ClusterKey {
+impl fmt::Debug for ClusterSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClusterKey({} bytes)", self.0.len())
+        write!(f, "ClusterSecret({} bytes)", self.0.len())
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, ConfigWarning};
-pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterKey};
+pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterSecret};
 
 /// Largest configuration file in bytes; a larger one is surely not one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -65,7 +65,7 @@ pub struct LinkConfig {
     pub listen: Option<SocketAddr>,
     /// Where the primary dials; always there on a primary.
     pub peer: Option<SocketAddr>,
-    /// File with the secret both nodes share; see [`ClusterKey`].
+    /// File with the secret both nodes share; see [`ClusterSecret`].
     pub cluster_key_file: Option<PathBuf>,
     /// Longest silence of this node on a session.
     pub keep_alive_interval: Duration,
@@ -291,7 +291,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, or is too short or too long.
-    pub fn cluster_key(&self) -> Result<Option<ClusterKey>, ConfigError> {
-        self.link.cluster_key_file.as_deref().map(ClusterKey::read).transpose()
+    pub fn cluster_secret(&self) -> Result<Option<ClusterSecret>, ConfigError> {
+        self.link.cluster_key_file.as_deref().map(ClusterSecret::read).transpose()
     }
 }

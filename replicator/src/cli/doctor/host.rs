@@ -119,7 +119,8 @@ fn tracefs() -> Finding {
     }
 }
 
-fn fuse_device() -> Finding {
+/// Whether FUSE's device is there and may be opened.
+pub(super) fn fuse_device() -> Finding {
     let name = "fuse-device";
     let path = "/dev/fuse";
     match fs::metadata(path) {

@@ -15,6 +15,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{load, pretty_json, print};
+use crate::config::{Config, Role};
 pub use finding::{Finding, State};
 pub use verdict::Verdict;
 
@@ -55,6 +56,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let text = if arguments.json { pretty_json(&report)? } else { render(&report) };
     print(&text)?;
     Ok(report.verdict.code())
+}
+
+/// What would let a node with this configuration fail on this host, in one sentence; `None` if nothing is known to. Looks
+/// only at what every part would stumble over; the edges find out the rest when they start.
+pub(super) fn obstacle(config: &Config) -> Option<String> {
+    let missing = process::vital_missing();
+    if !missing.is_empty() {
+        return Some(format!("a node runs as root: this process lacks {}", missing.join(", ")));
+    }
+    if config.mirror.gate && config.node.role == Role::Primary {
+        let fuse = host::fuse_device();
+        if fuse.state == State::No {
+            return Some(format!("the gate cannot be mounted: {}", fuse.detail));
+        }
+    }
+    None
 }
 
 fn examine(config: Option<&Path>) -> anyhow::Result<Report> {

@@ -51,6 +51,18 @@ const CAPABILITIES: [(&str, &str); 41] = [
     ("CAP_CHECKPOINT_RESTORE", ""),
 ];
 
+/// Capabilities without which no tree can be kept identical, or no file be opened at all.
+pub(super) const VITAL: [&str; 8] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SYS_ADMIN",
+];
+
 /// Descriptors below which a node is short of them under many open files.
 const FILES_WANTED: u64 = 65_536;
 /// Locked memory that rings need on kernels that account it so.
@@ -117,6 +129,15 @@ fn missing_capabilities(status: &str) -> Vec<Finding> {
         .collect()
 }
 
+/// The capabilities without which a node cannot run, and which this process lacks. Empty if it cannot be found out.
+pub fn vital_missing() -> Vec<&'static str> {
+    let Some(set) = effective(&small_file("/proc/self/status").unwrap_or_default()) else {
+        return Vec::new();
+    };
+    let missing = CAPABILITIES.iter().enumerate().filter(|(bit, _)| set & (1 << bit) == 0);
+    missing.map(|(_, (name, _))| *name).filter(|name| VITAL.contains(name)).collect()
+}
+
 fn limit(name: &str, resource: Resource, wanted: u64, show: fn(u64) -> String) -> Finding {
     let shown = |value| if value == libc::RLIM_INFINITY { "unlimited".to_owned() } else { show(value) };
     match getrlimit(resource) {
@@ -161,6 +182,11 @@ mod tests {
         let missing = missing_capabilities("Name:\tx\nCapEff:\t0000000000000000\n");
         assert!(missing.iter().any(|finding| finding.name == "CAP_DAC_READ_SEARCH"));
         assert!(missing.iter().all(|finding| finding.state == super::super::finding::State::No));
+        assert!(
+            VITAL
+                .iter()
+                .all(|name| CAPABILITIES.iter().any(|(known, need)| known == name && !need.is_empty()))
+        );
         assert!(missing_capabilities("CapEff:\t000001ffffffffff").is_empty());
     }
 }
