@@ -6,9 +6,14 @@ mod bench;
 mod build_ebpf;
 mod check;
 mod kernels;
+mod lab;
+mod product;
+mod report;
 mod run;
+mod scenarios;
 mod setup;
 mod test;
+mod worker;
 
 /// Develop, run and test replicator.
 #[derive(Parser)]
@@ -26,8 +31,13 @@ enum Command {
     Check(check::Args),
     /// Run the scenarios under distribution kernels in an emulated machine.
     Kernels(kernels::Args),
+    /// Run two real nodes in one situation after another (`list`, `all`, or names).
+    Scenario(scenarios::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
+    /// Work in a process of its own, for the other commands.
+    #[command(subcommand, hide = true)]
+    Worker(worker::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -38,6 +48,8 @@ fn main() -> anyhow::Result<()> {
         Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::Check(args) => check::run(args),
         Command::Kernels(args) => kernels::run(args),
+        Command::Scenario(args) => scenarios::run(args),
         Command::Setup(args) => setup::run(args),
+        Command::Worker(args) => worker::run(args),
     }
 }
