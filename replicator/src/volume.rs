@@ -262,6 +262,24 @@ impl Volume {
         handle.open(self.root(), flags)
     }
 
+    /// Whether an inode that is not known lies in the tree, as far as the kernel can still tell its name. A file that was
+    /// deleted meanwhile, or that has a name inside and is asked for by one outside, is not found: the gate makes every file
+    /// known that it opens, and a resync every file there is.
+    #[must_use]
+    pub fn contains(&self, inode: u64, generation: u32) -> bool {
+        if self.whole_filesystem {
+            return true;
+        }
+        let Ok(inode) = u32::try_from(inode) else { return false };
+        // FILEID_INO32_GEN (linux/exportfs.h), which ext4 and xfs understand.
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&inode.to_ne_bytes());
+        bytes[4..].copy_from_slice(&generation.to_ne_bytes());
+        let Ok(file) = FileHandle::from_parts(1, &bytes).open(self.root(), libc::O_PATH) else { return false };
+        fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .is_ok_and(|path| path.starts_with(&self.path) && path != self.path)
+    }
+
     /// Note that a file was opened for writing: if events are lost, it is one of those that may have changed.
     /// A shared mapping outlives its descriptor, so a file stays in this set.
     pub fn note_writer(&self, inode: u64) {

@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::config::{Capture, Config};
 use crate::gate::Passthrough;
 use crate::status::HookStatus;
-use crate::tracer::{Row, Tracer, TracerOptions, TracerReport, Watch};
+use crate::tracer::{HookState, Resolve, Row, Tracer, TracerOptions, TracerReport, Watch};
 use crate::volume::Volume;
 
 /// What was chosen.
@@ -37,16 +37,25 @@ pub fn select(config: &Config, volumes: &[Arc<Volume>]) -> anyhow::Result<Select
         Capture::Fentry => Row::Fentry,
         Capture::Tracepoints => Row::Tracepoints,
     };
+    let watches = volumes.iter().map(|volume| watch(volume)).collect();
     let options = TracerOptions {
         row,
         ring_bytes: config.mirror.trace_ring,
-        watches: volumes.iter().map(|volume| watch(volume)).collect(),
-        ..TracerOptions::default()
+        log_programs: true,
+        resolve: Some(resolver(volumes)),
+        ..TracerOptions::new(watches)
     };
     match Tracer::start(options) {
         Ok(tracer) => {
             let report = tracer.report();
-            let (row, why) = (report.row, report.why.clone());
+            let why = report.reason.clone();
+            let row = match report.row {
+                Row::Tracepoints => "tracepoints",
+                Row::Fentry | Row::Auto => "fentry",
+            };
+            for uncovered in &report.uncovered {
+                warn!(filesystem = uncovered.filesystem, change = uncovered.cover.name(), "goes unseen by the kernel programs");
+            }
             Ok(Selected { tracer: Some(tracer), passthrough: Passthrough::Auto, row, why })
         }
         Err(error) if config.mirror.capture == Capture::Auto && config.mirror.gate => {
@@ -74,17 +83,35 @@ fn watch(volume: &Volume) -> Watch {
     }
 }
 
+/// Decides whether a file of a watched device lies in the volume: known files do; of others the kernel is asked for a name.
+fn resolver(volumes: &[Arc<Volume>]) -> Resolve {
+    let volumes = volumes.to_vec();
+    Box::new(move |file, generation| {
+        volumes
+            .get(usize::from(file.volume.0))
+            .is_some_and(|volume| volume.handle(file.inode).is_some() || volume.contains(file.inode, generation))
+    })
+}
+
 /// The hooks as the status shows them.
 pub fn hooks_of(report: &TracerReport) -> Vec<HookStatus> {
     report
         .hooks
         .iter()
-        .map(|hook| HookStatus {
-            name: hook.name.to_string(),
-            kind: hook.kind.to_string(),
-            state: hook.state.to_string(),
-            why: hook.state.why(),
-            covers: hook.covers.to_string(),
+        .map(|hook| {
+            let (state, why) = match hook.state {
+                HookState::Attached => ("attached", String::new()),
+                HookState::Refused { errno } => ("refused", std::io::Error::from_raw_os_error(errno).to_string()),
+                HookState::Absent => ("absent", "this kernel does not have it".to_owned()),
+                HookState::NotNeeded => ("not needed", "another hook covers it, or nothing watched needs it".to_owned()),
+            };
+            HookStatus {
+                name: hook.name.to_owned(),
+                kind: hook.kind.name().to_owned(),
+                state: state.to_owned(),
+                why,
+                covers: hook.covers.name().to_owned(),
+            }
         })
         .collect()
 }

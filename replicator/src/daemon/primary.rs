@@ -26,8 +26,11 @@ use crate::tracer::{TraceEvent, Tracer};
 use crate::uring::{Completion, Full, Shared, Token};
 use crate::volume::Volume;
 
-/// At most this many kernel events are taken before messages are looked at again.
+/// Kernel events taken at once.
 const DRAIN_LIMIT: usize = 65_536;
+
+/// So often in a row; by then the ring was emptied many times over and something is wrong with it.
+const DRAIN_ROUNDS: usize = 256;
 
 /// A read under way or kept until its frames were queued.
 enum Held {
@@ -170,6 +173,7 @@ impl Primary {
     fn start_read(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
         let outcome = match self.open(file) {
             Ok(descriptor) => {
+                wait_for_writers(&descriptor, extent.start);
                 let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
                 let buffer = core.pool.take(length);
                 let token = self.pend(Pending::Read { read, file: Arc::clone(&descriptor), extent });
@@ -214,6 +218,10 @@ impl Primary {
     }
 
     fn read_attributes(&mut self, core: &mut Core, read: ReadId, file: FileId) {
+        // Only a regular file has a size that a writer may be about to change.
+        if let Ok(descriptor) = self.open::<()>(file) {
+            wait_for_writers(&descriptor, 0);
+        }
         let outcome = match self.volume(file.volume) {
             None => ReadOutcome::Gone,
             Some(volume) => match reader::attributes(volume, file.inode) {
@@ -336,6 +344,13 @@ fn sync_on_worker(
     });
 }
 
+/// Kernel programs may tell of a change before it is complete, with the inode locked: new bytes, but the old size. A read that
+/// began in between would miss what the mark stood for. SEEK_DATA takes the lock (see `tracer`), so afterwards the change is
+/// complete; where it leads to does not matter.
+fn wait_for_writers(file: &OwnedFd, offset: u64) {
+    let _ = nix::unistd::lseek(file, i64::try_from(offset).unwrap_or(i64::MAX), nix::unistd::Whence::SeekData);
+}
+
 /// Bytes of file content on their way to the peer (being read or queued) beyond which no further read begins.
 const READ_AHEAD: u64 = 32 << 20;
 
@@ -354,24 +369,38 @@ impl Role for Primary {
         self.start_reads(core);
         let Some(tracer) = &mut self.tracer else { return false };
         let (mut unguarded, mut captured) = (0, 0);
-        let drained = tracer.drain(DRAIN_LIMIT, &mut |event| match event {
-            TraceEvent::Write { file, extent } => {
-                if extent.end != Extent::END {
-                    captured += extent.length();
+        let (mut taken, mut lost, mut rounds) = (0, 0, 0);
+        loop {
+            let drained = tracer.drain(DRAIN_LIMIT, &mut |event| match event {
+                TraceEvent::Write { file, extent } => {
+                    if extent.end != Extent::END {
+                        captured += extent.length();
+                    }
+                    core.mark(Event::WriteTraced { file, extent });
                 }
-                core.mark(Event::WriteTraced { file, extent });
+                TraceEvent::Store { file, extent } => core.mark(Event::StoreMapped { file, extent }),
+                TraceEvent::Attributes { file } => core.mark(Event::AttributesChanged { file }),
+                TraceEvent::Directory { directory } => core.mark(Event::DirectoryChanged { directory }),
+                TraceEvent::UnguardedSync { .. } => unguarded += 1,
+            });
+            taken += drained.taken;
+            lost += drained.lost;
+            rounds += 1;
+            // Not before everything told so far is marked may a message be handled that came after it.
+            if drained.reached_end {
+                break;
             }
-            TraceEvent::Store { file, extent } => core.mark(Event::StoreMapped { file, extent }),
-            TraceEvent::Attributes { file } => core.mark(Event::AttributesChanged { file }),
-            TraceEvent::Directory { directory } => core.mark(Event::DirectoryChanged { directory }),
-            TraceEvent::UnguardedSync { .. } => unguarded += 1,
-        });
-        core.publisher().on_traced(drained.taken as u64, unguarded);
-        core.publisher().on_captured(captured);
-        if drained.lost > 0 {
-            self.on_lost(core, drained.lost);
+            if rounds == DRAIN_ROUNDS {
+                lost += 1;
+                break;
+            }
         }
-        drained.taken > 0
+        core.publisher().on_traced(taken as u64, unguarded);
+        core.publisher().on_captured(captured);
+        if lost > 0 {
+            self.on_lost(core, lost);
+        }
+        taken > 0
     }
 
     fn on_message(&mut self, core: &mut Core, message: Message) {

@@ -143,7 +143,7 @@ impl Publisher {
         for (volume, report) in self.status.volumes.iter_mut().zip(reports) {
             volume.gate = "mounted".to_owned();
             volume.passthrough = report.passthrough;
-            volume.why = report.why.clone();
+            volume.why = report.passthrough_refusal.clone().unwrap_or_default();
         }
     }
 
@@ -201,10 +201,11 @@ impl Publisher {
         status.dirty.files = snapshot.dirty_files;
         status.dirty.in_flight_bytes = snapshot.in_flight_bytes;
         status.resync.active = matches!(snapshot.phase, Phase::Resyncing | Phase::Receiving);
-        status.resync.directories = snapshot.resync_directories;
-        status.resync.files = snapshot.resync_files;
-        status.resync.bytes_compared = snapshot.resync_bytes_compared;
-        status.counters.widened = snapshot.widened;
+        status.resync.directories = snapshot.resync.directories_left;
+        status.resync.files = snapshot.resync.files_found;
+        status.resync.bytes_sent = snapshot.resync.bytes_sent;
+        status.resync.bytes_compared = snapshot.resync.bytes_compared;
+        status.counters.widened = snapshot.counters.widened;
         status.counters.frames_sent = total.frames_queued;
         status.counters.frames_received = total.frames_received;
         status.counters.bytes_sent = total.bytes_sent;
