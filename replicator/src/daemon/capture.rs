@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::config::{Capture, Config};
 use crate::gate::Passthrough;
 use crate::status::HookStatus;
-use crate::tracer::{HookState, Resolve, Row, Tracer, TracerOptions, TracerReport, Watch};
+use crate::tracer::{HookState, ProgramKind, Resolve, Row, Tracer, TracerOptions, TracerReport, Watch};
 use crate::volume::Volume;
 
 /// What was chosen.
@@ -107,11 +107,19 @@ pub fn hooks_of(report: &TracerReport) -> Vec<HookStatus> {
             };
             HookStatus {
                 name: hook.name.to_owned(),
-                kind: hook.kind.name().to_owned(),
+                kind: kind_name(hook.kind).to_owned(),
                 state: state.to_owned(),
                 why,
                 covers: hook.covers.name().to_owned(),
             }
         })
         .collect()
+}
+
+fn kind_name(kind: ProgramKind) -> &'static str {
+    match kind {
+        ProgramKind::Tracepoint => "btf-tracepoint",
+        ProgramKind::Entry => "fentry",
+        ProgramKind::Exit => "fexit",
+    }
 }

@@ -13,7 +13,7 @@ use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
 use replicator_core::node::Node;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::hello::Hello;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::mailbox::Mailbox;
 use super::message::Message;
@@ -147,10 +147,6 @@ impl Core {
         self.session.as_ref().map_or(0, |(_, connection)| connection.queued_bytes())
     }
 
-    /// What the core shows of itself.
-    pub fn snapshot(&self) -> replicator_core::node::Snapshot {
-        self.node.snapshot()
-    }
 }
 
 /// Everything [`Engine::new`] joins.
@@ -274,7 +270,6 @@ impl<R: Role> Engine<R> {
         if self.core.session.as_ref().is_none_or(|(current, _)| *current != session) {
             return;
         }
-        self.core.publisher.on_frame(payload.len());
         match self.role.on_frame(session, &header, payload) {
             Ok(body) => self.core.tell(Event::FrameReceived { session, header, body }),
             Err(why) => {
@@ -418,7 +413,7 @@ impl<R: Role> Engine<R> {
         }
         if let Some((session, _)) = &self.core.session {
             let session = *session;
-            let header = Header::bare(Kind::Goodbye, self.core.node.term());
+            let header = Header::new(Kind::Goodbye, self.core.node.snapshot().record.term);
             self.send(session, &header, Body::Empty);
             self.close(session, CloseReason::Stopping);
         }

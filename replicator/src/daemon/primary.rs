@@ -227,7 +227,7 @@ impl Primary {
             Some(volume) => match reader::attributes(volume, file.inode) {
                 Ok(attributes) => {
                     self.reads.insert(read, Held::Payload(attributes.encode()));
-                    ReadOutcome::Read(())
+                    ReadOutcome::Read(attributes.size)
                 }
                 Err(error) => outcome_of(&error),
             },
@@ -487,9 +487,6 @@ impl Role for Primary {
 
     fn publish(&mut self, publisher: &mut Publisher) {
         publisher.on_waiting(self.waiting.len());
-        if let Some(tracer) = &self.tracer {
-            publisher.on_hooks(tracer.report());
-        }
     }
 
     fn may_stop(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use replicator_core::action::{Notice, Phase};
 use replicator_core::ids::Errno;
-use replicator_core::node::Snapshot;
+use replicator_core::snapshot::Snapshot;
 use tracing::{error, info, warn};
 
 use crate::gate::GateReport;

@@ -97,10 +97,13 @@ impl Secondary {
                 self.replica.apply_attributes(header.file, &attributes).map(|_| AppliedOutcome::Done)
             }
             Frame::Namespace(operation) => self.replica.apply_namespace(&operation),
-            Frame::Digests { header, digests } => self
-                .replica
-                .compare(header.file, Extent::at(header.offset, header.length), &digests)
-                .map(AppliedOutcome::Differs),
+            Frame::Digests { header, digests } => {
+                let extent = Extent::at(header.offset, header.length);
+                // A file that is not here yet has nothing of what was digested.
+                self.replica
+                    .compare(header.file, extent, &digests)
+                    .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])))
+            }
             Frame::ResyncBegin => {
                 self.held_resyncs.push((session, sequence));
                 return self.begin_resync(core);
