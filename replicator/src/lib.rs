@@ -1,7 +1,7 @@
 //! The node: edges that touch the system, the daemon that joins them, the command line.
 //!
 //! Edges (`gate`, `link`, `storage`, `tracer`, `control`) do not know each other; only `daemon` joins them. Beneath them lie
-//! `volume`, `uring` and `config`. Only `tracer` knows aya, only `uring` knows io-uring, only `gate` knows FUSE.
+//! `volume`, `uring`, `mounts`, `status`, `telemetry` and `config`. Only `tracer` knows aya, only `uring` knows io-uring, only `gate` knows FUSE.
 //! `cargo xtask check` holds these boundaries.
 
 pub mod cli;
@@ -10,7 +10,10 @@ pub mod control;
 pub mod daemon;
 pub mod gate;
 pub mod link;
+pub mod mounts;
+pub mod status;
 pub mod storage;
+pub mod telemetry;
 pub mod tracer;
 pub mod uring;
 pub mod volume;

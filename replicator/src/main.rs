@@ -1,3 +1,7 @@
 //! The `replicator` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    replicator::cli::main()
+}

@@ -1,14 +1,21 @@
 //! The project's own commands, one module per command.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 mod bench;
 mod build_ebpf;
 mod check;
 mod kernels;
+mod lab;
+mod product;
+mod report;
 mod run;
+mod scenarios;
 mod setup;
 mod test;
+mod worker;
 
 /// Develop, run and test replicator.
 #[derive(Parser)]
@@ -26,18 +33,37 @@ enum Command {
     Check(check::Args),
     /// Run the scenarios under distribution kernels in an emulated machine.
     Kernels(kernels::Args),
+    /// Run two real nodes in one situation after another (`list`, `all`, or names).
+    Scenario(scenarios::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
+    /// Work in a process of its own, for the other commands.
+    #[command(subcommand, hide = true)]
+    Worker(worker::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse() {
+fn main() -> ExitCode {
+    // Remembered before a build replaces the file.
+    let known = worker::program();
+    match known.and_then(|_| run(Command::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::Check(args) => check::run(args),
         Command::Kernels(args) => kernels::run(args),
+        Command::Scenario(args) => scenarios::run(args),
         Command::Setup(args) => setup::run(args),
+        Command::Worker(args) => worker::run(args),
     }
 }

@@ -11,6 +11,7 @@ use crate::wire::header::Header;
 
 /// One order. Orders are carried out in the order given; those with an answer name the event that answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
 pub enum Action {
     // ---- primary -----------------------------------------------------------------------------------
     /// fdatasync (`data_only`) or fsync the scope on this node. Answer: `LocalSynced`.
@@ -53,6 +54,7 @@ pub enum Action {
 
 /// Where a frame's payload comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
 pub enum Body {
     /// No payload.
     Empty,
@@ -128,8 +130,23 @@ pub enum DataState {
     UpToDate = 3,
 }
 
+impl DataState {
+    /// The state with that number on the wire and on disk.
+    #[must_use]
+    pub const fn from_u8(value: u8) -> Option<DataState> {
+        Some(match value {
+            0 => DataState::Inconsistent,
+            1 => DataState::Outdated,
+            2 => DataState::Consistent,
+            3 => DataState::UpToDate,
+            _ => return None,
+        })
+    }
+}
+
 /// State changes an operator wants to hear of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
 pub enum Notice {
     /// Replication phase changed.
     Phase { from: Phase, to: Phase },
@@ -137,6 +154,10 @@ pub enum Notice {
     Widened { file: FileId },
     /// Held fsyncs were released with an error because no decision came in time.
     HoldExpired { tickets: u32 },
+    /// A file's state could not be read; its marks stay and it is tried again later.
+    ReadFailed { file: FileId, errno: Errno },
+    /// The state record could not be made durable; it is tried again, and what depends on it waits.
+    PersistFailed { errno: Errno },
 }
 
 /// Where the mirror stands, seen from this node.

@@ -10,6 +10,7 @@ use crate::wire::header::Header;
 
 /// One thing that happened. The first group only marks; every other event also runs the scheduler.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
 pub enum Event {
     // ---- capture (primary) -------------------------------------------------------------------------
     /// These bytes may have changed through a path whose completion is visible (write, truncate, punch, ...).
@@ -39,8 +40,9 @@ pub enum Event {
     LocalSynced { sync: LocalSyncId, result: Result<(), Errno> },
     /// Answer to `Action::ReadExtent`.
     ExtentRead { read: ReadId, outcome: ReadOutcome<Vec<Segment>> },
-    /// Answer to `Action::ReadAttributes`; the edge holds the encoded attributes under `read`.
-    AttributesRead { read: ReadId, outcome: ReadOutcome<()> },
+    /// Answer to `Action::ReadAttributes`; the edge holds the encoded attributes under `read`. The number is the size
+    /// (bytes) among them: what was found to lie beyond the end of the file, but lies before this size, is read again.
+    AttributesRead { read: ReadId, outcome: ReadOutcome<u64> },
     /// Answer to `Action::ReadDigests`; the edge holds the encoded digests under `read`. `end` is the end of
     /// the range that was digested (the file may be shorter than asked; then the rest needs nothing).
     DigestsRead { read: ReadId, outcome: ReadOutcome<Extent> },
@@ -117,6 +119,7 @@ pub enum SegmentContent {
 
 /// What the core needs to know of a namespace operation; names stay with the edge.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
 pub enum NamespaceChange {
     /// A new file of any kind.
     Created { parent: FileId, file: FileId, kind: FileKind },

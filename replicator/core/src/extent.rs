@@ -1,8 +1,14 @@
 //! Byte ranges of one file, and sets of them.
 
+mod set;
+#[cfg(test)]
+mod tests;
+
+pub use set::ExtentSet;
+
 /// A byte range of one file: `start..end`, `end` exclusive. [`Extent::END`] as `end` means "to the end of
 /// the file, wherever that is when it is read".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Extent {
     /// First byte.
     pub start: u64,
@@ -38,5 +44,26 @@ impl Extent {
     #[must_use]
     pub const fn overlaps(self, other: Extent) -> bool {
         self.start < other.end && other.start < self.end
+    }
+}
+
+impl Extent {
+    /// The bytes both ranges have; empty (with `start == end`) where they have none.
+    #[must_use]
+    pub fn intersection(self, other: Extent) -> Extent {
+        let start = self.start.max(other.start);
+        Extent { start, end: self.end.min(other.end).max(start) }
+    }
+
+    /// Whether the range has every byte of `other` (an empty range is contained anywhere).
+    #[must_use]
+    pub const fn contains(self, other: Extent) -> bool {
+        other.is_empty() || (self.start <= other.start && other.end <= self.end)
+    }
+
+    /// Whether the range goes to the end of the file, wherever that is.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        self.end == Extent::END
     }
 }

@@ -1,1 +1,61 @@
 //! Control: the local socket through which the command line and the console speak to a node.
+//!
+//! Newline-delimited JSON over a unix socket that only its owner may open. A client sends a [`Request`] per line and gets a
+//! [`Response`] per line. Control knows neither the daemon nor the command line: it asks a [`NodeView`].
+
+mod client;
+mod message;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use client::{REQUEST_LIMIT, request, request_within};
+pub use message::{Request, Response};
+pub use server::{CLIENTS_MAX, ControlServer, IDLE_LIMIT, serve};
+
+use crate::status::Status;
+
+/// Longest request in bytes, its newline included.
+pub const REQUEST_BYTES_MAX: usize = 4096;
+/// Longest response in bytes, its newline included.
+pub const RESPONSE_BYTES_MAX: usize = 4 << 20;
+
+/// What control can ask of a node. Called from the server's thread: must not block on peer or disk.
+pub trait NodeView: Send + Sync {
+    /// The node as it is now.
+    fn status(&self) -> Status;
+
+    /// Begin an orderly stop. Returns at once; a second call changes nothing.
+    fn request_stop(&self);
+}
+
+/// What can go wrong between a node and those who ask it.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ControlError {
+    /// Nobody answers at the socket.
+    #[error("no daemon answers at {path}; start one with \"replicator run\", or name its socket with --socket", path = path.display())]
+    NoDaemon { path: PathBuf },
+    /// Another daemon has the socket.
+    #[error("another daemon answers at {path}; stop it first, or give this node another node.control-socket", path = path.display())]
+    InUse { path: PathBuf },
+    /// There is something else with the socket's name.
+    #[error("{path} exists and is not a socket; remove it, or set another node.control-socket", path = path.display())]
+    NotASocket { path: PathBuf },
+    /// The system refused.
+    #[error("cannot {operation} {path}: {source}", path = path.display())]
+    System { operation: &'static str, path: PathBuf, source: io::Error },
+    /// The daemon did not answer in time.
+    #[error("the daemon at {path} did not answer within {limit:?}; it may be overloaded or stopped by a signal", path = path.display())]
+    Late { path: PathBuf, limit: Duration },
+    /// The answer is too long, cut off, or no answer at all.
+    #[error("the daemon at {path} answered something that is no answer ({why}); are both of the same version?", path = path.display())]
+    Garbage { path: PathBuf, why: String },
+    /// The daemon did not take the request.
+    #[error("the daemon at {path} refuses the request: {message}", path = path.display())]
+    Refused { path: PathBuf, message: String },
+}

@@ -1,6 +1,10 @@
 //! The fixed frame header.
 
-use crate::ids::{FileId, Sequence, Term};
+use core::fmt;
+use core::ops::RangeInclusive;
+
+use super::checksum::crc32c;
+use crate::ids::{FileId, Sequence, Term, VolumeId};
 
 /// Length of an encoded header in bytes.
 pub const HEADER_BYTES: usize = 64;
@@ -36,7 +40,7 @@ pub struct Header {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u16)]
 pub enum Kind {
-    /// First frame of either side: versions, identity, proof of membership.
+    /// First frame of either side: versions, identity, nonce.
     Hello = 1,
     /// Answer to a Hello that is not accepted; the payload says why; the sender closes.
     Refuse = 2,
@@ -71,4 +75,227 @@ pub enum Kind {
     Failed = 16,
     /// Orderly end of the session.
     Goodbye = 17,
+    /// Keyed digest over both Hellos: proof of membership.
+    Proof = 18,
+    /// The acceptor found the dialer's proof right: the session is open.
+    Accept = 19,
+}
+
+/// Flag of `DigestReply` and `CreatedReply`: another frame of the same answer follows.
+pub const FLAG_MORE: u16 = 1;
+
+impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Kind; 19] = [
+        Kind::Hello,
+        Kind::Refuse,
+        Kind::KeepAlive,
+        Kind::Data,
+        Kind::Hole,
+        Kind::Attributes,
+        Kind::Namespace,
+        Kind::Digests,
+        Kind::DigestReply,
+        Kind::CreatedReply,
+        Kind::Barrier,
+        Kind::BarrierDone,
+        Kind::Ack,
+        Kind::ResyncBegin,
+        Kind::ResyncEnd,
+        Kind::Failed,
+        Kind::Goodbye,
+        Kind::Proof,
+        Kind::Accept,
+    ];
+
+    /// The kind with that number on the wire.
+    #[must_use]
+    pub fn from_u16(value: u16) -> Option<Kind> {
+        Kind::ALL.get(usize::from(value).checked_sub(1)?).copied()
+    }
+
+    /// Whether frames of this kind have a position in the stream: those of the primary that the secondary has to apply
+    /// or answer.
+    #[must_use]
+    pub const fn is_sequenced(self) -> bool {
+        matches!(
+            self,
+            Kind::Data
+                | Kind::Hole
+                | Kind::Attributes
+                | Kind::Namespace
+                | Kind::Digests
+                | Kind::Barrier
+                | Kind::ResyncBegin
+                | Kind::ResyncEnd
+        )
+    }
+}
+
+/// A decoded header with what the edge needs to check and read the payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decoded {
+    /// What the core sees.
+    pub header: Header,
+    /// Protocol version the frame is written in.
+    pub version: u16,
+    /// Length of the payload in bytes, at most [`PAYLOAD_MAX`].
+    pub payload_length: u32,
+    /// CRC-32C of the payload (zero for an empty one, which is its sum).
+    pub payload_checksum: u32,
+}
+
+/// Why 64 bytes are not a header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderError {
+    /// They do not begin with [`MAGIC`]: something else speaks here, or the position in the stream is lost.
+    Magic(u32),
+    /// The header's checksum does not hold.
+    Checksum {
+        /// What the header says.
+        stated: u32,
+        /// What its bytes give.
+        computed: u32,
+    },
+    /// A version that was not negotiated.
+    Version(u16),
+    /// A kind this build does not know.
+    Kind(u16),
+    /// A payload longer than [`PAYLOAD_MAX`].
+    PayloadTooLong(u32),
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeaderError::Magic(magic) => write!(f, "not a frame: it begins with {magic:#010x}"),
+            HeaderError::Checksum { stated, computed } => {
+                write!(f, "header checksum is {computed:#010x}, the header says {stated:#010x}")
+            }
+            HeaderError::Version(version) => write!(f, "protocol version {version} was not negotiated"),
+            HeaderError::Kind(kind) => write!(f, "unknown frame kind {kind}"),
+            HeaderError::PayloadTooLong(bytes) => {
+                write!(f, "payload of {bytes} bytes is longer than {PAYLOAD_MAX}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for HeaderError {}
+
+/// Writes fields one after the other.
+struct Writer {
+    bytes: [u8; HEADER_BYTES],
+    at: usize,
+}
+
+impl Writer {
+    fn put<const N: usize>(&mut self, field: [u8; N]) {
+        self.bytes[self.at..self.at + N].copy_from_slice(&field);
+        self.at += N;
+    }
+}
+
+/// Lengths of the fields in their order: magic, version, kind, term, sequence, volume, flags, payload length, inode,
+/// offset, length, payload checksum, header checksum.
+const FIELDS: [usize; 13] = [4, 2, 2, 8, 8, 2, 2, 4, 8, 8, 8, 4, 4];
+const _: () = {
+    let mut sum = 0;
+    let mut field = 0;
+    while field < FIELDS.len() {
+        sum += FIELDS[field];
+        field += 1;
+    }
+    assert!(sum == HEADER_BYTES, "the fields fill the header exactly");
+};
+/// What the header checksum covers: everything before it.
+const CHECKED_BYTES: usize = HEADER_BYTES - 4;
+
+/// `N` bytes of the header at a constant position.
+fn field<const AT: usize, const N: usize>(bytes: &[u8; HEADER_BYTES]) -> [u8; N] {
+    const { assert!(AT + N <= HEADER_BYTES) };
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[AT..AT + N]);
+    field
+}
+
+impl Header {
+    /// A header of that kind and term with everything else zero.
+    #[must_use]
+    pub const fn new(kind: Kind, term: Term) -> Header {
+        Header {
+            kind,
+            flags: 0,
+            term,
+            sequence: Sequence(0),
+            file: FileId { volume: VolumeId(0), inode: 0 },
+            offset: 0,
+            length: 0,
+        }
+    }
+
+    /// The 64 bytes of this header.
+    #[must_use]
+    pub fn encode(&self, version: u16, payload_length: u32, payload_checksum: u32) -> [u8; HEADER_BYTES] {
+        let mut writer = Writer { bytes: [0; HEADER_BYTES], at: 0 };
+        writer.put(MAGIC.to_le_bytes());
+        writer.put(version.to_le_bytes());
+        writer.put((self.kind as u16).to_le_bytes());
+        writer.put(self.term.0.to_le_bytes());
+        writer.put(self.sequence.0.to_le_bytes());
+        writer.put(self.file.volume.0.to_le_bytes());
+        writer.put(self.flags.to_le_bytes());
+        writer.put(payload_length.to_le_bytes());
+        writer.put(self.file.inode.to_le_bytes());
+        writer.put(self.offset.to_le_bytes());
+        writer.put(self.length.to_le_bytes());
+        writer.put(payload_checksum.to_le_bytes());
+        let checksum = crc32c(&writer.bytes[..CHECKED_BYTES]);
+        writer.put(checksum.to_le_bytes());
+        writer.bytes
+    }
+
+    /// The header in these bytes, if its version is one of `versions`. Checked in this order: magic, header checksum,
+    /// version, kind, payload length.
+    ///
+    /// # Errors
+    /// [`HeaderError`]; what follows in the stream cannot be understood then.
+    pub fn decode(
+        bytes: &[u8; HEADER_BYTES],
+        versions: &RangeInclusive<u16>,
+    ) -> Result<Decoded, HeaderError> {
+        let magic = u32::from_le_bytes(field::<0, 4>(bytes));
+        if magic != MAGIC {
+            return Err(HeaderError::Magic(magic));
+        }
+        let stated = u32::from_le_bytes(field::<60, 4>(bytes));
+        let computed = crc32c(&bytes[..CHECKED_BYTES]);
+        if stated != computed {
+            return Err(HeaderError::Checksum { stated, computed });
+        }
+        let version = u16::from_le_bytes(field::<4, 2>(bytes));
+        if !versions.contains(&version) {
+            return Err(HeaderError::Version(version));
+        }
+        let kind = u16::from_le_bytes(field::<6, 2>(bytes));
+        let kind = Kind::from_u16(kind).ok_or(HeaderError::Kind(kind))?;
+        let payload_length = u32::from_le_bytes(field::<28, 4>(bytes));
+        if payload_length > PAYLOAD_MAX {
+            return Err(HeaderError::PayloadTooLong(payload_length));
+        }
+        let header = Header {
+            kind,
+            flags: u16::from_le_bytes(field::<26, 2>(bytes)),
+            term: Term(u64::from_le_bytes(field::<8, 8>(bytes))),
+            sequence: Sequence(u64::from_le_bytes(field::<16, 8>(bytes))),
+            file: FileId {
+                volume: VolumeId(u16::from_le_bytes(field::<24, 2>(bytes))),
+                inode: u64::from_le_bytes(field::<32, 8>(bytes)),
+            },
+            offset: u64::from_le_bytes(field::<40, 8>(bytes)),
+            length: u64::from_le_bytes(field::<48, 8>(bytes)),
+        };
+        let payload_checksum = u32::from_le_bytes(field::<56, 4>(bytes));
+        Ok(Decoded { header, version, payload_length, payload_checksum })
+    }
 }

@@ -1,5 +1,15 @@
 //! The wire format: fixed header, small bodies, encoded and decoded by hand, little-endian.
+//!
+//! Decoding is total: any bytes give a value or an error, never a panic, and never more memory than arrived.
 
 pub mod attributes;
+pub mod body;
+pub mod checksum;
+mod cursor;
 pub mod header;
+pub mod hello;
 pub mod namespace;
+#[cfg(test)]
+mod tests;
+
+pub use cursor::BodyError;

@@ -1,0 +1,199 @@
+//! Small bodies that the core itself writes and reads.
+
+use alloc::vec::Vec;
+
+use super::cursor::{BodyError, Cursor, Put};
+use crate::action::DurableScope;
+use crate::extent::Extent;
+use crate::ids::{FileId, Sequence, VolumeId};
+
+/// Most extents in one `DigestReply` frame.
+pub const EXTENTS_MAX: usize = 65_536;
+/// Most files in one `CreatedReply` or `Barrier` frame.
+pub const FILES_MAX: usize = 65_536;
+/// Length of one block's digest in bytes.
+pub const DIGEST_BYTES: usize = 16;
+
+/// Payload of an `Ack`: the positions a secondary has reached, `received >= applied >= synced`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ack {
+    /// Every frame up to this one arrived whole.
+    pub received: Sequence,
+    /// Every frame up to this one was applied.
+    pub applied: Sequence,
+    /// Every frame up to this one is durable.
+    pub synced: Sequence,
+}
+
+impl Ack {
+    /// The payload.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(24);
+        body.put_u64(self.received.0);
+        body.put_u64(self.applied.0);
+        body.put_u64(self.synced.0);
+        body
+    }
+
+    /// The positions in a payload.
+    ///
+    /// # Errors
+    /// [`BodyError`]; also where the positions are not in order.
+    pub fn decode(body: &[u8]) -> Result<Ack, BodyError> {
+        let mut cursor = Cursor::new(body);
+        let ack = Ack {
+            received: Sequence(cursor.u64()?),
+            applied: Sequence(cursor.u64()?),
+            synced: Sequence(cursor.u64()?),
+        };
+        cursor.finish()?;
+        if ack.received < ack.applied || ack.applied < ack.synced {
+            return Err(BodyError::Value("order of positions"));
+        }
+        Ok(ack)
+    }
+}
+
+/// Payload of a `Barrier`.
+#[must_use]
+pub fn encode_barrier(scope: &DurableScope) -> Vec<u8> {
+    let mut body = Vec::with_capacity(32);
+    match scope {
+        DurableScope::Files(files) => {
+            body.put_u8(0);
+            body.put_count(files.len());
+            for &(file, data_only) in files {
+                body.put_file(file);
+                body.put_u8(u8::from(data_only));
+            }
+        }
+        DurableScope::Volume(volume) => {
+            body.put_u8(1);
+            body.put_u16(volume.0);
+        }
+        DurableScope::Everything => body.put_u8(2),
+    }
+    body
+}
+
+/// What a `Barrier` asks for.
+///
+/// # Errors
+/// [`BodyError`].
+pub fn decode_barrier(body: &[u8]) -> Result<DurableScope, BodyError> {
+    let mut cursor = Cursor::new(body);
+    let scope = match cursor.u8()? {
+        0 => {
+            let count = cursor.count(11)?;
+            if count > FILES_MAX {
+                return Err(BodyError::Limit("files"));
+            }
+            let mut files = Vec::with_capacity(count);
+            for _ in 0..count {
+                files.push((cursor.file()?, cursor.flag("data only")?));
+            }
+            DurableScope::Files(files)
+        }
+        1 => DurableScope::Volume(VolumeId(cursor.u16()?)),
+        2 => DurableScope::Everything,
+        _ => return Err(BodyError::Value("barrier scope")),
+    };
+    cursor.finish()?;
+    Ok(scope)
+}
+
+/// Payload of a `DigestReply`: the extents that differ.
+#[must_use]
+pub fn encode_extents(extents: &[Extent]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(4 + extents.len() * 16);
+    body.put_count(extents.len());
+    for extent in extents {
+        body.put_u64(extent.start);
+        body.put_u64(extent.end);
+    }
+    body
+}
+
+/// The extents in a `DigestReply`, ascending and apart.
+///
+/// # Errors
+/// [`BodyError`]; also where an extent is empty or begins before the end of the one before.
+pub fn decode_extents(body: &[u8]) -> Result<Vec<Extent>, BodyError> {
+    let mut cursor = Cursor::new(body);
+    let count = cursor.count(16)?;
+    if count > EXTENTS_MAX {
+        return Err(BodyError::Limit("extents"));
+    }
+    let mut extents: Vec<Extent> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let extent = Extent { start: cursor.u64()?, end: cursor.u64()? };
+        if extent.is_empty() || extents.last().is_some_and(|before| before.end > extent.start) {
+            return Err(BodyError::Value("extent"));
+        }
+        extents.push(extent);
+    }
+    cursor.finish()?;
+    Ok(extents)
+}
+
+/// Payload of a `CreatedReply`: the files that were made.
+#[must_use]
+pub fn encode_files(files: &[FileId]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(4 + files.len() * 10);
+    body.put_count(files.len());
+    files.iter().for_each(|file| body.put_file(*file));
+    body
+}
+
+/// The files in a `CreatedReply`.
+///
+/// # Errors
+/// [`BodyError`].
+pub fn decode_files(body: &[u8]) -> Result<Vec<FileId>, BodyError> {
+    let mut cursor = Cursor::new(body);
+    let count = cursor.count(10)?;
+    if count > FILES_MAX {
+        return Err(BodyError::Limit("files"));
+    }
+    let files = (0..count).map(|_| cursor.file()).collect::<Result<Vec<_>, _>>()?;
+    cursor.finish()?;
+    Ok(files)
+}
+
+/// Payload of a `Digests` frame: one digest for each block of the frame's extent, the last block as long as is left.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Digests {
+    /// Length of a block in bytes, not zero.
+    pub block_bytes: u32,
+    /// The digests in the order of the blocks.
+    pub digests: Vec<[u8; DIGEST_BYTES]>,
+}
+
+impl Digests {
+    /// The payload.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(8 + self.digests.len() * DIGEST_BYTES);
+        body.put_u32(self.block_bytes);
+        body.put_count(self.digests.len());
+        self.digests.iter().for_each(|digest| body.put(digest));
+        body
+    }
+
+    /// The digests in a payload. Whether their number fits the frame's extent is for the caller to check.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub fn decode(body: &[u8]) -> Result<Digests, BodyError> {
+        let mut cursor = Cursor::new(body);
+        let block_bytes = cursor.u32()?;
+        if block_bytes == 0 {
+            return Err(BodyError::Value("block size"));
+        }
+        let count = cursor.count(DIGEST_BYTES)?;
+        let digests = (0..count).map(|_| cursor.array()).collect::<Result<Vec<_>, _>>()?;
+        cursor.finish()?;
+        Ok(Digests { block_bytes, digests })
+    }
+}

@@ -1,0 +1,297 @@
+//! `replicator status`
+
+use std::fmt::Write;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::Duration;
+use std::{env, thread};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{NodeArguments, exit, one_line, print, print_while_read};
+use crate::control::{self, ControlError, Request, Response};
+use crate::status::{Colour, Counters, Status};
+
+/// Time between two answers of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    node: NodeArguments,
+    /// Print the status as JSON; with --watch one line per second
+    #[arg(long)]
+    json: bool,
+    /// Print the status every second until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Ask a node for its status and print it; the exit code tells its colour.
+///
+/// # Errors
+/// No daemon answers, or it cannot be asked.
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let socket = arguments.node.socket()?;
+    if arguments.watch {
+        return watch(&socket, arguments.json);
+    }
+    let status = match ask(&socket) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("replicator: {}", one_line(&error));
+            return Ok(code_of_failure(&error));
+        }
+    };
+    let text = if arguments.json { super::pretty_json(&status)? } else { render(&status, coloured()) };
+    print(&text)?;
+    Ok(match status.colour {
+        Colour::Green => exit::OK,
+        Colour::Orange => exit::ORANGE,
+        Colour::Red => exit::RED,
+    })
+}
+
+fn code_of_failure(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<ControlError>() {
+        Some(ControlError::NoDaemon { .. }) => exit::NO_DAEMON,
+        _ => exit::UNANSWERED,
+    }
+}
+
+fn ask(socket: &Path) -> anyhow::Result<Status> {
+    match control::request(socket, &Request::Status)? {
+        Response::Status { status } => Ok(*status),
+        other => bail!("the daemon answered the question for its status with {other:?}"),
+    }
+}
+
+/// Print again and again, also while the daemon is away; ends by a signal, or when standard output is closed.
+fn watch(socket: &Path, json: bool) -> anyhow::Result<u8> {
+    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    loop {
+        let text = match (ask(socket), json) {
+            (Ok(status), true) => serde_json::to_string(&status)? + "\n",
+            (Ok(status), false) => format!("{clear}{}\n", render(&status, coloured())),
+            (Err(error), true) => serde_json::json!({ "error": one_line(&error) }).to_string() + "\n",
+            (Err(error), false) => format!("{clear}{}\n", one_line(&error)),
+        };
+        if !print_while_read(&text)? {
+            return Ok(exit::OK);
+        }
+        thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+fn coloured() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none()
+}
+
+/// The status for a person: one aligned line per subject.
+#[must_use]
+pub fn render(status: &Status, coloured: bool) -> String {
+    let mut lines: Vec<(&str, String)> = vec![("node", headline(status, coloured)), ("peer", peer(status))];
+    lines.push(("capture", capture(status)));
+    lines.extend(status.capture.hooks.iter().filter(|hook| hook.state != "attached").map(|hook| {
+        let why = if hook.why.is_empty() { String::new() } else { format!(" ({})", hook.why) };
+        ("", format!("{} {}: {}{why}", hook.kind, hook.name, hook.state))
+    }));
+    lines.extend(status.volumes.iter().map(|volume| {
+        let passthrough = if volume.passthrough { ", passthrough" } else { "" };
+        let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
+        (
+            "volume",
+            format!("{} on {}, gate {}{passthrough}{why}", volume.path, volume.filesystem, volume.gate),
+        )
+    }));
+    let at = status.positions;
+    lines.push((
+        "stream",
+        format!(
+            "queued {}  sent {}  received {}  applied {}  synced {}",
+            at.queued, at.sent, at.received, at.applied, at.synced
+        ),
+    ));
+    lines.push((
+        "dirty",
+        format!(
+            "{} in {}, {} in flight, lag {} and {:.2} s",
+            bytes(status.dirty.bytes),
+            counted(status.dirty.files, "file"),
+            bytes(status.dirty.in_flight_bytes),
+            bytes(status.lag.bytes),
+            status.lag.seconds
+        ),
+    ));
+    lines.push((
+        "rate",
+        format!(
+            "captured {}/s, sent {}/s",
+            bytes(status.rate.captured_bytes_per_second),
+            bytes(status.rate.sent_bytes_per_second)
+        ),
+    ));
+    lines.push(("fsync", fsync(status)));
+    if status.resync.active || status.resync.directories > 0 {
+        lines.push(("resync", resync(status)));
+    }
+    lines.push(("traffic", traffic(&status.counters)));
+    lines.push(("trouble", trouble(&status.counters)));
+    lines.iter().fold(String::new(), |mut text, (subject, line)| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{subject:<8} {line}");
+        text
+    })
+}
+
+fn headline(status: &Status, coloured: bool) -> String {
+    let word = format!("{:?}", status.word).to_lowercase();
+    let colour = format!("{:?}", status.colour).to_lowercase();
+    let code = match status.colour {
+        Colour::Green => "32",
+        Colour::Orange => "33",
+        Colour::Red => "31",
+    };
+    let word = if coloured {
+        format!("\x1b[1;{code}m{word} ({colour})\x1b[0m")
+    } else {
+        format!("{word} ({colour})")
+    };
+    format!(
+        "{}: {word}, {}, mode {}, configured as {}, up {}, {} of memory",
+        status.node,
+        status.phase,
+        status.mode,
+        status.role,
+        uptime(status.uptime_seconds),
+        bytes(status.memory_bytes)
+    )
+}
+
+fn uptime(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
+    humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+fn peer(status: &Status) -> String {
+    let peer = &status.peer;
+    let name = if peer.name.is_empty() { "not met yet" } else { &peer.name };
+    let address = if peer.address.is_empty() { String::new() } else { format!(" at {}", peer.address) };
+    if !peer.connected {
+        return format!("{name}{address}, not connected");
+    }
+    let proof = if peer.authenticated { "authenticated" } else { "NOT authenticated" };
+    format!("{name}{address}, connected, {proof}, protocol {}", peer.version)
+}
+
+fn capture(status: &Status) -> String {
+    let capture = &status.capture;
+    let attached = capture.hooks.iter().filter(|hook| hook.state == "attached").count();
+    let why = if capture.why.is_empty() { String::new() } else { format!(": {}", capture.why) };
+    format!("{}, {attached} of {} hooks{why}", capture.row, capture.hooks.len())
+}
+
+fn fsync(status: &Status) -> String {
+    let barriers = status.barriers;
+    format!(
+        "answered {}, waiting {}, failed {}; held p50 {} us, p90 {} us, p99 {} us, max {} us",
+        barriers.answered,
+        barriers.waiting,
+        barriers.failed,
+        barriers.p50_us,
+        barriers.p90_us,
+        barriers.p99_us,
+        barriers.max_us
+    )
+}
+
+fn resync(status: &Status) -> String {
+    let resync = status.resync;
+    format!(
+        "{}: {}, {}, {} compared, {} sent",
+        if resync.active { "under way" } else { "done" },
+        counted(resync.directories, "directory"),
+        counted(resync.files, "file"),
+        bytes(resync.bytes_compared),
+        bytes(resync.bytes_sent)
+    )
+}
+
+fn traffic(counters: &Counters) -> String {
+    format!(
+        "{}, {}; frames {} out ({}), {} in ({})",
+        counted(counters.events, "event"),
+        counted(counters.sessions, "session"),
+        counters.frames_sent,
+        bytes(counters.bytes_sent),
+        counters.frames_received,
+        bytes(counters.bytes_received)
+    )
+}
+
+/// The counters that are zero on a good day.
+fn trouble(counters: &Counters) -> String {
+    let all = [
+        (counters.events_lost, "events lost"),
+        (counters.widened, "marks widened"),
+        (counters.frames_refused, "frames refused"),
+        (counters.handshakes_refused, "handshakes refused"),
+        (counters.unguarded_syncs, "unguarded syncs"),
+        (counters.errors, "errors"),
+    ];
+    let some: Vec<String> =
+        all.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    if some.is_empty() { "none".into() } else { some.join(", ") }
+}
+
+fn counted(count: u64, thing: &str) -> String {
+    match (count, thing.strip_suffix('y')) {
+        (1, _) => format!("1 {thing}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
+/// A number of bytes with the largest unit that leaves at least one.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = count as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        let shown: Vec<String> = [0, 1023, 1024, 1536, u64::MAX].into_iter().map(bytes).collect();
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "16384.0 PiB"]);
+    }
+
+    #[test]
+    fn even_an_empty_status_is_rendered_line_by_line() {
+        let text = render(&Status::default(), false);
+        assert!(text.lines().all(|line| line.len() > 9 && line.as_bytes()[8] == b' '), "{text}");
+        assert!(!text.contains('\x1b'));
+        assert!(render(&Status::default(), true).contains("\x1b[1;31m"));
+    }
+
+    #[test]
+    fn nothing_that_went_wrong_is_hidden() {
+        let mut status = Status::default();
+        assert!(render(&status, false).contains("trouble  none"));
+        status.counters.events_lost = 7;
+        assert!(render(&status, false).contains("trouble  7 events lost"));
+    }
+}

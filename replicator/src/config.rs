@@ -1,1 +1,0 @@
-//! Configuration: one TOML file, parsed once into a validated struct.

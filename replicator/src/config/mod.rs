@@ -1,0 +1,297 @@
+//! Configuration: one TOML file, parsed once into a validated struct.
+//!
+//! [`Config::parse`] looks at the text alone (names, units, contradictions); [`Config::validate_system`] looks at this
+//! machine (directories, overlap by symlink or bind mount, the key file). What comes out of both can be relied on by every
+//! other part; nothing is parsed or defaulted a second time.
+
+mod document;
+mod error;
+mod key;
+mod nearest;
+mod quantity;
+mod system;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::{ConfigError, ConfigWarning};
+pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterSecret};
+
+/// Largest configuration file in bytes; a larger one is surely not one.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A validated configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Who this node is.
+    pub node: NodeConfig,
+    /// How the nodes reach each other.
+    pub link: LinkConfig,
+    /// What is mirrored, and how.
+    pub mirror: MirrorConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// Who this node is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeConfig {
+    /// This node's name; differs from the peer's. 1 to 64 characters of `[A-Za-z0-9._-]`.
+    pub name: String,
+    /// The cluster's name, the same on both nodes; same alphabet.
+    pub cluster: String,
+    /// What this node is when it starts.
+    pub role: Role,
+    /// Where the node keeps its durable state; absolute, outside the mirrored directories.
+    pub state_directory: PathBuf,
+    /// Where the command line reaches the daemon; absolute, at most [`SOCKET_PATH_BYTES_MAX`] bytes.
+    pub control_socket: PathBuf,
+}
+
+/// Longest path of a unix socket in bytes (`sun_path` of unix(7) less its NUL).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// How the nodes reach each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkConfig {
+    /// Where the secondary listens; always there on a secondary.
+    pub listen: Option<SocketAddr>,
+    /// Where the primary dials; always there on a primary.
+    pub peer: Option<SocketAddr>,
+    /// File with the secret both nodes share; see [`ClusterSecret`].
+    pub cluster_key_file: Option<PathBuf>,
+    /// Longest silence of this node on a session.
+    pub keep_alive_interval: Duration,
+    /// Silence after which the peer counts as gone; longer than the keep-alive interval.
+    pub dead_after: Duration,
+    /// Pause before the first new attempt to connect.
+    pub reconnect_min: Duration,
+    /// Longest pause between two attempts to connect; at least `reconnect_min`.
+    pub reconnect_max: Duration,
+}
+
+/// What is mirrored, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MirrorConfig {
+    /// The mirrored directories in the operator's order, which is that of the peer: absolute, at least one, none twice,
+    /// none inside another.
+    pub directories: Vec<PathBuf>,
+    /// When an fsync returns.
+    pub mode: Mode,
+    /// What happens to fsyncs while there is no peer.
+    pub when_alone: WhenAlone,
+    /// Longest time an fsync is held for a decision; then it fails.
+    pub hold_limit: Duration,
+    /// Longest time a connected peer may take to answer a barrier; then the session ends.
+    pub barrier_limit: Duration,
+    /// Whether the gate is mounted; `false` only with [`Mode::Async`].
+    pub gate: bool,
+    /// Which capture row is used.
+    pub capture: Capture,
+    /// How long a changed extent rests before it is read, so that hot pages travel once. Zero: at once.
+    pub settle: Duration,
+    /// How often the primary asks for confirmation of what no caller waits for.
+    pub confirm_interval: Duration,
+    /// Bytes sent and not yet confirmed, at most.
+    pub window: u64,
+    /// Size of the kernel's ring of events in bytes: a power of two, a multiple of the page.
+    pub trace_ring: u32,
+    /// Extents remembered per file before its marks are widened.
+    pub extents_per_file: u32,
+    /// Extents remembered in all before marks are widened; at least `extents_per_file`.
+    pub extents_total: u32,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// The least severe level that is written; the environment's `RUST_LOG` overrides it.
+    pub level: LogLevel,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+/// What a node is when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Runs the application; its directory is the original.
+    Primary,
+    /// Holds the copy.
+    #[default]
+    Secondary,
+}
+
+/// When an fsync returns.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// When the data is on stable storage on both nodes.
+    #[default]
+    Sync,
+    /// When it is on stable storage here and received by the peer.
+    SemiSync,
+    /// When it is on stable storage here.
+    Async,
+}
+
+/// What happens to fsyncs while there is no peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenAlone {
+    /// That this node goes on alone is recorded durably, then they are answered.
+    #[default]
+    Release,
+    /// They are held until a peer is there, at most for the hold limit; then they fail.
+    Hold,
+}
+
+/// Which capture row is used.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capture {
+    /// The best one this kernel permits.
+    #[default]
+    Auto,
+    /// fentry/fexit programs.
+    Fentry,
+    /// Raw tracepoints.
+    Tracepoints,
+    /// No kernel programs: the gate handles each WRITE itself.
+    Gate,
+}
+
+/// The least severe level that is written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// An enumeration as the file spells it.
+trait Choice: Sized + Copy + 'static {
+    /// Every value with its word.
+    const CHOICES: &'static [(&'static str, Self)];
+}
+
+impl Choice for Role {
+    const CHOICES: &'static [(&'static str, Role)] =
+        &[("primary", Role::Primary), ("secondary", Role::Secondary)];
+}
+
+impl Choice for Mode {
+    const CHOICES: &'static [(&'static str, Mode)] =
+        &[("sync", Mode::Sync), ("semi-sync", Mode::SemiSync), ("async", Mode::Async)];
+}
+
+impl Choice for WhenAlone {
+    const CHOICES: &'static [(&'static str, WhenAlone)] =
+        &[("release", WhenAlone::Release), ("hold", WhenAlone::Hold)];
+}
+
+impl Choice for Capture {
+    const CHOICES: &'static [(&'static str, Capture)] = &[
+        ("auto", Capture::Auto),
+        ("fentry", Capture::Fentry),
+        ("tracepoints", Capture::Tracepoints),
+        ("gate", Capture::Gate),
+    ];
+}
+
+impl Choice for LogLevel {
+    const CHOICES: &'static [(&'static str, LogLevel)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+}
+
+impl Choice for LogFormat {
+    const CHOICES: &'static [(&'static str, LogFormat)] =
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+/// The word of a value in the file.
+fn word<T: Choice + PartialEq>(value: T) -> &'static str {
+    T::CHOICES.iter().find(|(_, choice)| *choice == value).map_or("", |(word, _)| word)
+}
+
+macro_rules! display_as_word {
+    ($($name:ty),*) => {$(
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(word(*self))
+            }
+        }
+    )*};
+}
+
+display_as_word!(Role, Mode, WhenAlone, Capture, LogLevel, LogFormat);
+
+impl Config {
+    /// Read and validate a configuration file, without looking at the rest of this machine.
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first that is found.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let length = fs::metadata(path).map_err(unreadable)?.len();
+        if length > FILE_BYTES_MAX {
+            return Err(ConfigError::FileTooLarge { path: path.to_owned(), limit: FILE_BYTES_MAX });
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Config::parse(&text)
+    }
+
+    /// Parse and validate a configuration's text.
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first that is found.
+    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        validate::validate(document::Document::parse(text)?)
+    }
+
+    /// Check what the configuration says against this machine: that the directories are there and apart from each other and
+    /// from the state directory (by real path, by inode and through bind mounts), and that the key file is usable. Changes
+    /// nothing.
+    ///
+    /// A directory that a crashed daemon left covered by a dead mount passes, with a warning: the gate replaces the mount.
+    ///
+    /// # Errors
+    /// [`ConfigError`], the first that is found. What is doubtful and yet works is returned as warnings.
+    pub fn validate_system(&self) -> Result<Vec<ConfigWarning>, ConfigError> {
+        system::validate(self)
+    }
+
+    /// The shared secret, if one is configured.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or is too short or too long.
+    pub fn cluster_secret(&self) -> Result<Option<ClusterSecret>, ConfigError> {
+        self.link.cluster_key_file.as_deref().map(ClusterSecret::read).transpose()
+    }
+}

@@ -1,0 +1,180 @@
+//! The configuration against this machine.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, ConfigWarning};
+use super::{Config, Mode, WhenAlone};
+use crate::mounts::{MountTable, Place};
+
+const DIRECTORIES: &str = "mirror.directories";
+/// File systems the mirror is made for.
+const FILESYSTEMS: [&str; 4] = ["ext4", "xfs", "btrfs", "tmpfs"];
+
+pub(super) fn validate(config: &Config) -> Result<Vec<ConfigWarning>, ConfigError> {
+    let mounts = MountTable::read().map_err(|source| ConfigError::PathUnusable {
+        key: DIRECTORIES,
+        path: "/proc/self/mountinfo".into(),
+        source,
+    })?;
+    let mut warnings = Vec::new();
+    let mut directories = Vec::with_capacity(config.mirror.directories.len());
+    for path in &config.mirror.directories {
+        directories.push(directory(path, &mounts, &mut warnings)?);
+    }
+    refuse_overlap(&directories)?;
+    refuse_inside(config, &directories, &mounts)?;
+    key_file(config, &mut warnings)?;
+    if config.mirror.mode == Mode::Async && config.mirror.when_alone == WhenAlone::Hold {
+        let why = "in mode \"async\" no fsync is ever held";
+        warnings.push(ConfigWarning::WithoutEffect { key: "mirror.when-alone", why });
+    }
+    Ok(warnings)
+}
+
+/// A mirrored directory as it really is.
+struct Directory {
+    written: PathBuf,
+    real: PathBuf,
+    place: Option<Place>,
+}
+
+fn directory(
+    path: &Path,
+    mounts: &MountTable,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Directory, ConfigError> {
+    let unusable = |source| ConfigError::PathUnusable { key: DIRECTORIES, path: path.to_owned(), source };
+    let real = match fs::canonicalize(path) {
+        Ok(real) => real,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(ConfigError::DirectoryMissing { path: path.to_owned() });
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(ConfigError::NotADirectory { path: path.to_owned() });
+        }
+        // A FUSE mount whose daemon is gone answers so. The directory below it is fine.
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+            let real = covered(path).map_err(unusable)?;
+            if !mounts.at(&real).is_some_and(crate::mounts::Mount::is_fuse) {
+                return Err(unusable(error));
+            }
+            warnings.push(ConfigWarning::DeadMount { path: path.to_owned() });
+            return Ok(Directory { written: path.to_owned(), real, place: None });
+        }
+        Err(error) => return Err(unusable(error)),
+    };
+    if !fs::metadata(&real).map_err(unusable)?.is_dir() {
+        return Err(ConfigError::NotADirectory { path: path.to_owned() });
+    }
+    if real == Path::new("/") {
+        return Err(ConfigError::RootDirectory);
+    }
+    if let Some(mount) = mounts.of(&real) {
+        // A living gate of this very node covers the directory while the daemon runs.
+        let covered_by_gate = mount.is_fuse() && mount.point == real;
+        if !covered_by_gate && !FILESYSTEMS.contains(&mount.filesystem.as_str()) {
+            let filesystem = mount.filesystem.clone();
+            warnings.push(ConfigWarning::Filesystem { path: path.to_owned(), filesystem });
+        }
+    }
+    for inner in mounts.inside(&real) {
+        warnings.push(ConfigWarning::MountInside { path: path.to_owned(), inner: inner.point.clone() });
+    }
+    let place = mounts.place(&real);
+    Ok(Directory { written: path.to_owned(), real, place })
+}
+
+/// The real path of a directory that cannot be looked at itself.
+fn covered(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+        _ => Ok(path.to_owned()),
+    }
+}
+
+fn refuse_overlap(directories: &[Directory]) -> Result<(), ConfigError> {
+    for (index, first) in directories.iter().enumerate() {
+        for second in directories.iter().skip(index + 1) {
+            let same_place = first.place.is_some() && first.place == second.place;
+            if first.real == second.real || same_place {
+                return Err(ConfigError::DuplicateDirectory {
+                    first: first.written.clone(),
+                    second: second.written.clone(),
+                });
+            }
+            for (outer, inner) in [(first, second), (second, first)] {
+                if holds(outer, &inner.real, inner.place.as_ref()) {
+                    return Err(ConfigError::NestedDirectories {
+                        outer: outer.written.clone(),
+                        inner: inner.written.clone(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn holds(outer: &Directory, real: &Path, place: Option<&Place>) -> bool {
+    let by_place = outer.place.as_ref().zip(place).is_some_and(|(outer, inner)| outer.contains(inner));
+    real.starts_with(&outer.real) || by_place
+}
+
+/// The node's own files must not be mirrored: each state record would make another write.
+fn refuse_inside(config: &Config, directories: &[Directory], mounts: &MountTable) -> Result<(), ConfigError> {
+    let node = &config.node;
+    let own =
+        [("node.state-directory", &node.state_directory), ("node.control-socket", &node.control_socket)];
+    for (key, path) in own {
+        let real = real_or_future(path).map_err(|source| ConfigError::PathUnusable {
+            key,
+            path: path.clone(),
+            source,
+        })?;
+        let place = mounts.place(&real);
+        if let Some(directory) = directories.iter().find(|directory| holds(directory, &real, place.as_ref()))
+        {
+            return Err(ConfigError::InsideMirror {
+                key,
+                path: path.clone(),
+                directory: directory.written.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The real path of something that may not exist yet: that of its nearest existing ancestor, and the rest as written.
+fn real_or_future(path: &Path) -> io::Result<PathBuf> {
+    for ancestor in path.ancestors() {
+        match fs::canonicalize(ancestor) {
+            Ok(real) => {
+                let rest = path.strip_prefix(ancestor).unwrap_or(Path::new(""));
+                return Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(path.to_owned())
+}
+
+fn key_file(config: &Config, warnings: &mut Vec<ConfigWarning>) -> Result<(), ConfigError> {
+    let Some(path) = &config.link.cluster_key_file else {
+        warnings.push(ConfigWarning::NoClusterKey);
+        return Ok(());
+    };
+    config.cluster_secret()?;
+    let mode = fs::metadata(path)
+        .map_err(|source| ConfigError::ClusterKeyUnreadable { path: path.clone(), source })?
+        .permissions()
+        .mode()
+        & 0o7777;
+    if mode & 0o077 != 0 {
+        warnings.push(ConfigWarning::ClusterKeyMode { path: path.clone(), mode });
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! What is said over the control socket.
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::Status;
+
+/// What a client asks: `{"command":"status"}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    /// The node's status.
+    Status,
+    /// An orderly stop.
+    Stop,
+    /// Nothing: is a daemon there?
+    Ping,
+}
+
+/// What a node answers: `{"answer":"pong"}`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Response {
+    /// The node's status.
+    Status {
+        /// The status.
+        status: Box<Status>,
+    },
+    /// The stop has begun.
+    Stopping,
+    /// A daemon is there.
+    Pong,
+    /// The request was not taken; nothing was changed.
+    Refused {
+        /// Why, for a person.
+        message: String,
+    },
+}

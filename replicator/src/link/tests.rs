@@ -1,0 +1,471 @@
+//! Frames over sockets: whatever is done to the bytes on the way, what comes out is what went in, or an error.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use replicator_core::ids::{FileId, Sequence, Term, VolumeId};
+use replicator_core::wire::header::{HEADER_BYTES, Header, HeaderError, Kind, PAYLOAD_MAX};
+
+use super::connection::{Connection, LinkEvent};
+use super::error::LinkError;
+use super::incoming::Incoming;
+use super::outgoing::{Outgoing, Payload};
+use crate::uring::{Pool, Ring, Shared};
+
+const VERSION: u16 = 1;
+
+/// Longest any of these tests waits for a state.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn header(kind: Kind, sequence: u64, length: usize) -> Header {
+    Header {
+        kind,
+        flags: 0x5aa5,
+        term: Term(7),
+        sequence: Sequence(sequence),
+        file: FileId { volume: VolumeId(3), inode: 0x1122_3344_5566 },
+        offset: sequence.wrapping_mul(4096),
+        length: length as u64,
+    }
+}
+
+/// Bytes that differ from place to place and from frame to frame.
+fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        })
+        .collect()
+}
+
+/// The bytes of these frames on the wire.
+fn encode(frames: &[(Header, Vec<u8>)]) -> Vec<u8> {
+    let mut outgoing = Outgoing::new(VERSION, Pool::default());
+    for (header, payload) in frames {
+        outgoing.push(header, Payload::Bytes(payload.clone()));
+    }
+    let mut bytes = Vec::new();
+    loop {
+        let batch = outgoing.take_batch();
+        if batch.is_empty() {
+            return bytes;
+        }
+        batch.iter().for_each(|piece| bytes.extend_from_slice(piece));
+    }
+}
+
+/// Let the bytes come in these portions (the last one is repeated): the frames, and why it ended.
+fn decode(bytes: &[u8], portions: &[usize]) -> (Vec<(Header, Shared)>, LinkError) {
+    let mut incoming = Incoming::new(VERSION, Pool::default());
+    let (mut at, mut turn, mut frames) = (0, 0, Vec::new());
+    while at < bytes.len() {
+        let mut buffer = incoming.lend().expect("the buffer was given back");
+        assert!(buffer.room() > 0, "a receive without room would look like the end of the stream");
+        let portion = portions[turn.min(portions.len() - 1)].min(buffer.room()).min(bytes.len() - at);
+        turn += 1;
+        assert!(buffer.append(&bytes[at..at + portion]));
+        at += portion;
+        incoming.give_back(buffer);
+        loop {
+            match incoming.next_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                Err(error) => return (frames, error),
+            }
+        }
+    }
+    (frames, incoming.end())
+}
+
+fn assert_same(received: &[(Header, Shared)], sent: &[(Header, Vec<u8>)]) {
+    assert_eq!(received.len(), sent.len());
+    for ((header, payload), (sent_header, sent_payload)) in received.iter().zip(sent) {
+        assert_eq!(header, sent_header);
+        assert!(payload[..] == sent_payload[..], "payload of frame {}", header.sequence);
+    }
+}
+
+fn some_frames() -> Vec<(Header, Vec<u8>)> {
+    [0usize, 1, 64, 4096, 70_000, 0, 300_000, 9]
+        .iter()
+        .enumerate()
+        .map(|(index, length)| {
+            (header(Kind::Data, index as u64 + 1, *length), pattern(index as u64, *length))
+        })
+        .collect()
+}
+
+#[test]
+fn frames_survive_byte_by_byte_delivery() {
+    let frames = some_frames();
+    let (received, end) = decode(&encode(&frames), &[1]);
+    assert_same(&received, &frames);
+    assert!(matches!(end, LinkError::PeerClosed), "{end}");
+}
+
+#[test]
+fn largest_payload_passes_whatever_lies_before_it() {
+    for before in [0usize, 1, 65_000] {
+        let frames = vec![
+            (header(Kind::Data, 1, before), pattern(1, before)),
+            (header(Kind::Data, 2, 0), pattern(2, PAYLOAD_MAX as usize)),
+            (header(Kind::Data, 3, 0), pattern(3, PAYLOAD_MAX as usize)),
+        ];
+        let (received, end) = decode(&encode(&frames), &[100_000]);
+        assert_same(&received, &frames);
+        assert!(matches!(end, LinkError::PeerClosed), "{end}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn frames_survive_any_chunking(
+        lengths in prop::collection::vec(prop_oneof![0usize..200, 4000usize..9000, 60_000usize..200_000], 1..12),
+        portions in prop::collection::vec(prop_oneof![1usize..100, 1000usize..70_000, Just(4 << 20)], 1..60),
+    ) {
+        let frames: Vec<_> = lengths
+            .iter()
+            .enumerate()
+            .map(|(index, length)| (header(Kind::Data, index as u64 + 1, *length), pattern(index as u64, *length)))
+            .collect();
+        let (received, end) = decode(&encode(&frames), &portions);
+        assert_same(&received, &frames);
+        prop_assert!(matches!(end, LinkError::PeerClosed), "{}", end);
+    }
+}
+
+#[test]
+fn every_flipped_bit_pattern_is_an_error() {
+    let frames = vec![
+        (header(Kind::Barrier, 1, 0), Vec::new()),
+        (header(Kind::Data, 2, 300), pattern(2, 300)),
+        (header(Kind::KeepAlive, 0, 0), Vec::new()),
+    ];
+    let bytes = encode(&frames);
+    for at in 0..bytes.len() {
+        for flip in [0x01u8, 0x80, 0xff] {
+            let mut broken = bytes.clone();
+            broken[at] ^= flip;
+            let (received, end) = decode(&broken, &[1000]);
+            // Frames before the broken one are whole and right; the broken one and all after it never come.
+            assert!(received.len() < frames.len(), "byte {at} flipped by {flip:#x} went unnoticed");
+            assert_same(&received, &frames[..received.len()]);
+            assert!(end.is_nonsense(), "byte {at} flipped by {flip:#x}: {end}");
+        }
+    }
+}
+
+#[test]
+fn truncation_at_every_offset_is_told_from_an_orderly_end() {
+    let frames =
+        vec![(header(Kind::Barrier, 1, 0), Vec::new()), (header(Kind::Data, 2, 100), pattern(2, 100))];
+    let bytes = encode(&frames);
+    for cut in 0..=bytes.len() {
+        let (received, end) = decode(&bytes[..cut], &[17]);
+        assert_same(&received, &frames[..received.len()]);
+        match end {
+            LinkError::PeerClosed => assert!(cut == 0 || cut == HEADER_BYTES || cut == bytes.len()),
+            LinkError::Truncated { missing } => {
+                let in_first = cut < HEADER_BYTES;
+                let in_second_header = (HEADER_BYTES..2 * HEADER_BYTES).contains(&cut);
+                let expected = if in_first {
+                    HEADER_BYTES - cut
+                } else if in_second_header {
+                    2 * HEADER_BYTES - cut
+                } else {
+                    bytes.len() - cut
+                };
+                assert_eq!(missing, expected, "cut at {cut}");
+            }
+            other => panic!("cut at {cut}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn oversize_is_refused_before_its_payload_comes() {
+    let oversize = header(Kind::Data, 1, 0);
+    let bytes = oversize.encode(VERSION, PAYLOAD_MAX + 1, 0);
+    let (received, end) = decode(&bytes, &[HEADER_BYTES]);
+    assert!(received.is_empty());
+    assert!(matches!(end, LinkError::Header(HeaderError::PayloadTooLong(_))), "{end}");
+}
+
+#[test]
+fn another_version_is_refused() {
+    let bytes = header(Kind::Data, 1, 0).encode(VERSION + 1, 0, 0);
+    let (_, end) = decode(&bytes, &[HEADER_BYTES]);
+    assert!(matches!(end, LinkError::Header(HeaderError::Version(2))), "{end}");
+}
+
+#[test]
+fn handshake_frames_are_refused_after_the_handshake() {
+    for kind in [Kind::Hello, Kind::Refuse, Kind::Proof, Kind::Accept] {
+        let bytes = header(kind, 0, 0).encode(VERSION, 0, 0);
+        let (_, end) = decode(&bytes, &[HEADER_BYTES]);
+        assert!(matches!(end, LinkError::UnexpectedKind { .. }), "{end}");
+    }
+}
+
+// ---- over a ring -------------------------------------------------------------------------------------------
+
+/// One end: its ring, its connection, and what came of it.
+struct End {
+    ring: Ring,
+    connection: Connection,
+    events: Vec<LinkEvent>,
+}
+
+impl End {
+    fn over(socket: impl Into<OwnedFd>, namespace: u8) -> End {
+        let mut ring = Ring::new(64).expect("io_uring");
+        let mut connection = Connection::over(socket.into(), VERSION, namespace, &Pool::default())
+            .expect("a connected socket");
+        connection.start(&mut ring);
+        End { ring, connection, events: Vec::new() }
+    }
+
+    /// Do what there is to do; wait at most a moment.
+    fn turn(&mut self) {
+        self.connection.pump(&mut self.ring);
+        let mut completions = Vec::new();
+        self.ring.wait(Some(Duration::from_millis(20)), &mut completions).expect("the ring works");
+        for completion in completions {
+            assert!(self.connection.owns(completion.token));
+            self.connection.on_completion(&mut self.ring, completion, &mut self.events);
+        }
+    }
+
+    fn until(&mut self, mut reached: impl FnMut(&mut End) -> bool) {
+        let start = Instant::now();
+        while !reached(self) {
+            assert!(start.elapsed() < LIMIT, "the state is not reached");
+            self.turn();
+        }
+    }
+
+    fn closed(&self) -> Option<&LinkError> {
+        self.events.iter().find_map(|event| match event {
+            LinkEvent::Closed { reason } => Some(reason),
+            _ => None,
+        })
+    }
+
+    fn frames(&self) -> Vec<(Header, Shared)> {
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                LinkEvent::Frame { header, payload } => Some((*header, payload.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn sent_upto(&self) -> Sequence {
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                LinkEvent::Sent { upto } => Some(*upto),
+                _ => None,
+            })
+            .next_back()
+            .unwrap_or_default()
+    }
+}
+
+fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+    let one = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+    let (other, _) = listener.accept().expect("accepted");
+    (one, other)
+}
+
+#[test]
+fn frames_pass_in_both_directions() {
+    let (left, right) = tcp_pair();
+    let frames = some_frames();
+    let sent = frames.clone();
+    let other = std::thread::spawn(move || {
+        let mut right = End::over(right, 2);
+        right.until(|end| end.frames().len() == sent.len());
+        for (header, payload) in right.frames() {
+            right.connection.queue(&header, Payload::Shared(payload));
+        }
+        right.until(|end| end.closed().is_some());
+        assert_same(&right.frames(), &sent);
+    });
+    let mut left = End::over(left, 1);
+    for (header, payload) in &frames {
+        left.connection.queue(header, Payload::Bytes(payload.clone()));
+    }
+    left.until(|end| end.frames().len() == frames.len());
+    assert_same(&left.frames(), &frames);
+    assert_eq!(left.sent_upto(), Sequence(frames.len() as u64));
+    assert_eq!(left.connection.queued_bytes(), 0);
+    drop(left);
+    other.join().expect("the other end is content");
+}
+
+#[test]
+fn hundred_thousand_small_frames_keep_their_order() {
+    const FRAMES: u64 = 100_000;
+    let (left, right) = tcp_pair();
+    let receiver = std::thread::spawn(move || {
+        let mut right = End::over(right, 2);
+        let (mut next, start) = (1, Instant::now());
+        while next <= FRAMES {
+            assert!(start.elapsed() < LIMIT, "frame {next} does not come");
+            right.turn();
+            for event in std::mem::take(&mut right.events) {
+                let LinkEvent::Frame { header, payload } = event else { panic!("{event:?}") };
+                assert_eq!(header.sequence, Sequence(next));
+                assert_eq!(payload[..], next.to_le_bytes());
+                next += 1;
+            }
+        }
+        right.connection.statistics()
+    });
+    let mut left = End::over(left, 1);
+    for sequence in 1..=FRAMES {
+        left.connection
+            .queue(&header(Kind::Data, sequence, 8), Payload::Bytes(sequence.to_le_bytes().to_vec()));
+    }
+    left.until(|end| end.sent_upto() == Sequence(FRAMES));
+    let received = receiver.join().expect("all frames come");
+    assert_eq!(received.frames_received, FRAMES);
+    assert_eq!(received.bytes_received, FRAMES * (HEADER_BYTES as u64 + 8));
+}
+
+#[test]
+fn a_slow_reader_is_felt_as_queued_bytes() {
+    const FRAMES: u64 = 64;
+    const LENGTH: usize = 1 << 20;
+    let (left, mut right) = tcp_pair();
+    let mut left = End::over(left, 1);
+    let payload = Shared::from(pattern(5, LENGTH));
+    for sequence in 1..=FRAMES {
+        left.connection.queue(&header(Kind::Data, sequence, LENGTH), Payload::Shared(payload.clone()));
+    }
+    let all = FRAMES * (HEADER_BYTES + LENGTH) as u64;
+    assert_eq!(left.connection.queued_bytes(), all);
+    // Nobody reads: the kernel takes what its buffers hold, and no more.
+    let mut quiet = 0;
+    while quiet < 10 {
+        let before = left.connection.queued_bytes();
+        left.turn();
+        quiet = if left.connection.queued_bytes() == before { quiet + 1 } else { 0 };
+    }
+    assert!(left.connection.queued_bytes() > all / 4, "loopback holds at most some MiB");
+    let reader = std::thread::spawn(move || {
+        let mut bytes = vec![0; all as usize];
+        right.read_exact(&mut bytes).expect("everything comes");
+        bytes
+    });
+    left.until(|end| end.connection.queued_bytes() == 0);
+    assert_eq!(left.sent_upto(), Sequence(FRAMES));
+    let (received, _) = decode(&reader.join().expect("the reader is content"), &[4 << 20]);
+    assert_eq!(received.len(), FRAMES as usize);
+    assert!(received.iter().all(|(_, bytes)| bytes[..] == payload[..]));
+}
+
+#[test]
+fn a_paused_connection_holds_its_peer_back() {
+    const FRAMES: usize = 64;
+    const LENGTH: usize = 1 << 20;
+    let (left, right) = tcp_pair();
+    let mut right = End::over(right, 2);
+    right.connection.pause();
+    let writer = std::thread::spawn(move || {
+        let mut left = left;
+        let frames: Vec<_> =
+            (1..=FRAMES as u64).map(|n| (header(Kind::Data, n, LENGTH), pattern(n, LENGTH))).collect();
+        left.write_all(&encode(&frames)).expect("everything goes in the end");
+        frames
+    });
+    let mut quiet = 0;
+    while quiet < 10 {
+        let before = right.connection.statistics().bytes_received;
+        right.turn();
+        quiet = if right.connection.statistics().bytes_received == before { quiet + 1 } else { 0 };
+    }
+    assert!(right.frames().len() < FRAMES / 2, "a paused connection takes at most one receive");
+    right.connection.start(&mut right.ring);
+    right.until(|end| end.closed().is_some());
+    assert_same(&right.frames(), &writer.join().expect("the writer is content"));
+}
+
+#[test]
+fn closing_with_a_send_under_way_frees_everything() {
+    let (left, right) = tcp_pair();
+    let mut left = End::over(left, 1);
+    let pool = Pool::default();
+    let payload = Shared::from(pool.take(4 << 20));
+    for sequence in 1..=16 {
+        left.connection.queue(&header(Kind::Data, sequence, 0), Payload::Shared(payload.clone()));
+    }
+    drop(payload);
+    left.turn();
+    left.connection.close();
+    assert_eq!(left.connection.queued_bytes(), 0);
+    let start = Instant::now();
+    while pool.outstanding_bytes() > 0 {
+        assert!(start.elapsed() < LIMIT, "the ring does not let go of what was being sent");
+        left.turn();
+    }
+    assert!(left.closed().is_none(), "who closes is not told");
+    drop(right);
+}
+
+#[test]
+fn a_dropped_connection_and_ring_leave_no_memory_behind() {
+    let (left, right) = tcp_pair();
+    let mut left = End::over(left, 1);
+    let pool = Pool::default();
+    left.connection.queue(&header(Kind::Data, 1, 0), Payload::Shared(pool.take(4 << 20).into()));
+    left.connection.queue(&header(Kind::Data, 2, 0), Payload::Shared(pool.take(4 << 20).into()));
+    left.turn();
+    drop(left);
+    assert_eq!(pool.outstanding_bytes(), 0);
+    drop(right);
+}
+
+#[test]
+fn what_the_peer_said_before_it_closed_is_heard() {
+    let (left, mut right) = UnixStream::pair().expect("a socket pair");
+    let mut left = End::over(left, 1);
+    let goodbye = vec![(header(Kind::Goodbye, 0, 0), Vec::new())];
+    right.write_all(&encode(&goodbye)).expect("written");
+    drop(right);
+    // Sending fails, but the last word is received first.
+    left.connection.queue(&header(Kind::Data, 1, 0), Payload::Empty);
+    left.until(|end| end.closed().is_some());
+    assert_same(&left.frames(), &goodbye);
+    assert!(matches!(left.events.last(), Some(LinkEvent::Closed { .. })));
+}
+
+#[test]
+fn garbage_closes_once_and_nothing_follows() {
+    let (left, mut right) = UnixStream::pair().expect("a socket pair");
+    let mut left = End::over(left, 1);
+    right.write_all(&pattern(99, 10_000)).expect("written");
+    left.until(|end| end.closed().is_some());
+    assert!(matches!(left.closed(), Some(LinkError::Header(HeaderError::Magic(_)))));
+    let _ = right.write_all(&pattern(98, 1000));
+    for _ in 0..3 {
+        left.turn();
+    }
+    assert_eq!(left.events.len(), 1);
+    // The peer sees the end too.
+    let mut rest = Vec::new();
+    right.read_to_end(&mut rest).expect("an end");
+}

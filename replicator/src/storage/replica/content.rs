@@ -1,0 +1,277 @@
+//! What is inside files: attributes, holes, digests, and the descriptors for plain bytes.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::unistd::{ftruncate, syncfs};
+use replicator_core::extent::Extent;
+use replicator_core::ids::{FileId, FileKind, VolumeId};
+use replicator_core::wire::attributes::{Attributes, Timestamp};
+
+use super::nodes::{set_owner, set_permissions};
+use super::{Local, Replica, ReplicaError, lost_or, open_directory};
+use crate::storage::descriptors::Access;
+use crate::storage::digest::{DIGEST_BYTES, Payload, digest_blocks};
+use crate::storage::holes::punch;
+use crate::storage::status::{Status, magic_path};
+use crate::storage::xattr;
+
+/// First invalid number of nanoseconds. utimensat(2) gives some of those a meaning of their own.
+const NANOSECONDS: u32 = 1_000_000_000;
+
+/// Whether a frame about a file's content had a file to be applied to.
+///
+/// To ignore a frame about a file that has no copy here loses nothing. The stream is in order, so the file has no name
+/// at this point of it: either its last name is gone, and nobody will ask for its content; or its names are in directories
+/// that are not listed yet, and then the list (or link) that brings its first name reports it as created, or adopts a
+/// file which is compared; either way all of its content is asked for again. The same holds for a number that was given
+/// to a file of another kind: its creation, which follows, marks all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// The file is as the frame says.
+    Done,
+    /// There is no such file here; counted.
+    Ignored,
+}
+
+/// What is to be synced to make a file durable.
+#[derive(Clone, Debug)]
+pub enum SyncTarget {
+    /// This descriptor: fsync(2), or fdatasync(2).
+    Descriptor(Arc<OwnedFd>),
+    /// The volume ([`Replica::sync_volume`]): the file is of a kind that cannot be opened.
+    Volume(VolumeId),
+    /// Nothing: the file has no copy here. (That its name is gone becomes durable with the directory.)
+    Nothing,
+}
+
+impl Replica {
+    /// The descriptor for a file's bytes: read-write for a regular file, read-only for a directory. `None` ("ignored",
+    /// see [`Applied`]; counted) where the file has no copy here, or is of another kind.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Lost`] where somebody else deleted the file; else what open_by_handle_at(2) returns.
+    pub fn descriptor(&self, file: FileId) -> Result<Option<Arc<OwnedFd>>, ReplicaError> {
+        let volume = self.volume(file)?;
+        let Some(local) = self.local(file) else { return Ok(self.unknown()) };
+        let (access, flags) = match local.kind {
+            FileKind::Regular => (Access::ReadWrite, libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NOATIME),
+            FileKind::Directory => (Access::Directory, 0),
+            _ => return Ok(self.unknown()),
+        };
+        let open = || match access {
+            Access::Directory => open_directory(&local, &volume),
+            _ => local.handle.open(volume.root(), flags),
+        };
+        let descriptor = self
+            .descriptors
+            .get_or_open(file, access, open)
+            .map_err(|source| lost_or("open", file, source))?;
+        // What is written to a file without a name would be acknowledged and lost.
+        if Status::of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?.links == 0 {
+            return Err(ReplicaError::Lost { file });
+        }
+        Ok(Some(descriptor))
+    }
+
+    fn ignored(&self) -> Applied {
+        self.counters.ignored.fetch_add(1, Ordering::Relaxed);
+        Applied::Ignored
+    }
+
+    fn unknown<T>(&self) -> Option<T> {
+        self.ignored();
+        None
+    }
+
+    /// What to sync so that a file's bytes and attributes, or a directory's names, are durable.
+    ///
+    /// # Errors
+    /// As [`Replica::descriptor`].
+    pub fn sync_target(&self, file: FileId) -> Result<SyncTarget, ReplicaError> {
+        match self.local(file) {
+            None => Ok(SyncTarget::Nothing),
+            Some(Local { kind: FileKind::Regular | FileKind::Directory, .. }) => {
+                Ok(self.descriptor(file)?.map_or(SyncTarget::Nothing, SyncTarget::Descriptor))
+            }
+            Some(_) => Ok(SyncTarget::Volume(file.volume)),
+        }
+    }
+
+    /// Make a whole volume durable (syncfs on its root).
+    ///
+    /// # Errors
+    /// What syncfs(2) returns, also for a write that failed since the last call. Such a failure is final: what could not
+    /// be written may be gone from the cache, so a later success says nothing about it.
+    pub fn sync_volume(&self, volume: VolumeId) -> Result<(), ReplicaError> {
+        let file = FileId { volume, inode: 0 };
+        syncfs(self.volume(file)?.root()).map_err(ReplicaError::system("sync the volume of", file))
+    }
+
+    /// Give a file exactly these attributes. The order is: size, owner (which takes setuid and capabilities away),
+    /// extended attributes (of which ACLs change the mode), mode, times.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]. An extended attribute that this system does not support is counted and left out.
+    pub fn apply_attributes(&self, file: FileId, wanted: &Attributes) -> Result<Applied, ReplicaError> {
+        let kind = check_attributes(file, wanted)?;
+        let Some(copy) = self.open_copy(file)? else { return Ok(self.ignored()) };
+        if copy.local.kind != kind {
+            return Ok(self.ignored());
+        }
+        if kind == FileKind::Regular && copy.status.size != wanted.size {
+            self.set_size(file, wanted.size)?;
+        }
+        let at = copy.descriptor.as_fd();
+        if (copy.status.uid, copy.status.gid) != (wanted.uid, wanted.gid) {
+            set_owner(at, wanted.uid, wanted.gid)
+                .map_err(ReplicaError::system("change the owner of", file))?;
+        }
+        self.set_xattrs(file, at, &wanted.xattrs)?;
+        if kind != FileKind::Symlink {
+            let mode = Status::of(at).map_err(ReplicaError::system("stat", file))?.permissions();
+            if mode != wanted.mode & 0o7777 {
+                set_permissions(at, wanted.mode).map_err(ReplicaError::system("change the mode of", file))?;
+            }
+        }
+        set_times(at, wanted.atime, wanted.mtime).map_err(ReplicaError::system("set the times of", file))?;
+        Ok(Applied::Done)
+    }
+
+    fn set_size(&self, file: FileId, size: u64) -> Result<(), ReplicaError> {
+        let Some(descriptor) = self.descriptor(file)? else { return Ok(()) };
+        let size = i64::try_from(size)
+            .map_err(|_| ReplicaError::Malformed { file, what: "a size beyond any file's" })?;
+        loop {
+            match ftruncate(descriptor.as_fd(), size) {
+                Err(nix::errno::Errno::EINTR) => {}
+                result => return result.map_err(ReplicaError::system("set the size of", file)),
+            }
+        }
+    }
+
+    /// Make the extended attributes equal.
+    fn set_xattrs(
+        &self,
+        file: FileId,
+        at: BorrowedFd<'_>,
+        wanted: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<(), ReplicaError> {
+        let present =
+            xattr::read_all(at).map_err(ReplicaError::system("read extended attributes of", file))?;
+        // First what is too much: some file systems have little room.
+        for (name, _) in &present {
+            if !wanted.iter().any(|(other, _)| other == name) {
+                let result = checked_xattr(file, name).map(|name| xattr::remove(at, &name))?;
+                self.tolerate(file, name, result)?;
+            }
+        }
+        for (name, value) in wanted {
+            if !present.iter().any(|(other, old)| other == name && old == value) {
+                let result = checked_xattr(file, name).map(|name| xattr::set(at, &name, value))?;
+                self.tolerate(file, name, result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A namespace of attributes that is missing here (file system, security module) does not end the mirror.
+    fn tolerate(&self, file: FileId, name: &[u8], result: io::Result<()>) -> Result<(), ReplicaError> {
+        let Err(source) = result else { return Ok(()) };
+        let unsupported = source.raw_os_error() == Some(libc::ENOTSUP);
+        // Labels are the security module's own: it may refuse to set or remove them here.
+        let refused_label = name.starts_with(b"security.")
+            && name != b"security.capability"
+            && matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EINVAL));
+        if !unsupported && !refused_label {
+            return Err(ReplicaError::System { operation: "set an extended attribute of", file, source });
+        }
+        if self.counters.unsupported_xattrs.fetch_add(1, Ordering::Relaxed) == 0 {
+            let name = String::from_utf8_lossy(name);
+            tracing::warn!(%file, %name, %source, "this system does not take an extended attribute; counting from now on");
+        }
+        Ok(())
+    }
+
+    /// Make an extent of a file a hole. Its size does not change: it comes with the attributes.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn apply_hole(&self, file: FileId, extent: Extent) -> Result<Applied, ReplicaError> {
+        if self.local(file).is_some_and(|local| local.kind != FileKind::Regular) {
+            return Ok(self.ignored());
+        }
+        let Some(descriptor) = self.descriptor(file)? else { return Ok(Applied::Ignored) };
+        punch(descriptor.as_fd(), extent).map_err(ReplicaError::system("punch a hole into", file))?;
+        Ok(Applied::Done)
+    }
+
+    /// Which parts of an extent differ from what the primary digested, merged where they touch. What the file here does
+    /// not have differs; what it has behind the extent is cut off by its attributes. `None`: ignored, as in [`Applied`].
+    ///
+    /// # Errors
+    /// [`ReplicaError::Malformed`] for a payload that does not belong to the extent; else what reading returns.
+    pub fn compare(
+        &self,
+        file: FileId,
+        extent: Extent,
+        payload: &[u8],
+    ) -> Result<Option<Vec<Extent>>, ReplicaError> {
+        let payload = Payload::parse(payload, extent)
+            .ok_or(ReplicaError::Malformed { file, what: "digests that do not fit their extent" })?;
+        if self.local(file).is_some_and(|local| local.kind != FileKind::Regular) {
+            return Ok(self.unknown());
+        }
+        let Some(descriptor) = self.descriptor(file)? else { return Ok(None) };
+        let (local, covered) = digest_blocks(descriptor.as_fd(), extent, payload.block)
+            .map_err(ReplicaError::system("read", file))?;
+        let mut differing: Vec<Extent> = Vec::new();
+        let block = u64::from(payload.block);
+        for (number, theirs) in payload.digests.iter().enumerate() {
+            let start = extent.start + number as u64 * block;
+            let range = Extent { start, end: extent.end.min(start + block) };
+            // A hole that is cut short by the end of the file has the same digest as one that is not.
+            let whole = covered.end >= range.end;
+            if whole && local.get(number).is_some_and(|ours: &[u8; DIGEST_BYTES]| ours == theirs) {
+                continue;
+            }
+            match differing.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => differing.push(range),
+            }
+        }
+        Ok(Some(differing))
+    }
+}
+
+fn check_attributes(file: FileId, wanted: &Attributes) -> Result<FileKind, ReplicaError> {
+    let refuse = |what| ReplicaError::Malformed { file, what };
+    if wanted.uid == u32::MAX || wanted.gid == u32::MAX {
+        return Err(refuse("no such owner"));
+    }
+    if wanted.atime.nanoseconds >= NANOSECONDS || wanted.mtime.nanoseconds >= NANOSECONDS {
+        return Err(refuse("no such time"));
+    }
+    FileKind::from_mode(wanted.mode).ok_or_else(|| refuse("no such file type"))
+}
+
+fn checked_xattr(file: FileId, name: &[u8]) -> Result<CString, ReplicaError> {
+    if !xattr::is_mirrored(name) {
+        return Err(ReplicaError::Malformed { file, what: "an extended attribute that is not mirrored" });
+    }
+    CString::new(name)
+        .map_err(|_| ReplicaError::Malformed { file, what: "an extended attribute with a NUL in its name" })
+}
+
+fn set_times(at: BorrowedFd<'_>, atime: Timestamp, mtime: Timestamp) -> io::Result<()> {
+    let spec =
+        |time: Timestamp| libc::timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds) };
+    let times = [spec(atime), spec(mtime)];
+    let path = magic_path(at);
+    // SAFETY: `path` is NUL-terminated, `times` are two timespecs; both outlive the call.
+    let result = unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,87 @@
+//! A directory's complete list of names, in parts.
+
+use std::collections::HashSet;
+use std::os::fd::AsFd;
+
+use replicator_core::event::AppliedOutcome;
+use replicator_core::ids::FileId;
+use replicator_core::wire::namespace::{ListedEntry, Operation};
+
+use super::nodes::Adoption;
+use super::orphanage::is_foreign;
+use super::{Directory, Namespace, Replica, ReplicaError, checked_name};
+use crate::storage::status::{Status, names};
+use crate::volume::RESERVED_NAME;
+
+/// A list that has begun.
+#[derive(Debug)]
+pub(super) struct Listing {
+    directory: FileId,
+    /// All names so far.
+    seen: HashSet<Box<[u8]>>,
+}
+
+impl Listing {
+    pub(super) fn directory(&self) -> FileId {
+        self.directory
+    }
+
+    /// Whether an operation is the next part of this list, which is all that may come.
+    pub(super) fn continues_with(&self, operation: &Operation) -> bool {
+        matches!(operation, Operation::List { directory, first: false, .. } if *directory == self.directory)
+    }
+}
+
+impl Replica {
+    /// Let the names of a part stand for the files that the primary says; at the last part, take all other names away.
+    pub(super) fn list(
+        &self,
+        namespace: &mut Namespace,
+        directory: FileId,
+        first: bool,
+        last: bool,
+        entries: &[ListedEntry],
+    ) -> Result<AppliedOutcome, ReplicaError> {
+        let opened = self.directory(directory)?;
+        if first {
+            namespace.listing = Some(Listing { directory, seen: HashSet::new() });
+        }
+        let Some(listing) = namespace.listing.as_mut() else {
+            return Err(ReplicaError::Malformed { file: directory, what: "a list without a beginning" });
+        };
+        let mut created = Vec::new();
+        for entry in entries {
+            let name = checked_name(&opened, &entry.name)?;
+            if self.settle(&opened, &name, &entry.node, Adoption::Allowed)? {
+                created.push(entry.node.file);
+            }
+            listing.seen.insert(name.into_bytes().into_boxed_slice());
+        }
+        if last && let Some(listing) = namespace.listing.take() {
+            self.take_rest_away(&opened, &listing.seen)?;
+        }
+        Ok(if created.is_empty() { AppliedOutcome::Done } else { AppliedOutcome::Created(created) })
+    }
+
+    fn take_rest_away(&self, directory: &Directory, seen: &HashSet<Box<[u8]>>) -> Result<(), ReplicaError> {
+        let fail = ReplicaError::system("list", directory.file);
+        for name in names(directory.as_fd()).map_err(fail)? {
+            if seen.contains(name.to_bytes()) || directory.is_root && name.to_bytes() == RESERVED_NAME {
+                continue;
+            }
+            let status = Status::at(directory.as_fd(), &name).map_err(ReplicaError::name(
+                "stat",
+                directory.file,
+                &name,
+            ))?;
+            match status {
+                None => {}
+                Some(status) if is_foreign(&status, &directory.volume) => {
+                    tracing::warn!(directory = %directory.file, ?name, "a mount point that the primary does not have stays");
+                }
+                Some(status) => self.displace(directory, &name, &status)?,
+            }
+        }
+        Ok(())
+    }
+}

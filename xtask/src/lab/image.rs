@@ -1,0 +1,123 @@
+//! A file system in a file.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{exec, wait};
+use crate::setup;
+
+/// A mebibyte, in bytes.
+pub const MIB: u64 = 1 << 20;
+
+/// Smallest image mkfs.xfs makes a file system in.
+const XFS_MINIMUM: u64 = 320 * MIB;
+/// Smallest image that is comfortable for btrfs.
+const BTRFS_MINIMUM: u64 = 256 * MIB;
+
+/// Which file system an image holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Filesystem {
+    /// With journal, initialised when made.
+    Ext4,
+    /// Images are at least 320 MiB.
+    Xfs,
+    /// Images are at least 256 MiB.
+    Btrfs,
+}
+
+impl Filesystem {
+    /// The program that makes one.
+    #[must_use]
+    pub fn maker(self) -> &'static str {
+        match self {
+            Filesystem::Ext4 => "mkfs.ext4",
+            Filesystem::Xfs => "mkfs.xfs",
+            Filesystem::Btrfs => "mkfs.btrfs",
+        }
+    }
+
+    /// Its name, as on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Filesystem::Ext4 => "ext4",
+            Filesystem::Xfs => "xfs",
+            Filesystem::Btrfs => "btrfs",
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            // Nothing is left to be written in the background, where it would disturb a measurement.
+            Filesystem::Ext4 => &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
+            Filesystem::Xfs => &["-q", "-f"],
+            Filesystem::Btrfs => &["-q", "-f"],
+        }
+    }
+}
+
+/// A mounted file system in a sparse file; unmounted and deleted when dropped.
+#[derive(Debug)]
+pub struct LoopImage {
+    file: PathBuf,
+    point: PathBuf,
+}
+
+impl LoopImage {
+    /// Make `<directory>/<name>.img` of `bytes` and mount it on `<directory>/<name>`.
+    ///
+    /// # Errors
+    /// No space, no loop device, or the file system cannot be made or mounted.
+    pub fn new(directory: &Path, name: &str, filesystem: Filesystem, bytes: u64) -> Result<LoopImage> {
+        setup::require(&[filesystem.maker(), "mount", "umount"])?;
+        setup::require_loop()?;
+        let image = LoopImage { file: directory.join(format!("{name}.img")), point: directory.join(name) };
+        let bytes = match filesystem {
+            Filesystem::Ext4 => bytes,
+            Filesystem::Xfs => bytes.max(XFS_MINIMUM),
+            Filesystem::Btrfs => bytes.max(BTRFS_MINIMUM),
+        };
+        let file =
+            File::create_new(&image.file).with_context(|| format!("create {}", image.file.display()))?;
+        file.set_len(bytes)?;
+        drop(file);
+        exec::run(
+            Command::new(setup::program(filesystem.maker())).args(filesystem.arguments()).arg(&image.file),
+        )?;
+        fs::create_dir(&image.point)?;
+        exec::run(
+            Command::new(setup::program("mount")).args(["-o", "loop"]).arg(&image.file).arg(&image.point),
+        )?;
+        Ok(image)
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.point
+    }
+}
+
+impl Drop for LoopImage {
+    fn drop(&mut self) {
+        let umount = |lazy: bool| {
+            let mut command = Command::new(setup::program("umount"));
+            if lazy {
+                command.arg("-l");
+            }
+            exec::run(command.arg(&self.point)).is_ok()
+        };
+        // Busy for a moment while the kernel ends what a killed process had begun; then by force.
+        let unmounted =
+            wait::until_uninterrupted("umount", Duration::from_secs(2), || Ok(umount(false).then_some(())));
+        if unmounted.is_err() {
+            umount(true);
+        }
+        let _ = fs::remove_dir(&self.point);
+        let _ = fs::remove_file(&self.file);
+    }
+}

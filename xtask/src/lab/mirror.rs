@@ -1,0 +1,283 @@
+//! Two nodes, their file systems and the cable between them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::compare::{self, Comparison};
+use super::image::{Filesystem, LoopImage, MIB};
+use super::net::Pair;
+use super::node::{self, Node};
+use super::place::Place;
+use super::{status::Status, wait};
+use crate::{product, setup};
+
+/// Port on which the secondary listens, inside its namespace.
+pub const PORT: u16 = 7600;
+/// Longest time until both nodes hold the same after a start or a return.
+pub const MIRRORED_BOUND: Duration = Duration::from_secs(60);
+/// Longest time until the trees are the same after the last write.
+pub const IDENTICAL_BOUND: Duration = Duration::from_secs(30);
+
+/// What kind of mirror is built.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// File system of both sides.
+    pub filesystem: Filesystem,
+    /// Size of the primary's image in bytes.
+    pub primary_bytes: u64,
+    /// Size of the secondary's image in bytes.
+    pub secondary_bytes: u64,
+    /// Names of the mirrored directories below the file system's root; an empty name is the root itself.
+    pub directories: Vec<&'static str>,
+    /// Keys (`mirror.mode`, ...) set on both nodes, over the lab's own.
+    pub settings: Vec<(&'static str, toml::Value)>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            filesystem: Filesystem::Ext4,
+            primary_bytes: 192 * MIB,
+            secondary_bytes: 192 * MIB,
+            directories: vec!["data"],
+            settings: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// The same with one key set.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl Into<toml::Value>) -> Options {
+        self.settings.push((key, value.into()));
+        self
+    }
+
+    /// The same with images of another size.
+    #[must_use]
+    pub fn sized(mut self, bytes: u64) -> Options {
+        self.primary_bytes = bytes;
+        self.secondary_bytes = bytes;
+        self
+    }
+}
+
+/// Two nodes. Dropping it takes everything down; [`Mirror::finish`] does so in order and checks.
+#[derive(Debug)]
+pub struct Mirror {
+    // Dropped in this order: daemons (which unmount), then namespaces, then file systems, then the directory.
+    /// The node on which the applications write.
+    pub primary: Node,
+    /// The node that holds the copy.
+    pub secondary: Node,
+    /// The network.
+    pub net: Pair,
+    images: Vec<LoopImage>,
+    place: Place,
+}
+
+impl Mirror {
+    /// Build everything, start nothing.
+    ///
+    /// # Errors
+    /// The machine lacks something; the message names it.
+    pub fn build(options: &Options) -> Result<Mirror> {
+        setup::require_root("two nodes on one machine")?;
+        setup::require(&["ip", "mount", "umount", "fusermount3", options.filesystem.maker()])?;
+        setup::require_fuse()?;
+        let program = product::build()?;
+        let place = Place::new()?;
+        let key = place.path().join("cluster-key");
+        node::write_key(&key, "9f1c5a7be3d2480697b1c4e8d05f6a233b7ce9140d8f5261a7b39e4c6d12f081")?;
+        let net = Pair::new(&place)?;
+        let side = |name: &'static str, role, bytes| -> Result<(LoopImage, Node)> {
+            let home = place.path().join(format!("{name}.node"));
+            let image = LoopImage::new(place.path(), name, options.filesystem, bytes)?;
+            let directories = directories(image.path(), &options.directories)?;
+            let mut node = Node::new(name, role, &program, &home, &key, directories)?;
+            let side = if role == "primary" { "link.peer" } else { "link.listen" };
+            node.config.set(side, net.b.socket(PORT).to_string());
+            for (key, value) in &options.settings {
+                node.config.set(key, value.clone());
+            }
+            Ok((image, node))
+        };
+        let (image_a, primary) = side("a", "primary", options.primary_bytes)?;
+        let (image_b, secondary) = side("b", "secondary", options.secondary_bytes)?;
+        Ok(Mirror { primary, secondary, net, images: vec![image_a, image_b], place })
+    }
+
+    /// Build, start the secondary and then the primary, and wait until both hold the same.
+    ///
+    /// # Errors
+    /// As [`Mirror::build`]; or a node does not come up.
+    pub fn start(options: &Options) -> Result<Mirror> {
+        let mut mirror = Mirror::build(options)?;
+        mirror.start_nodes()?;
+        Ok(mirror)
+    }
+
+    /// Start what does not run and wait until both hold the same.
+    ///
+    /// # Errors
+    /// A node does not come up.
+    pub fn start_nodes(&mut self) -> Result<()> {
+        self.start_secondary()?;
+        self.start_primary()?;
+        self.wait_mirrored()
+    }
+
+    /// Start the secondary's daemon, if it does not run.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_secondary(&mut self) -> Result<()> {
+        if self.secondary.pid().is_none() { self.secondary.start(&self.net.b) } else { Ok(()) }
+    }
+
+    /// Start the primary's daemon, if it does not run.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start_primary(&mut self) -> Result<()> {
+        if self.primary.pid().is_none() { self.primary.start(&self.net.a) } else { Ok(()) }
+    }
+
+    /// Wait until both nodes say that they hold the same.
+    ///
+    /// # Errors
+    /// It did not happen within [`MIRRORED_BOUND`].
+    pub fn wait_mirrored(&mut self) -> Result<()> {
+        self.primary.wait_for("Mirrored", MIRRORED_BOUND, Status::is_mirrored)?;
+        self.secondary.wait_for("Following", MIRRORED_BOUND, Status::is_mirrored)?;
+        Ok(())
+    }
+
+    /// Where applications write.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        self.primary.directories.first().map_or(Path::new("/nonexistent"), PathBuf::as_path)
+    }
+
+    /// Where the copy is.
+    #[must_use]
+    pub fn copy(&self) -> &Path {
+        self.secondary.directories.first().map_or(Path::new("/nonexistent"), PathBuf::as_path)
+    }
+
+    /// A directory outside everything that is mirrored.
+    #[must_use]
+    pub fn outside(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Compare the trees now.
+    ///
+    /// # Errors
+    /// A tree cannot be read.
+    pub fn compare(&self) -> Result<Comparison> {
+        let mut all = Comparison::default();
+        for (left, right) in self.primary.directories.iter().zip(&self.secondary.directories) {
+            let one = compare::trees(left, right)?;
+            all.entries += one.entries;
+            all.bytes += one.bytes;
+            all.count += one.count;
+            all.differences.extend(one.differences);
+        }
+        Ok(all)
+    }
+
+    /// With the writers at rest: wait until nothing is on its way and the trees are the same.
+    ///
+    /// # Errors
+    /// They still differ after [`IDENTICAL_BOUND`]; the message names the first differences.
+    pub fn wait_identical(&mut self) -> Result<Comparison> {
+        self.wait_identical_within(IDENTICAL_BOUND)
+    }
+
+    /// As [`Mirror::wait_identical`] with another bound.
+    ///
+    /// # Errors
+    /// They still differ after `bound`.
+    pub fn wait_identical_within(&mut self, bound: Duration) -> Result<Comparison> {
+        self.primary.wait_for("nothing is dirty", bound, Status::is_settled)?;
+        let mut last = Comparison::default();
+        let found = wait::until("both trees to be the same", bound, || {
+            // An entry may vanish while it is looked at, as long as something is still on its way.
+            last = match self.compare() {
+                Ok(found) => found,
+                Err(error) => {
+                    Comparison { count: 1, differences: vec![format!("{error:#}")], ..Comparison::default() }
+                }
+            };
+            Ok(last.is_identical().then(|| last.clone()))
+        });
+        found.with_context(|| format!("{} differences:\n  {}", last.count, last.differences.join("\n  ")))
+    }
+
+    /// Stop both nodes in order, require plain and equal directories, and logs without complaints.
+    ///
+    /// # Errors
+    /// Any of these does not hold.
+    pub fn finish(mut self, expected: &[&str]) -> Result<Comparison> {
+        self.primary.stop()?;
+        self.secondary.stop()?;
+        let found = self.compare()?;
+        if !found.is_identical() {
+            bail!("after the stop, {} differences:\n  {}", found.count, found.differences.join("\n  "));
+        }
+        self.require_plain()?;
+        self.check_logs(expected)?;
+        Ok(found)
+    }
+
+    /// Require that nothing is mounted over the directories.
+    ///
+    /// # Errors
+    /// Something is.
+    pub fn require_plain(&self) -> Result<()> {
+        let mounts = super::place::mounts_below(self.place.path())?;
+        let images: Vec<&Path> = self.images.iter().map(LoopImage::path).collect();
+        let mut plain = images.clone();
+        for point in &mounts {
+            match plain.iter().position(|image| image == point) {
+                Some(at) => drop(plain.swap_remove(at)),
+                None => bail!("{} is still mounted over after the stop", point.display()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fail if one of the logs holds a complaint that was not expected.
+    ///
+    /// # Errors
+    /// The complaints.
+    pub fn check_logs(&self, expected: &[&str]) -> Result<()> {
+        self.primary.check_log(expected)?;
+        self.secondary.check_log(expected)
+    }
+
+    /// Kill -9 everything in the primary's namespace: its daemon and whoever was started there.
+    ///
+    /// # Errors
+    /// Something survives.
+    pub fn kill_primary_side(&mut self) -> Result<()> {
+        // The daemon first: whoever waits in the gate can only end when it is gone.
+        self.primary.kill()?;
+        self.net.a.kill_all()
+    }
+}
+
+fn directories(root: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
+    names
+        .iter()
+        .map(|name| {
+            let path = if name.is_empty() { root.to_owned() } else { root.join(name) };
+            fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+            Ok(path)
+        })
+        .collect()
+}

@@ -1,0 +1,205 @@
+//! Two network namespaces joined by a cable.
+//!
+//! Only the network is apart: mounts stay common, so that what a node mounts is seen by everybody here. Addresses and
+//! device names exist inside the namespaces only, so any number of labs can run beside each other.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{exec, place::Place, wait};
+use crate::setup;
+
+const DIRECTORY: &str = "/run/netns";
+/// The veth device's name on both sides.
+const DEVICE: &str = "link0";
+
+/// One network namespace, deleted when dropped, with everything that still runs in it.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    /// Address of this side of the cable.
+    pub address: IpAddr,
+}
+
+/// Two joined namespaces.
+#[derive(Debug)]
+pub struct Pair {
+    /// The primary's side.
+    pub a: Namespace,
+    /// The secondary's side.
+    pub b: Namespace,
+}
+
+impl Pair {
+    /// Make both and the cable between them.
+    ///
+    /// # Errors
+    /// ip(8) failed.
+    pub fn new(place: &Place) -> Result<Pair> {
+        let a = Namespace::new(place.namespace("a"), Ipv4Addr::new(10, 77, 0, 1))?;
+        let b = Namespace::new(place.namespace("b"), Ipv4Addr::new(10, 77, 0, 2))?;
+        let cable = ["link", "add", DEVICE, "type", "veth", "peer", "name", DEVICE, "netns", &b.name];
+        ip(&a.name, &cable)?;
+        for side in [&a, &b] {
+            let address = format!("{}/24", side.address);
+            ip(&side.name, &["address", "add", &address, "dev", DEVICE])?;
+            ip(&side.name, &["link", "set", "lo", "up"])?;
+            ip(&side.name, &["link", "set", DEVICE, "up"])?;
+        }
+        Ok(Pair { a, b })
+    }
+}
+
+impl Namespace {
+    fn new(name: String, address: Ipv4Addr) -> Result<Namespace> {
+        exec::run(Command::new(setup::program("ip")).args(["netns", "add", &name]))?;
+        Ok(Namespace { name, address: IpAddr::V4(address) })
+    }
+
+    /// Its name for `ip netns exec`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// An address on this side.
+    #[must_use]
+    pub fn socket(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// Let the command run in this namespace (network only).
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn enter(&self, command: &mut Command) -> Result<()> {
+        let file = File::open(self.path()).with_context(|| format!("open namespace {}", self.name))?;
+        // SAFETY: between fork and exec only setns(2) is called, which is async-signal-safe; `file` is moved into the
+        // closure and open as long as it.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    /// Run `work` on a thread of its own inside this namespace (sockets it makes belong to it for good).
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or `work` failed.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = File::open(self.path()).with_context(|| format!("open namespace {}", self.name))?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET)
+                    .context("enter the namespace")?;
+                work()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Take the cable out or put it back.
+    ///
+    /// # Errors
+    /// ip(8) failed.
+    pub fn set_link(&self, up: bool) -> Result<()> {
+        ip(&self.name, &["link", "set", DEVICE, if up { "up" } else { "down" }])
+    }
+
+    /// Answer every TCP segment that arrives here with a reset (`true`), or let them pass again.
+    ///
+    /// # Errors
+    /// nft(8) failed.
+    pub fn reset_connections(&self, on: bool) -> Result<()> {
+        let rules = if on {
+            "add table ip lab; add chain ip lab input { type filter hook input priority 0; }; \
+             add rule ip lab input meta l4proto tcp reject with tcp reset"
+        } else {
+            "delete table ip lab"
+        };
+        let mut command = Command::new(setup::program("nft"));
+        command.arg(rules);
+        self.enter(&mut command)?;
+        exec::run(&mut command)
+    }
+
+    /// Kill -9 everything that runs in it, and wait until it is gone.
+    ///
+    /// # Errors
+    /// Something survived for 20 seconds.
+    pub fn kill_all(&self) -> Result<()> {
+        kill_in(&self.path())
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new(DIRECTORY).join(&self.name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Names of all network namespaces of this machine.
+#[must_use]
+pub fn names() -> Vec<String> {
+    let Ok(entries) = fs::read_dir(DIRECTORY) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Kill what runs in a namespace and delete it.
+pub fn remove(name: &str) {
+    if let Err(error) = kill_in(&Path::new(DIRECTORY).join(name)) {
+        eprintln!("warning: namespace {name}: {error:#}");
+    }
+    let _ = exec::run(Command::new(setup::program("ip")).args(["netns", "delete", name]));
+}
+
+fn ip(namespace: &str, arguments: &[&str]) -> Result<()> {
+    exec::run(Command::new(setup::program("ip")).args(["-n", namespace]).args(arguments))
+}
+
+fn kill_in(path: &Path) -> Result<()> {
+    let Ok(namespace) = fs::metadata(path) else { return Ok(()) };
+    wait::until_uninterrupted("processes of a namespace to end", Duration::from_secs(20), || {
+        let left = processes(namespace.dev(), namespace.ino());
+        for pid in &left {
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        Ok(left.is_empty().then_some(()))
+    })
+}
+
+/// Processes whose network namespace is this one. Zombies count as gone.
+fn processes(device: u64, inode: u64) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            if pid == std::process::id() as i32 {
+                return None;
+            }
+            // A zombie has no namespaces any more: the link cannot be followed.
+            let namespace = fs::metadata(entry.path().join("ns/net")).ok()?;
+            (namespace.dev() == device && namespace.ino() == inode).then_some(Pid::from_raw(pid))
+        })
+        .collect()
+}

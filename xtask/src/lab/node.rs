@@ -1,0 +1,301 @@
+//! One node: its files, and the daemon while it runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::config::{Identity, NodeConfig};
+use super::net::Namespace;
+use super::status::Status;
+use super::{log, wait};
+
+/// Longest time a daemon may take from SIGTERM to its end.
+pub const STOP_BOUND: Duration = Duration::from_secs(20);
+/// Longest time a daemon may take until it answers `status`.
+pub const START_BOUND: Duration = Duration::from_secs(30);
+
+/// A node of the lab. Dropping it kills its daemon.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name: "a" or "b".
+    pub name: String,
+    /// The daemon's program.
+    pub program: PathBuf,
+    /// What it is configured with; written to the file at each start.
+    pub config: NodeConfig,
+    /// The mirrored directories.
+    pub directories: Vec<PathBuf>,
+    /// Where commands reach it.
+    pub socket: PathBuf,
+    /// Where its log goes: outside everything that is mirrored.
+    pub log: PathBuf,
+    /// Where it keeps its state.
+    pub state: PathBuf,
+    config_file: PathBuf,
+    process: Option<Child>,
+}
+
+impl Node {
+    /// A node whose own files (state, log, socket, configuration) are in `home`, which is made.
+    ///
+    /// # Errors
+    /// The files cannot be made.
+    pub fn new(
+        name: &str,
+        role: &'static str,
+        program: &Path,
+        home: &Path,
+        key_file: &Path,
+        directories: Vec<PathBuf>,
+    ) -> Result<Node> {
+        let state = home.join("state");
+        fs::create_dir_all(&state).with_context(|| format!("create {}", state.display()))?;
+        let socket = home.join("control");
+        let identity = Identity {
+            name: name.to_owned(),
+            role,
+            state_directory: state.clone(),
+            control_socket: socket.clone(),
+            key_file: key_file.to_owned(),
+            directories: directories.clone(),
+        };
+        Ok(Node {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            config: NodeConfig::new(&identity),
+            directories,
+            socket,
+            log: home.join("log"),
+            state,
+            config_file: home.join("replicator.toml"),
+            process: None,
+        })
+    }
+
+    /// Write the configuration and start the daemon, without waiting for anything.
+    ///
+    /// # Errors
+    /// It runs already, or it cannot be started.
+    pub fn launch(&mut self, namespace: &Namespace) -> Result<()> {
+        if self.process.is_some() {
+            bail!("node {} is started twice", self.name);
+        }
+        let mut command = self.command(namespace)?;
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("start {}", self.program.display()))?;
+        self.process = Some(child);
+        Ok(())
+    }
+
+    /// Start the daemon and wait until it answers.
+    ///
+    /// # Errors
+    /// It ended, or did not answer in time; the message holds the end of its log.
+    pub fn start(&mut self, namespace: &Namespace) -> Result<()> {
+        self.launch(namespace)?;
+        self.wait_for("it answers", START_BOUND, |_| true).map(drop)
+    }
+
+    /// Start the daemon, expecting that it refuses; returns how it ended and what it said.
+    ///
+    /// # Errors
+    /// It did not end within [`START_BOUND`] (it is killed then).
+    pub fn refused(&mut self, namespace: &Namespace) -> Result<(ExitStatus, String)> {
+        let command = self.command(namespace)?;
+        refused(command, &self.log)
+    }
+
+    fn command(&self, namespace: &Namespace) -> Result<Command> {
+        fs::write(&self.config_file, self.config.text()?)?;
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg("--config").arg(&self.config_file);
+        command.stdin(Stdio::null());
+        // Not in the terminal's group: Ctrl-C is the lab's affair, which stops the nodes in order.
+        command.process_group(0);
+        namespace.enter(&mut command)?;
+        Ok(command)
+    }
+
+    /// The configuration file, written at each start.
+    #[must_use]
+    pub fn config_file(&self) -> &Path {
+        &self.config_file
+    }
+
+    /// The daemon's process.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(|child| Pid::from_raw(child.id() as i32))
+    }
+
+    /// Whether a daemon was started and has not ended.
+    #[must_use]
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Ask the daemon how it is; `None` while it does not answer.
+    ///
+    /// # Errors
+    /// It ended, or what it said is not the status this project promises.
+    pub fn status(&mut self) -> Result<Option<Status>> {
+        if let Some(child) = &mut self.process
+            && let Some(status) = child.try_wait()?
+        {
+            bail!("node {} ended by itself ({status}); its log:\n{}", self.name, log::tail(&self.log, 20));
+        }
+        let output = Command::new(&self.program)
+            .args(["status", "--json", "--socket"])
+            .arg(&self.socket)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .context("start replicator status")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // The exit code is the node's colour; only an answer is written to standard output.
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let status =
+            serde_json::from_str(&text).with_context(|| format!("status of {}: {text}", self.name))?;
+        Ok(Some(status))
+    }
+
+    /// Wait until the status has a property, and return that status.
+    ///
+    /// # Errors
+    /// The daemon ended, or `bound` passed; the message holds the last status.
+    pub fn wait_for(
+        &mut self,
+        what: &str,
+        bound: Duration,
+        mut property: impl FnMut(&Status) -> bool,
+    ) -> Result<Status> {
+        let mut last = None;
+        let found = wait::until(&format!("node {}: {what}", self.name), bound, || {
+            let status = self.status()?;
+            if status.is_some() {
+                last = status;
+            }
+            Ok(last.clone().filter(|status| property(status)))
+        });
+        found.map_err(|error| {
+            let tail = log::tail(&self.log, 12);
+            match last {
+                Some(last) => anyhow!("{error:#}; last status: {last:?}; log:\n{tail}"),
+                None => anyhow!("{error:#}; it never answered; log:\n{tail}"),
+            }
+        })
+    }
+
+    /// Stop in order (SIGTERM) and require exit code 0.
+    ///
+    /// # Errors
+    /// It did not end within [`STOP_BOUND`] (it is killed then), or not with code 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        kill(pid, Signal::SIGTERM).context("send SIGTERM")?;
+        let ended = self.wait_end(STOP_BOUND);
+        if ended.is_err() {
+            self.kill()?;
+        }
+        let status = ended.with_context(|| format!("log of {}:\n{}", self.name, log::tail(&self.log, 12)))?;
+        if !status.success() {
+            bail!("node {} stopped with {status}; log:\n{}", self.name, log::tail(&self.log, 12));
+        }
+        Ok(())
+    }
+
+    /// kill -9, and wait for the process to be gone.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn kill(&mut self) -> Result<()> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        if self.is_running() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        self.wait_end(STOP_BOUND).map(drop)
+    }
+
+    /// Send a signal (SIGSTOP, SIGCONT).
+    ///
+    /// # Errors
+    /// There is no daemon.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().ok_or_else(|| anyhow!("node {} does not run", self.name))?;
+        kill(pid, signal).with_context(|| format!("send {signal}"))
+    }
+
+    /// Wait for the end of the process.
+    ///
+    /// # Errors
+    /// `bound` passed.
+    pub fn wait_end(&mut self, bound: Duration) -> Result<ExitStatus> {
+        let Some(mut child) = self.process.take() else { return Ok(ExitStatus::from_raw(0)) };
+        let ended =
+            wait::until_uninterrupted(&format!("node {} to end", self.name), bound, || Ok(child.try_wait()?));
+        if ended.is_err() {
+            self.process = Some(child);
+        }
+        ended
+    }
+
+    /// Fail if the log holds a complaint that was not expected.
+    ///
+    /// # Errors
+    /// The complaints.
+    pub fn check_log(&self, expected: &[&str]) -> Result<()> {
+        let lines = log::unexpected(&self.log, expected)?;
+        if !lines.is_empty() {
+            bail!("unexpected in the log of node {}:\n{}", self.name, lines.join("\n"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Run a command that is expected to end by itself with an error; its words also go to `log`.
+///
+/// # Errors
+/// It did not end within [`START_BOUND`] (it is killed then).
+pub fn refused(mut command: Command, log: &Path) -> Result<(ExitStatus, String)> {
+    let words = log.with_extension("refused");
+    let file = File::create(&words)?;
+    command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+    let mut child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
+    let ended = wait::until_uninterrupted("the daemon to refuse", START_BOUND, || Ok(child.try_wait()?));
+    let words = fs::read_to_string(&words)?;
+    let status = match ended {
+        Ok(status) => status,
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error.context(format!("it went on; it said:\n{words}")));
+        }
+    };
+    Ok((status, words))
+}
+
+/// Write a cluster key that only its owner can read.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_key(path: &Path, key: &str) -> Result<()> {
+    fs::write(path, format!("{key}\n"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What a node says of itself: the JSON of `replicator status --json`.
+//!
+//! Figures that a proof rests on have no default: a daemon that leaves one out fails the test instead of passing it
+//! with a zero.
+
+use serde::Deserialize;
+
+/// A node's status.
+#[derive(Clone, Deserialize, Debug)]
+#[allow(missing_docs)]
+pub struct Status {
+    pub node: String,
+    pub role: String,
+    pub word: String,
+    #[serde(default)]
+    pub colour: String,
+    pub phase: String,
+    pub mode: String,
+    #[serde(default)]
+    pub memory_bytes: u64,
+    pub capture: Capture,
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    pub peer: Option<Peer>,
+    pub positions: Positions,
+    pub dirty: Dirty,
+    #[serde(default)]
+    pub lag: Lag,
+    #[serde(default)]
+    pub rate: Rate,
+    #[serde(default)]
+    pub barriers: Barriers,
+    #[serde(default)]
+    pub resync: serde_json::Value,
+    pub counters: Counters,
+}
+
+/// How writes are seen.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Capture {
+    pub row: String,
+    #[serde(default)]
+    pub why: String,
+    #[serde(default)]
+    pub hooks: Vec<serde_json::Value>,
+}
+
+/// A mirrored directory.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Volume {
+    pub path: String,
+    #[serde(default)]
+    pub filesystem: String,
+    /// "mounted" or "off".
+    #[serde(default)]
+    pub gate: String,
+    #[serde(default)]
+    pub passthrough: bool,
+}
+
+/// The other node.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Peer {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub connected: bool,
+}
+
+/// Positions in the stream of frames.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Positions {
+    pub queued: u64,
+    pub sent: u64,
+    pub received: u64,
+    pub applied: u64,
+    pub synced: u64,
+}
+
+/// What the peer does not hold yet.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Dirty {
+    pub bytes: u64,
+    pub files: u64,
+    #[serde(default)]
+    pub in_flight_bytes: u64,
+}
+
+/// How far the peer is behind.
+#[derive(Clone, Copy, Deserialize, Default, Debug)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Lag {
+    pub bytes: u64,
+    pub seconds: f64,
+}
+
+/// Rates over the last seconds.
+#[derive(Clone, Copy, Deserialize, Default, Debug)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Rate {
+    pub captured_bytes_per_second: f64,
+    pub sent_bytes_per_second: f64,
+}
+
+/// Held fsyncs.
+#[derive(Clone, Copy, Deserialize, Default, Debug)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Barriers {
+    pub answered: u64,
+    pub waiting: u64,
+    pub failed: u64,
+    pub p50_us: f64,
+    pub p90_us: f64,
+    pub p99_us: f64,
+    pub max_us: f64,
+}
+
+/// Counters since the daemon's start.
+#[derive(Clone, Copy, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Counters {
+    pub events: u64,
+    pub events_lost: u64,
+    pub widened: u64,
+    #[serde(default)]
+    pub frames_sent: u64,
+    #[serde(default)]
+    pub frames_received: u64,
+    #[serde(default)]
+    pub bytes_sent: u64,
+    #[serde(default)]
+    pub bytes_received: u64,
+    pub frames_refused: u64,
+    #[serde(default)]
+    pub sessions: u64,
+    #[serde(default)]
+    pub handshakes_refused: u64,
+    #[serde(default)]
+    pub unguarded_syncs: u64,
+    #[serde(default)]
+    pub errors: u64,
+}
+
+impl Status {
+    /// Whether the primary knows of nothing that the peer does not hold.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.dirty == Dirty::default()
+    }
+
+    /// Whether this is a primary whose peer holds everything, or a secondary that does.
+    #[must_use]
+    pub fn is_mirrored(&self) -> bool {
+        matches!(self.phase.as_str(), "Mirrored" | "Following")
+    }
+}

@@ -1,0 +1,54 @@
+//! Stores through shared mappings: after the fsync the copy holds them, also when the same page is stored into again
+//! and again, which no event announces. msync cannot be held; it is counted where it can be seen, and what it wrote
+//! arrives all the same.
+
+use std::fs::File;
+use std::io::Write;
+
+use anyhow::Result;
+
+use super::files::{open, require_copied};
+use super::{Context, Outcome, passed};
+use crate::lab::mapping::Mapping;
+use crate::lab::mirror::Mirror;
+use crate::lab::records::Random;
+
+const SIZE: u64 = 1 << 20;
+const ROUNDS: u64 = 80;
+
+/// Make the situation and check.
+pub fn run(context: &Context) -> Result<Outcome> {
+    let mut mirror = Mirror::start(&context.options())?;
+    let data = mirror.data().to_owned();
+    let mut random = Random::new(4);
+    let mut file = open(&data.join("mapped"), 0)?;
+    file.write_all(&random.bytes(SIZE as usize))?;
+    file.sync_all()?;
+    let mut mapping = Mapping::new(&file, 0, SIZE as usize)?;
+    for round in 0..ROUNDS {
+        // A few pages only, so that most stores meet a page that is dirty already.
+        for _ in 0..3 {
+            let at = random.below(8) * 4096 + random.below(4000);
+            mapping.store(at as usize, &random.bytes(64));
+        }
+        if round % 2 == 0 {
+            file.sync_data()?
+        } else {
+            file.sync_all()?
+        }
+        require_copied(&mirror, "mapped", &format!("round {round}, after the sync"))?;
+    }
+    // The mapping outlives its descriptor; the sync comes through another one.
+    drop(file);
+    mapping.store(SIZE as usize - 100, &random.bytes(100));
+    File::open(data.join("mapped"))?.sync_all()?;
+    require_copied(&mirror, "mapped", "after the writing descriptor was closed")?;
+
+    mapping.store(5 * 4096, &random.bytes(4096));
+    mapping.sync()?;
+    drop(mapping);
+    mirror.wait_identical()?;
+    let unguarded = mirror.primary.status()?.map_or(0, |status| status.counters.unguarded_syncs);
+    mirror.finish(&["msync", "nguarded"])?;
+    passed(format!("{ROUNDS} syncs read back; 1 msync, {unguarded} seen unguarded"))
+}
