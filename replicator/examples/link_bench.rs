@@ -28,11 +28,16 @@ struct Sample {
     cpu: Duration,
 }
 
+/// One way to do a thing, by name.
+type Variant<'a> = (String, Box<dyn FnMut() -> Sample + 'a>);
+
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
     for (name, run) in [
-        ("gather", gather as fn()),
+        ("checksum", checksum as fn()),
+        ("gather", gather),
         ("zero-copy", zero_copy),
+        ("unsent", unsent),
         ("receive", receive),
         ("registered", registered),
         ("frames", frames),
@@ -66,7 +71,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Run all variants in turn, several rounds; a row each: name, GiB/s, CPU nanoseconds per KiB.
-fn table(title: &str, variants: &mut [(String, Box<dyn FnMut() -> Sample + '_>)]) {
+fn table(title: &str, variants: &mut [Variant<'_>]) {
     println!("\n{title}\n\n| variant | GiB/s | CPU ns/KiB |\n|---|---|---|");
     let mut results: Vec<(Vec<f64>, Vec<f64>)> = variants.iter().map(|_| (Vec::new(), Vec::new())).collect();
     for _ in 0..ROUNDS {
@@ -123,6 +128,27 @@ fn one(ring: &mut IoUring, entry: &squeue::Entry) -> cqueue::Entry {
 
 fn send_flags() -> i32 {
     libc::MSG_NOSIGNAL | libc::MSG_WAITALL
+}
+
+// ---- checksum ---------------------------------------------------------------------------------------------
+
+fn checksum() {
+    let mut variants: Vec<Variant<'static>> = Vec::new();
+    for length in [256usize, 4 << 10, 64 << 10, 1 << 20] {
+        let bytes = vec![8u8; length];
+        variants.push((
+            format!("crc32c of {length} bytes"),
+            Box::new(move || {
+                measure(|| {
+                    for _ in 0..16 {
+                        std::hint::black_box(crc32c::crc32c(std::hint::black_box(&bytes)));
+                    }
+                    16 * length as u64
+                })
+            }),
+        ));
+    }
+    table("### checksums", &mut variants);
 }
 
 // ---- copy or gather ---------------------------------------------------------------------------------------
@@ -229,6 +255,44 @@ fn zero_copy() {
     println!("\nSEND_ZC: the kernel copied after all in {copied} of {notified} sends.");
 }
 
+// ---- how much the kernel takes before it has sent it -----------------------------------------------------
+
+fn unsent() {
+    let mut variants: Vec<Variant<'static>> = Vec::new();
+    for limit in [0u32, 1 << 20, 512 << 10, 128 << 10] {
+        let stream = sink();
+        if limit > 0 {
+            // SAFETY: the option's value is four readable bytes.
+            let set = unsafe {
+                libc::setsockopt(
+                    stream.as_raw_fd(),
+                    libc::IPPROTO_TCP,
+                    libc::TCP_NOTSENT_LOWAT,
+                    (&raw const limit).cast(),
+                    4,
+                )
+            };
+            assert_eq!(set, 0);
+        }
+        let bytes = vec![3u8; 1 << 20];
+        let mut ring = raw_ring();
+        let name =
+            if limit == 0 { "no limit".to_owned() } else { format!("TCP_NOTSENT_LOWAT {} KiB", limit >> 10) };
+        variants.push((
+            name,
+            Box::new(move || {
+                measure(|| {
+                    let fd = Fd(stream.as_raw_fd());
+                    let entry =
+                        opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(send_flags()).build();
+                    one(&mut ring, &entry).result() as u64
+                })
+            }),
+        ));
+    }
+    table("### sends of 1 MiB with a limit on unsent bytes in the kernel", &mut variants);
+}
+
 // ---- receive ----------------------------------------------------------------------------------------------
 
 /// A stream on which bytes come as fast as they are taken.
@@ -254,7 +318,8 @@ impl Provided {
         // SAFETY: the layout's size is not zero; the memory is never freed, the kernel may use it to the end.
         let entries = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<BufRingEntry>();
         // SAFETY: `entries` is a page-aligned array of `count` entries that is never freed.
-        unsafe { ring.submitter().register_buf_ring_with_flags(entries as u64, count, 0, 0) }.expect("Linux 5.19");
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries as u64, count, 0, 0) }
+            .expect("Linux 5.19");
         let mut provided =
             Provided { entries, buffers: (0..count).map(|_| vec![0; length]).collect(), tail: 0 };
         (0..count).for_each(|id| provided.give(id));
@@ -280,7 +345,7 @@ impl Provided {
 
 fn receive() {
     for portion in [4usize << 10, 1 << 20] {
-        let mut variants: Vec<(String, Box<dyn FnMut() -> Sample>)> = Vec::new();
+        let mut variants: Vec<Variant<'static>> = Vec::new();
         for (length, poll_first) in [(64usize << 10, false), (64 << 10, true), (1 << 20, false)] {
             let stream = source(portion);
             let mut ring = raw_ring();
@@ -345,7 +410,7 @@ fn registered() {
     file.write_all(&vec![5u8; FILE]).expect("written");
     let fd = file.as_raw_fd();
     for length in [4usize << 10, 64 << 10, 1 << 20] {
-        let mut variants: Vec<(String, Box<dyn FnMut() -> Sample>)> = Vec::new();
+        let mut variants: Vec<Variant<'static>> = Vec::new();
         for (fixed, writing) in [(false, false), (true, false), (false, true), (true, true)] {
             variants.push(file_variant(&file, fd, length, FILE, fixed, writing));
         }
@@ -363,7 +428,7 @@ fn file_variant(
     size: usize,
     fixed: bool,
     writing: bool,
-) -> (String, Box<dyn FnMut() -> Sample>) {
+) -> Variant<'static> {
     const DEPTH: usize = 16;
     let mut ring = raw_ring();
     let mut buffers: Vec<Vec<u8>> = (0..DEPTH).map(|_| vec![5u8; length]).collect();

@@ -168,17 +168,15 @@ impl Inner {
         while self.wait_for_connection(listener) {
             match listener.accept() {
                 Ok((stream, peer)) => self.clone().on_connection(stream, peer),
-                Err(error) => match error.raw_os_error() {
-                    // No descriptors, no memory: the connection stays in the queue; without a pause this would spin.
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        tracing::warn!(%error, "cannot accept a connection of the peer");
-                        if self.wait_for_stop(self.limits.linger) {
-                            return;
-                        }
+                // No descriptors, no memory: the connection stays in the queue; without a pause this would spin.
+                Err(error) if is_shortage(&error) => {
+                    tracing::warn!(%error, "cannot accept a connection of the peer");
+                    if self.wait_for_stop(self.limits.linger) {
+                        return;
                     }
-                    // Everything else is about the one connection that was gone before it was accepted (accept(2)).
-                    _ => {}
-                },
+                }
+                // Everything else is about the one connection that was gone before it was accepted (accept(2)).
+                Err(_) => {}
             }
         }
     }
@@ -250,6 +248,10 @@ impl Inner {
     fn admission(&self) -> MutexGuard<'_, Admission> {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// A handshake under way; gives its place back even if its thread panics.
