@@ -22,7 +22,7 @@ pub fn findings(path: &Path) -> Vec<Finding> {
         Ok(real) => real,
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
             let detail = "covered by the dead mount of a daemon that crashed; it is replaced at start";
-            return vec![Finding::no("directory", detail)];
+            return vec![Finding::unknown("directory", detail)];
         }
         Err(error) => return vec![Finding::no("directory", format!("{error}; create it (mkdir -p)"))],
     };

@@ -34,67 +34,67 @@ impl Verdict {
     }
 }
 
-/// Follow the table of capture rows. `host` holds the findings about host, process and edges; `directories` those about the
-/// configured directories.
+/// Follow the table of capture rows. `host` holds the findings about host, process and edges; `directories` those about
+/// the configuration and its directories.
 #[must_use]
 pub fn verdict(host: &[Finding], directories: &[Finding]) -> Verdict {
-    let is = |name| state_of(host, name);
     let mut why = Vec::new();
-    let gate = is("fuse-device") != State::No;
+    let gate = state_of(host, "fuse-device") != State::No;
+    let (row, reason) = row(host, gate);
+    why.push(reason.to_owned());
     if !gate {
         why.push(
             "no gate, because /dev/fuse cannot be used: only mode \"async\" with gate = false is left"
                 .to_owned(),
         );
-    }
-    let passthrough = is(edges::PASSTHROUGH);
-    let row = if is("btf") == State::No {
-        why.push("row gate, because without BTF no kernel program can find its fields".to_owned());
-        Capture::Gate
-    } else if gate && passthrough == State::No {
-        why.push(
-            "row gate, because FUSE has no passthrough here (Linux 6.9): the daemon handles each WRITE"
-                .to_owned(),
-        );
-        Capture::Gate
-    } else if is(edges::TRAMPOLINES) == State::Yes {
-        why.push("row fentry, because fentry/fexit programs may be attached".to_owned());
-        Capture::Fentry
-    } else if is(edges::RAW_TRACEPOINTS) == State::Yes {
-        why.push("row tracepoints, because raw tracepoints are permitted and fentry/fexit is not".to_owned());
-        Capture::Tracepoints
-    } else if is(edges::TRAMPOLINES) == State::No && is(edges::RAW_TRACEPOINTS) == State::No {
-        why.push("row gate, because kernel programs are refused".to_owned());
-        Capture::Gate
-    } else {
-        why.push("row not known before the start, because the kernel was not asked for programs".to_owned());
-        Capture::Auto
-    };
-    if !gate && row != Capture::Fentry {
-        why.push("without the gate nothing but row fentry captures names and attributes".to_owned());
-    }
-    let blocking =
-        ["root", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "initial-user-namespace", edges::IO_URING];
-    let mut can_run = gate || row == Capture::Fentry;
-    for finding in
-        host.iter().filter(|finding| finding.state == State::No && blocking.contains(&finding.name.as_str()))
-    {
-        can_run = false;
-        why.push(format!("cannot run: {}: {}", finding.name, finding.detail));
-    }
-    let needed = ["directory", "file-handles", "writable", "configuration"];
-    for finding in directories
-        .iter()
-        .filter(|finding| finding.state == State::No && needed.contains(&finding.name.as_str()))
-    {
-        // A dead mount is replaced at start.
-        if finding.detail.contains("dead mount") {
-            continue;
+        if row != Capture::Fentry {
+            why.push(
+                "cannot run: without the gate nothing but row fentry captures names and attributes"
+                    .to_owned(),
+            );
         }
-        can_run = false;
-        why.push(format!("cannot run: {}: {}", finding.name, finding.detail));
     }
+    let obstacles: Vec<String> = obstacles(host, directories).collect();
+    let can_run = obstacles.is_empty() && (gate || row == Capture::Fentry);
+    why.extend(obstacles);
     Verdict { can_run, fsync_held: gate && can_run, row, why }
+}
+
+fn row(host: &[Finding], gate: bool) -> (Capture, &'static str) {
+    let is = |name| state_of(host, name);
+    if is("btf") == State::No {
+        (Capture::Gate, "row gate, because without BTF no kernel program can find its fields")
+    } else if gate && is(edges::PASSTHROUGH) == State::No {
+        (
+            Capture::Gate,
+            "row gate, because FUSE has no passthrough here (Linux 6.9): the daemon handles each WRITE",
+        )
+    } else if is(edges::TRAMPOLINES) == State::Yes {
+        (Capture::Fentry, "row fentry, because fentry/fexit programs may be attached")
+    } else if is(edges::RAW_TRACEPOINTS) == State::Yes {
+        (
+            Capture::Tracepoints,
+            "row tracepoints, because raw tracepoints are permitted and fentry/fexit is not",
+        )
+    } else if is(edges::TRAMPOLINES) == State::No && is(edges::RAW_TRACEPOINTS) == State::No {
+        (Capture::Gate, "row gate, because kernel programs are refused")
+    } else {
+        (Capture::Auto, "row not known before the start, because the kernel was not asked for programs")
+    }
+}
+
+/// What a node cannot do without and does not have.
+fn obstacles<'a>(host: &'a [Finding], directories: &'a [Finding]) -> impl Iterator<Item = String> + 'a {
+    let of_host = |finding: &&Finding| {
+        let name = finding.name.as_str();
+        process::VITAL.contains(&name) || ["initial-user-namespace", edges::IO_URING].contains(&name)
+    };
+    let of_directories = |finding: &&Finding| {
+        ["configuration", "directory", "file-handles", "writable"].contains(&finding.name.as_str())
+    };
+    let all = host.iter().filter(of_host).chain(directories.iter().filter(of_directories));
+    all.filter(|finding| finding.state == State::No)
+        .map(|finding| format!("cannot run: {}: {}", finding.name, finding.detail))
 }
 
 #[cfg(test)]
