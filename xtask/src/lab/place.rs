@@ -171,11 +171,24 @@ fn clear(path: &Path) -> Result<()> {
 /// # Errors
 /// The mount table cannot be read.
 pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(mounts()?.into_iter().map(|(point, _)| point).filter(|point| point.starts_with(path)).collect())
+}
+
+/// Of those, the FUSE mounts.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub fn gates_below(path: &Path) -> Result<Vec<PathBuf>> {
+    let gates = mounts()?.into_iter().filter(|(_, filesystem)| filesystem.starts_with("fuse"));
+    Ok(gates.map(|(point, _)| point).filter(|point| point.starts_with(path)).collect())
+}
+
+/// Every mount point and its file system's name (proc(5), mountinfo).
+fn mounts() -> Result<Vec<(PathBuf, String)>> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("read the mount table")?;
-    Ok(table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
-        .filter(|point| point.starts_with(path))
-        .collect())
+    let entry = |line: &str| {
+        let (front, back) = line.split_once(" - ")?;
+        Some((PathBuf::from(front.split(' ').nth(4)?), back.split(' ').next()?.to_owned()))
+    };
+    Ok(table.lines().filter_map(entry).collect())
 }
