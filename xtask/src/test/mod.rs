@@ -49,8 +49,10 @@ enum Part {
     Soak,
 }
 
+type Step = fn(&mut Report) -> Result<()>;
+
 /// The steps in their order: what is quick and fails often comes first.
-const STEPS: &[(Part, fn(&mut Report) -> Result<()>)] = &[
+const STEPS: &[(Part, Step)] = &[
     (Part::Check, check),
     (Part::Build, build),
     (Part::Unit, unit),
