@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod scenarios;
 mod setup;
+mod soak;
 mod test;
 mod worker;
 
@@ -35,6 +36,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Run two real nodes in one situation after another (`list`, `all`, or names).
     Scenario(scenarios::Args),
+    /// Write at full speed for minutes; memory stays bounded, nothing is lost unnoticed, both trees end the same.
+    Soak(soak::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
     /// Work in a process of its own, for the other commands.
@@ -63,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check(args) => check::run(args),
         Command::Kernels(args) => kernels::run(args),
         Command::Scenario(args) => scenarios::run(args),
+        Command::Soak(args) => soak::run(args),
         Command::Setup(args) => setup::run(args),
         Command::Worker(args) => worker::run(args),
     }

@@ -7,11 +7,12 @@ const REQUIRED: &[&str] = &[
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "LICENSE",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     ".ci/run",
     "ci/README.md",
-    "docs/example.toml",
+    "examples/replicator.toml",
 ];
 
 /// Beginnings of paths that exist on one machine only (in parts, so that this file does not hold them).

@@ -14,9 +14,8 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("#[ign", "ore", "what a machine cannot run is reported as not run"),
 ];
 
-/// Words that need a reason in a comment on the same line or just above.
-const NEEDS_REASON: &[(&str, &str, &str)] =
-    &[("thread::", "sleep(", "wait for a state, never for a time; if it must be, a comment says why")];
+/// In tests: needs a reason in a comment on the same line or just above.
+const SLEEP: (&str, &str) = ("thread::", "sleep(");
 
 /// How far above a reason may stand.
 const ABOVE: usize = 4;
@@ -37,16 +36,17 @@ pub fn rules(text: &Text) -> Vec<Finding> {
             format!("{} lines are asking to be two files", lines.len()),
         ));
     }
+    let mut testing = text.path.contains("tests") || text.path.starts_with("xtask/");
     for (number, line) in code(&text.content) {
         for (front, back, why) in FORBIDDEN {
             if line.contains(&format!("{front}{back}")) {
                 findings.push(Finding::new(&text.path, number, *why));
             }
         }
-        for (front, back, why) in NEEDS_REASON {
-            if line.contains(&format!("{front}{back}")) && !has_comment(&lines, number, "//") {
-                findings.push(Finding::new(&text.path, number, *why));
-            }
+        testing |= line.contains("#[cfg(test)]");
+        if testing && line.contains(&[SLEEP.0, SLEEP.1].concat()) && !has_comment(&lines, number, "//") {
+            let why = "wait for a state, never for a time; if it must be, a comment says why";
+            findings.push(Finding::new(&text.path, number, why));
         }
         if is_unsafe(&line)
             && !has_comment(&lines, number, "SAFETY:")
@@ -160,10 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_needs_a_reason() {
+    fn a_sleep_in_a_test_needs_a_reason() {
         let sleep = ["std::thread::", "sleep(time);"].concat();
-        assert_eq!(count(&format!("    {sleep}")), 1);
-        assert_eq!(count(&format!("    // Between two looks.\n    {sleep}")), 0);
+        assert_eq!(count(&format!("#[cfg(test)]\n    {sleep}")), 1);
+        assert_eq!(count(&format!("#[cfg(test)]\n    // Between two looks.\n    {sleep}")), 0);
+        assert_eq!(count(&format!("    {sleep}")), 0);
     }
 
     #[test]

@@ -36,8 +36,6 @@ pub struct Node {
     pub socket: PathBuf,
     /// Where its log goes: outside everything that is mirrored.
     pub log: PathBuf,
-    /// Where it keeps its state.
-    pub state: PathBuf,
     config_file: PathBuf,
     process: Option<Child>,
 }
@@ -61,7 +59,7 @@ impl Node {
         let identity = Identity {
             name: name.to_owned(),
             role,
-            state_directory: state.clone(),
+            state_directory: state,
             control_socket: socket.clone(),
             key_file: key_file.to_owned(),
             directories: directories.clone(),
@@ -73,7 +71,6 @@ impl Node {
             directories,
             socket,
             log: home.join("log"),
-            state,
             config_file: home.join("replicator.toml"),
             process: None,
         })

@@ -109,30 +109,54 @@ fn table(primary: &Status, secondary: &Status) -> String {
         format!("{name} {}", if peer.connected { "connected" } else { "absent" })
     };
     let node = |status: &Status| {
+        let word = match status.colour.as_str() {
+            "green" => format!("\x1b[32m{:<10}\x1b[0m", status.word),
+            "orange" => format!("\x1b[33m{:<10}\x1b[0m", status.word),
+            _ => format!("\x1b[31m{:<10}\x1b[0m", status.word),
+        };
         format!(
-            "node {:<3} {:<10} {:<10} {:<18} memory {:>9}  frames {:>9}  sessions {}",
+            "node {:<3} {word} {:<10} {:<18} memory {:>9}  sent {:>9}  received {:>9}  errors {}",
             status.node,
-            status.word,
             status.phase,
             peer(status),
             bytes(status.memory_bytes as f64),
-            status.counters.frames_sent + status.counters.frames_received,
-            status.counters.sessions,
+            bytes(status.counters.bytes_sent as f64),
+            bytes(status.counters.bytes_received as f64),
+            status.counters.errors,
         )
     };
-    let counters = format!(
-        "capture: {} ({} hooks), mode {}; {} events, {} lost, {} widened; {} fsyncs answered, {} waiting; {} dirty files",
+    let mut lines = vec![node(primary), node(secondary)];
+    for volume in &primary.volumes {
+        let data = if volume.passthrough { "passthrough" } else { "through the daemon" };
+        lines.push(format!("{} ({}): gate {}, {data}", volume.path, volume.filesystem, volume.gate));
+    }
+    lines.push(format!(
+        "capture: {} ({} hooks), mode {}; {} events, {} lost, {} widened; {} frames, {} sessions; {} dirty files",
         primary.capture.row,
         primary.capture.hooks.len(),
         primary.mode,
         primary.counters.events,
         primary.counters.events_lost,
         primary.counters.widened,
-        primary.barriers.answered,
-        primary.barriers.waiting,
+        primary.counters.frames_sent + primary.counters.frames_received,
+        primary.counters.sessions,
         primary.dirty.files,
-    );
-    [node(primary), node(secondary), counters, HEADING.to_owned(), line(primary)].join("\n")
+    ));
+    lines.push(format!(
+        "fsyncs: {} answered, {} waiting",
+        primary.barriers.answered, primary.barriers.waiting
+    ));
+    if primary.resync.active {
+        lines.push(format!(
+            "resync: {} files, {} compared, {} sent",
+            primary.resync.files,
+            bytes(primary.resync.bytes_compared as f64),
+            bytes(primary.resync.bytes_sent as f64)
+        ));
+    }
+    lines.push(HEADING.to_owned());
+    lines.push(line(primary));
+    lines.join("\n")
 }
 
 /// A number of bytes for a person.

@@ -1,7 +1,7 @@
 //! `cargo xtask run`: two nodes on this machine mirror a live directory.
 
 mod applications;
-mod live;
+pub mod live;
 mod smoke;
 
 use anyhow::Result;

@@ -110,6 +110,25 @@ pub struct Scenario {
     pub run: fn(&Context) -> Result<Outcome>,
 }
 
+/// Scenarios whose outcome depends on the file system below.
+const ON_EACH_FILESYSTEM: &[&str] = &[
+    "mirror_small_files",
+    "fsync_is_on_both",
+    "truncate_and_holes",
+    "mmap_store_fsync",
+    "direct_and_dsync",
+    "xattr_acl_owner_times",
+    "primary_killed_under_load",
+];
+
+impl Scenario {
+    /// Whether it is worth the time to run it on every file system.
+    #[must_use]
+    pub fn on_each_filesystem(&self) -> bool {
+        ON_EACH_FILESYSTEM.contains(&self.name)
+    }
+}
+
 const fn scenario(name: &'static str, seconds: u64, run: fn(&Context) -> Result<Outcome>) -> Scenario {
     Scenario { name, bound: Duration::from_secs(seconds), run }
 }
