@@ -1,6 +1,7 @@
 //! What only the edges can find out, by trying: kernel programs, FUSE protocol and passthrough, io_uring.
 
 use super::finding::Finding;
+use crate::uring;
 
 /// Whether fentry/fexit programs may be loaded and attached.
 pub const TRAMPOLINES: &str = "bpf-fentry";
@@ -14,8 +15,30 @@ pub const IO_URING: &str = "io-uring";
 /// The probes of `tracer`, `gate` and `uring`.
 pub fn findings() -> Vec<Finding> {
     let not_probed = "this build has no probe for it";
-    [TRAMPOLINES, RAW_TRACEPOINTS, PASSTHROUGH, IO_URING]
+    let mut findings: Vec<Finding> = [TRAMPOLINES, RAW_TRACEPOINTS, PASSTHROUGH]
         .into_iter()
         .map(|name| Finding::unknown(name, not_probed))
-        .collect()
+        .collect();
+    findings.extend(io_uring());
+    findings
+}
+
+/// Whether a ring can be made, and each part of io_uring a node uses or could use.
+fn io_uring() -> Vec<Finding> {
+    let features = match uring::probe() {
+        Ok(features) => features,
+        Err(error) => return vec![Finding::no(IO_URING, error.to_string())],
+    };
+    let whole = match features.missing() {
+        None => Finding::yes(IO_URING, format!("rings are set up as {}", features.setup)),
+        Some(part) => {
+            let detail = format!("{} is missing ({}); Linux 5.15 has it", part.name, part.purpose);
+            Finding::no(IO_URING, detail)
+        }
+    };
+    let parts = features.list.iter().map(|part| {
+        let need = if part.required { "needed" } else { "an optimization" };
+        Finding::of(format!("io-uring {}", part.name), part.available, format!("{} ({need})", part.purpose))
+    });
+    std::iter::once(whole).chain(parts).collect()
 }
