@@ -71,6 +71,12 @@ impl FileHandle {
         FileHandle { kind, bytes: bytes.into() }
     }
 
+    /// Its parts, as the kernel defines them (`struct file_handle`).
+    #[must_use]
+    pub fn parts(&self) -> (i32, &[u8]) {
+        (self.kind, &self.bytes)
+    }
+
     /// The handle of `name` in `directory` (not following a symlink), or of `directory` itself if `name` is empty.
     ///
     /// # Errors

@@ -1,6 +1,413 @@
 //! The gate: a FUSE file system mounted over the replicated directory itself.
 //!
 //! Only this module knows FUSE. It does not know the tracer, the link or the daemon: what it sees it reports to a
-//! [`sink::Sink`].
+//! [`sink::Sink`]. What applications may expect of it is in `docs/semantics.md`.
+//!
+//! ```text
+//! kernel --request--> device --> session (readers) --> request (typed) --> operations --> *at calls on the volume
+//!                                                                             |---------> sink (report, intent, sync)
+//! kernel <--answer--- device <------------------------ server (tables) <------'
+//! ```
+//!
+//! Reads, writes and mappings of ordinary handles go past it: the kernel does them on the backing file (passthrough).
 
+mod abi;
+mod counters;
+mod credentials;
+mod device;
+mod handles;
+mod inodes;
+mod mount;
+mod operations;
+mod probe;
+mod request;
+mod server;
+mod session;
 pub mod sink;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+pub use counters::RequestCounts;
+pub use mount::{RecoverError, Recovered, recover};
+pub use probe::{FuseProbe, probe};
+pub use session::NegotiationError;
+
+use abi::KERNEL_VERSION;
+use counters::Counters;
+use credentials::Identity;
+use device::Device;
+use handles::Handles;
+use inodes::Inodes;
+use mount::{Detached, MountEntry};
+use server::Server;
+use session::{End, Negotiated};
+use sink::Sink;
+
+use crate::volume::Volume;
+
+/// Who moves the bytes of ordinary handles.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Passthrough {
+    /// The kernel, where it can.
+    #[default]
+    Auto,
+    /// The daemon: every write is seen, also msync; slower.
+    Off,
+}
+
+/// How a gate is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GateOptions {
+    /// Who moves the bytes.
+    pub passthrough: Passthrough,
+    /// Threads that serve requests.
+    pub readers: usize,
+    /// How long [`Gate::unmount`] waits for those who still have something open before it cuts them off.
+    pub grace: Duration,
+}
+
+impl Default for GateOptions {
+    fn default() -> GateOptions {
+        let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        GateOptions {
+            passthrough: Passthrough::Auto,
+            // One is quickest for one client, several for several; more than three gain nothing.
+            readers: (processors + 1).clamp(2, 3),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why there is no gate, or why it does not go away.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The kernel offers no FUSE.
+    #[error(
+        "cannot open /dev/fuse: {0}; load the module with `modprobe fuse`, and give a container the device"
+    )]
+    Device(#[source] io::Error),
+    /// The kernel and the gate do not understand each other.
+    #[error(transparent)]
+    Negotiation(#[from] NegotiationError),
+    /// A system call failed.
+    #[error("cannot {operation} {path}: {source}")]
+    System {
+        /// The directory.
+        path: PathBuf,
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What a gate does and has done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GateReport {
+    /// FUSE protocol of the kernel.
+    pub protocol: (u32, u32),
+    /// The kernel moves the bytes of ordinary handles.
+    pub passthrough: bool,
+    /// Why it does not.
+    pub passthrough_refusal: Option<String>,
+    /// Threads that serve requests.
+    pub readers: usize,
+    /// They all do. False after somebody else unmounted, aborted, or after a failure.
+    pub serving: bool,
+    /// An operation panicked: the gate has cut itself off.
+    pub failed: bool,
+    /// Requests since the mount.
+    pub requests: RequestCounts,
+    /// Files open.
+    pub open_files: usize,
+    /// Directories open.
+    pub open_directories: usize,
+    /// Files whose bytes the kernel moves just now.
+    pub backing_files: u64,
+    /// Files the kernel knows.
+    pub inodes: usize,
+    /// Callers held until something is durable.
+    pub held: u64,
+}
+
+/// A mounted gate of one volume. Dropping it without [`Gate::unmount`] takes the mount away without waiting.
+#[derive(Debug)]
+pub struct Gate {
+    server: Arc<Server>,
+    mount: MountEntry,
+    readers: Vec<JoinHandle<()>>,
+    /// Closed when the last reader has ended.
+    ended: mpsc::Receiver<()>,
+    passthrough_refusal: Option<String>,
+    grace: Duration,
+    detached: bool,
+}
+
+impl Gate {
+    /// Mount over the volume's directory and serve.
+    ///
+    /// The volume was opened before: what a crashed daemon left must have been taken away with [`recover`].
+    ///
+    /// # Errors
+    /// [`GateError`]; nothing is left mounted then.
+    pub fn mount(volume: Arc<Volume>, options: GateOptions, sink: Arc<dyn Sink>) -> Result<Gate, GateError> {
+        let system = |operation| {
+            let path = volume.path.clone();
+            move |source| GateError::System { path, operation, source }
+        };
+        raise_descriptor_limit();
+        let inodes = Inodes::new(&volume).map_err(system("name by handle"))?;
+        let device = Device::open().map_err(GateError::Device)?;
+        let mount = mount::attach(&volume, &device).map_err(system("mount over"))?;
+        let prepared = prepare(&volume, &device, options);
+        let (negotiated, passthrough_refusal) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let _ = mount::abort(&mount);
+                let _ = mount::detach(&mount);
+                return Err(error);
+            }
+        };
+        let server = Arc::new(Server {
+            volume,
+            sink,
+            device,
+            negotiated,
+            inodes,
+            handles: Handles::new(),
+            counters: Counters::default(),
+            held: AtomicU64::new(0),
+            backing_files: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            foreign_seen: AtomicBool::new(false),
+            backing_refused: AtomicBool::new(false),
+        });
+        let (end, ended) = mpsc::channel();
+        let mut gate = Gate {
+            server,
+            mount,
+            readers: Vec::new(),
+            ended,
+            passthrough_refusal,
+            grace: options.grace,
+            detached: false,
+        };
+        // From here on dropping the gate takes the mount away.
+        gate.start_readers(options.readers.max(1), &end)?;
+        tracing::info!(
+            volume = %gate.server.volume.path.display(),
+            protocol = %format_args!("{KERNEL_VERSION}.{}", negotiated.minor),
+            passthrough = negotiated.passthrough,
+            "gate mounted"
+        );
+        Ok(gate)
+    }
+
+    /// What it does and has done.
+    #[must_use]
+    pub fn report(&self) -> GateReport {
+        let server = &self.server;
+        let (open_files, open_directories) = server.handles.len();
+        GateReport {
+            protocol: (KERNEL_VERSION, server.negotiated.minor),
+            passthrough: server.negotiated.passthrough,
+            passthrough_refusal: self.passthrough_refusal.clone(),
+            readers: self.readers.len(),
+            serving: self.readers.iter().all(|reader| !reader.is_finished()),
+            failed: server.failed.load(Ordering::Acquire),
+            requests: server.counters.snapshot(),
+            open_files,
+            open_directories,
+            backing_files: server.backing_files.load(Ordering::Relaxed),
+            inodes: server.inodes.len(),
+            held: server.held.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Drop what the kernel has cached of a file, after a change that the daemon made below. Not from inside a [`Sink`].
+    pub fn invalidate(&self, inode: u64) {
+        let node = self.server.inodes.node_of(inode);
+        ignore_unknown(self.server.device.invalidate_node(node, true));
+    }
+
+    /// Drop what the kernel has cached under a name (also that there is none), after a change that the daemon made below.
+    /// Waits for operations under way in that directory: not from inside a [`Sink`].
+    pub fn invalidate_entry(&self, parent: u64, name: &[u8]) {
+        let node = self.server.inodes.node_of(parent);
+        ignore_unknown(self.server.device.invalidate_entry(node, name));
+        ignore_unknown(self.server.device.invalidate_node(node, false));
+    }
+
+    /// Take the mount away and end. Whoever still has something open in it goes on, new opens are native, and this waits for
+    /// the last close; after the grace time those who are left are cut off (ENOTCONN). The sink must go on answering meanwhile.
+    ///
+    /// # Errors
+    /// [`GateError::System`] where the mount cannot be taken away (another one lies over it).
+    pub fn unmount(mut self) -> Result<(), GateError> {
+        let detached = self.detach()?;
+        if detached == Detached::Lazily {
+            tracing::info!(volume = %self.server.volume.path.display(), "gate still in use: waiting for the last close");
+        }
+        if self.wait(self.grace) {
+            return Ok(());
+        }
+        tracing::warn!(
+            volume = %self.server.volume.path.display(),
+            held = self.server.held.load(Ordering::Relaxed),
+            open = self.server.handles.len().0,
+            "gate still in use after the grace time: cutting off"
+        );
+        mount::abort(&self.mount).map_err(|source| self.system("abort the connection of", source))?;
+        self.wait(self.grace);
+        Ok(())
+    }
+
+    fn detach(&mut self) -> Result<Detached, GateError> {
+        let detached = mount::detach(&self.mount).map_err(|source| self.system("unmount", source))?;
+        self.detached = true;
+        tracing::info!(volume = %self.server.volume.path.display(), how = ?detached, "gate unmounted");
+        Ok(detached)
+    }
+
+    fn system(&self, operation: &'static str, source: io::Error) -> GateError {
+        GateError::System { path: self.mount.point.clone(), operation, source }
+    }
+
+    /// Wait until all readers have ended; false if some have not in time.
+    fn wait(&mut self, time: Duration) -> bool {
+        if matches!(self.ended.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout)) {
+            return false;
+        }
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        self.server.close_all();
+        true
+    }
+
+    fn start_readers(&mut self, count: usize, end: &mpsc::Sender<()>) -> Result<(), GateError> {
+        for number in 0..count {
+            let (ready, started) = mpsc::channel();
+            let (server, mount, end) = (Arc::clone(&self.server), self.mount.clone(), end.clone());
+            let reader = thread::Builder::new()
+                .name(format!("gate-{number}"))
+                .spawn(move || {
+                    run_reader(&server, &mount, &ready);
+                    drop(end);
+                })
+                .map_err(|source| self.system("start a thread for", source))?;
+            self.readers.push(reader);
+            started
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
+                .map_err(|source| self.system("take on the callers' identities for", source))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if !self.detached
+            && let Err(error) = self.detach()
+        {
+            tracing::error!(%error, "gate left mounted");
+        }
+    }
+}
+
+fn run_reader(server: &Arc<Server>, mount: &MountEntry, ready: &mpsc::Sender<io::Result<()>>) {
+    let mut identity = match Identity::adopt() {
+        Ok(identity) => identity,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let _ = ready.send(Ok(()));
+    match session::serve(server, &mut identity) {
+        End::Unmounted => tracing::debug!("reader ends: unmounted"),
+        End::Aborted => {
+            tracing::warn!(volume = %server.volume.path.display(), "reader ends: connection aborted")
+        }
+        End::Panicked => {
+            tracing::error!(
+                volume = %server.volume.path.display(),
+                "an operation panicked: the gate is cut off, its users get ENOTCONN; restart the daemon"
+            );
+            if let Err(error) = mount::abort(mount) {
+                tracing::error!(%error, "the connection cannot be aborted");
+            }
+            if let Err(error) = mount::detach(mount) {
+                tracing::error!(%error, "the mount cannot be taken away");
+            }
+        }
+    }
+}
+
+/// Agree with the kernel, and find out whether it takes backing files of this file system.
+fn prepare(
+    volume: &Volume,
+    device: &Device,
+    options: GateOptions,
+) -> Result<(Negotiated, Option<String>), GateError> {
+    let wanted = options.passthrough == Passthrough::Auto;
+    let mut negotiated = session::negotiate(device, wanted)?;
+    if !wanted {
+        return Ok((negotiated, Some("switched off".to_owned())));
+    }
+    if !negotiated.passthrough {
+        let reason = "the kernel has none (Linux 6.9 with CONFIG_FUSE_PASSTHROUGH)";
+        return Ok((negotiated, Some(reason.to_owned())));
+    }
+    match try_backing(volume, device) {
+        Ok(()) => Ok((negotiated, None)),
+        Err(error) => {
+            negotiated.passthrough = false;
+            let reason = format!("the kernel takes no backing file of {}: {error}", volume.filesystem);
+            tracing::warn!(volume = %volume.path.display(), %error, "no passthrough: data goes through the daemon");
+            Ok((negotiated, Some(reason)))
+        }
+    }
+}
+
+fn try_backing(volume: &Volume, device: &Device) -> io::Result<()> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    match nix::fcntl::openat(volume.root(), c".", flags, Mode::S_IRUSR) {
+        Ok(file) => {
+            let id = device.open_backing(file.as_fd())?;
+            device.close_backing(id);
+            Ok(())
+        }
+        // No file without a name here: the first open will tell.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Every open file of an application is one here.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, hard, "the limit of open files cannot be raised");
+    }
+}
+
+fn ignore_unknown(result: io::Result<()>) {
+    if let Err(error) = result
+        && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTCONN | libc::ENODEV))
+    {
+        tracing::warn!(%error, "the kernel's cache could not be invalidated");
+    }
+}

@@ -1,0 +1,300 @@
+//! The files the kernel knows: node id to file handle, lookup count, what is open.
+//!
+//! An idle file costs a handle, not a descriptor. Node id and generation follow from the inode number and the handle alone, so
+//! another process that serves the same mount arrives at the same ones.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use replicator_core::ids::FileKind;
+
+use super::abi::ROOT_NODE;
+use crate::volume::{FileHandle, Volume};
+
+const SHARDS: usize = 64;
+/// Directories that keep a descriptor, so that names in them are found without opening them again.
+const OPEN_DIRECTORIES_MAX: usize = 1024;
+
+/// How the opens of an inode are answered, from its first to its last open (the kernel refuses to mix them).
+///
+/// ```text
+/// Closed --first open--> Passthrough(id) | Direct | Cached --last release--> Closed
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenMode {
+    /// Nothing is open.
+    Closed,
+    /// The kernel reads and writes the backing file with this id.
+    Passthrough(i32),
+    /// All data goes through the daemon: registering a backing file failed.
+    Direct,
+    /// All data goes through the daemon, the kernel caches it: passthrough is off.
+    Cached,
+}
+
+/// What is open of a file.
+#[derive(Debug)]
+pub struct Opens {
+    /// Handle numbers with their descriptors.
+    pub handles: Vec<(u64, Arc<OwnedFd>)>,
+    /// Opens that have begun and have no number yet.
+    pub beginning: usize,
+    /// How they are answered.
+    pub mode: OpenMode,
+    /// Handles whose holder can store into a shared mapping, unseen by the kernel's attribute cache.
+    pub mappable: usize,
+    /// The file was reported as forgotten.
+    pub forgotten: bool,
+}
+
+impl Opens {
+    /// Whether nothing is open.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.handles.is_empty() && self.beginning == 0
+    }
+}
+
+/// One file.
+#[derive(Debug)]
+pub struct Inode {
+    /// Its number on the covered file system.
+    pub number: u64,
+    /// Its number in the protocol.
+    pub node: u64,
+    /// Tells it from an earlier file with the same number.
+    pub generation: u32,
+    /// What it is.
+    pub kind: FileKind,
+    handle: FileHandle,
+    lookups: AtomicU64,
+    /// Set-id bits were seen on it: then its mode can change by a write, and is not to be cached.
+    privileged: AtomicBool,
+    directory: Mutex<Option<Arc<OwnedFd>>>,
+    opens: Mutex<Opens>,
+}
+
+impl Inode {
+    fn new(number: u64, node: u64, kind: FileKind, handle: FileHandle, lookups: u64) -> Inode {
+        Inode {
+            number,
+            node,
+            generation: if node == ROOT_NODE { 0 } else { fingerprint(&handle) },
+            kind,
+            handle,
+            lookups: AtomicU64::new(lookups),
+            privileged: AtomicBool::new(false),
+            directory: Mutex::new(None),
+            opens: Mutex::new(Opens {
+                handles: Vec::new(),
+                beginning: 0,
+                mode: OpenMode::Closed,
+                mappable: 0,
+                forgotten: false,
+            }),
+        }
+    }
+
+    /// What is open of it. Taken after the volume's namespace lock, never before.
+    pub fn opens(&self) -> MutexGuard<'_, Opens> {
+        self.opens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Note the set-id bits of a mode that was just read.
+    pub fn note_mode(&self, mode: u32) {
+        let privileged = self.kind == FileKind::Regular && mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+        if self.privileged.load(Ordering::Relaxed) != privileged {
+            self.privileged.store(privileged, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether set-id bits were there when it was last looked at.
+    #[must_use]
+    pub fn is_privileged(&self) -> bool {
+        self.privileged.load(Ordering::Relaxed)
+    }
+
+    /// Open it anew with open(2) flags.
+    ///
+    /// # Errors
+    /// ESTALE where it is gone; else what the file system says.
+    pub fn open(&self, volume: &Volume, flags: OFlag) -> io::Result<OwnedFd> {
+        if self.node == ROOT_NODE {
+            return Ok(nix::fcntl::openat(volume.root(), c".", flags | OFlag::O_CLOEXEC, Mode::empty())?);
+        }
+        self.handle.open(volume.root(), flags.bits())
+    }
+
+    /// Any descriptor of it, possibly O_PATH: good for fstat, for linkat and, through /proc/self/fd, for the rest.
+    ///
+    /// # Errors
+    /// As [`Inode::open`].
+    pub fn any_descriptor(&self, volume: &Volume) -> io::Result<Arc<OwnedFd>> {
+        if self.kind == FileKind::Directory
+            && let Some(fd) = self.directory.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+        {
+            return Ok(Arc::clone(fd));
+        }
+        if let Some((_, fd)) = self.opens().handles.first() {
+            return Ok(Arc::clone(fd));
+        }
+        Ok(Arc::new(self.open(volume, OFlag::O_PATH | OFlag::O_NOFOLLOW)?))
+    }
+}
+
+/// All files the kernel knows.
+#[derive(Debug)]
+pub struct Inodes {
+    shards: [RwLock<HashMap<u64, Arc<Inode>>>; SHARDS],
+    root: Arc<Inode>,
+    recent: Mutex<VecDeque<Weak<Inode>>>,
+}
+
+impl Inodes {
+    /// The table of a volume: its root only.
+    ///
+    /// # Errors
+    /// What asking for the root's handle returns.
+    pub fn new(volume: &Volume) -> io::Result<Inodes> {
+        let handle = FileHandle::of(volume.root(), c"")?;
+        let root = Inode::new(volume.root_inode, ROOT_NODE, FileKind::Directory, handle, 1);
+        *root.directory.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::new(volume.root().try_clone_to_owned()?));
+        let root = Arc::new(root);
+        let inodes = Inodes {
+            shards: std::array::from_fn(|_| RwLock::default()),
+            root: Arc::clone(&root),
+            recent: Mutex::default(),
+        };
+        inodes.write(ROOT_NODE).insert(ROOT_NODE, root);
+        Ok(inodes)
+    }
+
+    /// The node id of an inode number.
+    #[must_use]
+    pub fn node_of(&self, number: u64) -> u64 {
+        match number {
+            number if number == self.root.number => ROOT_NODE,
+            // The kernel takes 0 for "none" and 1 for the root.
+            0 => u64::MAX - 1,
+            ROOT_NODE => u64::MAX,
+            number => number,
+        }
+    }
+
+    /// The file the kernel means.
+    ///
+    /// # Errors
+    /// ESTALE for a node that was never announced: the kernel then looks its name up again.
+    pub fn get(&self, node: u64) -> io::Result<Arc<Inode>> {
+        self.read(node).get(&node).cloned().ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))
+    }
+
+    /// Announce a file to the kernel once more: its lookup count rises. The second value tells whether it was not known.
+    pub fn admit(&self, number: u64, kind: FileKind, handle: FileHandle) -> (Arc<Inode>, bool) {
+        let node = self.node_of(number);
+        if let Some(known) = self.read(node).get(&node)
+            && known.handle == handle
+        {
+            known.lookups.fetch_add(1, Ordering::Relaxed);
+            return (Arc::clone(known), false);
+        }
+        let mut shard = self.write(node);
+        let inherited = match shard.get(&node) {
+            Some(known) if known.handle == handle => {
+                known.lookups.fetch_add(1, Ordering::Relaxed);
+                return (Arc::clone(known), false);
+            }
+            // The number was given to a new file; the kernel will also forget what it looked up of the old one.
+            Some(old) => old.lookups.load(Ordering::Relaxed),
+            None => 0,
+        };
+        let inode = Arc::new(Inode::new(number, node, kind, handle, inherited + 1));
+        shard.insert(node, Arc::clone(&inode));
+        (inode, true)
+    }
+
+    /// The kernel has dropped `count` lookups of a node.
+    pub fn forget(&self, node: u64, count: u64) {
+        if node == ROOT_NODE {
+            return;
+        }
+        let mut shard = self.write(node);
+        let Some(inode) = shard.get(&node) else { return };
+        let before = inode.lookups.load(Ordering::Relaxed);
+        let after = before.saturating_sub(count);
+        inode.lookups.store(after, Ordering::Relaxed);
+        if after == 0 {
+            shard.remove(&node);
+        }
+    }
+
+    /// A descriptor of a directory for `*at` calls, kept for the next time.
+    ///
+    /// # Errors
+    /// ENOTDIR where it is none; else as [`Inode::open`].
+    pub fn directory(&self, inode: &Arc<Inode>, volume: &Volume) -> io::Result<Arc<OwnedFd>> {
+        if inode.kind != FileKind::Directory {
+            return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+        }
+        if let Some(fd) = inode.directory.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Ok(Arc::clone(fd));
+        }
+        let fd = Arc::new(inode.open(volume, OFlag::O_PATH | OFlag::O_DIRECTORY)?);
+        let before = inode.directory.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(&fd));
+        if before.is_none() {
+            self.note_recent(inode);
+        }
+        Ok(fd)
+    }
+
+    /// Files known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    fn note_recent(&self, inode: &Arc<Inode>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back(Arc::downgrade(inode));
+        if recent.len() > OPEN_DIRECTORIES_MAX
+            && let Some(oldest) = recent.pop_front().and_then(|weak| weak.upgrade())
+        {
+            oldest.directory.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
+    fn shard(&self, node: u64) -> &RwLock<HashMap<u64, Arc<Inode>>> {
+        // Fibonacci hashing: inode numbers come in rows.
+        let index = (node.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize;
+        &self.shards[index % SHARDS]
+    }
+
+    fn read(&self, node: u64) -> std::sync::RwLockReadGuard<'_, HashMap<u64, Arc<Inode>>> {
+        self.shard(node).read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, node: u64) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Arc<Inode>>> {
+        self.shard(node).write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells files apart that had the same inode number one after the other. On ext4 and xfs the handle holds the number and
+/// 32 bits of generation, and a checksum of 32 bits differs for any two of those (the kernel keeps 32 bits, too).
+fn fingerprint(handle: &FileHandle) -> u32 {
+    let (kind, bytes) = handle.parts();
+    crc32c::crc32c_append(crc32c::crc32c(&kind.to_le_bytes()), bytes)
+}
+
+/// The handle of what a descriptor (also O_PATH) refers to.
+///
+/// # Errors
+/// What name_to_handle_at(2) returns.
+pub fn handle_of(fd: &impl AsFd) -> io::Result<FileHandle> {
+    FileHandle::of(fd.as_fd(), c"")
+}

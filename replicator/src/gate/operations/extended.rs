@@ -1,0 +1,139 @@
+//! Extended attributes, access control lists (which are extended attributes), inode flags.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::super::abi::{GetxattrIn, GetxattrOut, IoctlIn, IoctlOut, SETXATTR_ACL_KILL_SGID, SetxattrIn};
+use super::super::server::{Answer, Context, REPLY, Refusal};
+use super::attributes::path_of;
+
+/// Largest value and longest list (XATTR_SIZE_MAX, XATTR_LIST_MAX).
+const VALUE_BYTES_MAX: usize = 65_536;
+
+/// Names only root is shown.
+const TRUSTED: &[u8] = b"trusted.";
+
+pub fn setxattr(context: &mut Context<'_>, input: &SetxattrIn, name: &CStr, value: &[u8]) -> Answer {
+    let server = context.server;
+    let inode = context.inode()?;
+    let fd = inode.any_descriptor(&server.volume)?;
+    if input.setxattr_flags & SETXATTR_ACL_KILL_SGID != 0 {
+        // The caller is not in the file's group: neither is the thread then, and the file system clears the bit.
+        context.identity.act_as(context.caller(), false)?;
+    }
+    // SAFETY: both strings are NUL-terminated, `value` is readable for its length.
+    let result = unsafe {
+        libc::setxattr(
+            path_of(&fd).as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            input.flags as libc::c_int,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    server.sink.attributes(server.file(&inode));
+    REPLY
+}
+
+pub fn removexattr(context: &mut Context<'_>, name: &CStr) -> Answer {
+    let server = context.server;
+    let inode = context.inode()?;
+    let fd = inode.any_descriptor(&server.volume)?;
+    // SAFETY: both strings are NUL-terminated.
+    if unsafe { libc::removexattr(path_of(&fd).as_ptr(), name.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    server.sink.attributes(server.file(&inode));
+    REPLY
+}
+
+pub fn getxattr(context: &mut Context<'_>, input: &GetxattrIn, name: &CStr) -> Answer {
+    let fd = context.inode()?.any_descriptor(&context.server.volume)?;
+    let wanted = (input.size as usize).min(VALUE_BYTES_MAX);
+    let room = context.reply.room(wanted);
+    // SAFETY: both strings are NUL-terminated, `room` is writable for its length (0 asks for the size).
+    let length =
+        unsafe { libc::getxattr(path_of(&fd).as_ptr(), name.as_ptr(), room.as_mut_ptr().cast(), room.len()) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    if input.size == 0 {
+        context.reply.put(&GetxattrOut { size: length as u32, padding: 0 });
+    } else {
+        context.reply.commit(length);
+    }
+    REPLY
+}
+
+pub fn listxattr(context: &mut Context<'_>, input: &GetxattrIn) -> Answer {
+    let fd = context.inode()?.any_descriptor(&context.server.volume)?;
+    let mut names = vec![0_u8; VALUE_BYTES_MAX];
+    // SAFETY: the path is NUL-terminated, `names` is writable for its length.
+    let length = unsafe { libc::listxattr(path_of(&fd).as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    names.truncate(length);
+    if context.header.uid != 0 {
+        names = names
+            .split_inclusive(|byte| *byte == 0)
+            .filter(|name| !name.starts_with(TRUSTED))
+            .flatten()
+            .copied()
+            .collect();
+    }
+    if input.size == 0 {
+        context.reply.put(&GetxattrOut { size: names.len() as u32, padding: 0 });
+    } else if names.len() > input.size as usize {
+        return Err(Refusal::errno(libc::ERANGE));
+    } else {
+        context.reply.put_bytes(&names);
+    }
+    REPLY
+}
+
+/// Inode flags (chattr(1), xfs_io's extended ones): `(number, bytes, changes)`.
+const FLAG_CALLS: [(libc::c_ulong, usize, bool); 4] = [
+    (libc::FS_IOC_GETFLAGS as libc::c_ulong, 4, false),
+    (libc::FS_IOC_SETFLAGS as libc::c_ulong, 4, true),
+    // FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR (linux/fs.h), with a `struct fsxattr`.
+    (0x801c_581f, 28, false),
+    (0x401c_5820, 28, true),
+];
+
+pub fn ioctl(context: &mut Context<'_>, input: &IoctlIn, data: &[u8]) -> Answer {
+    let server = context.server;
+    let (number, bytes, changes) = FLAG_CALLS
+        .into_iter()
+        .find(|(number, ..)| *number & 0xffff_ffff == libc::c_ulong::from(input.cmd))
+        .ok_or(Refusal::errno(libc::ENOTTY))?;
+    let (inode, fd) = match server.handles.file(input.fh) {
+        Ok(open) => (open.inode.clone(), open.file.clone()),
+        Err(_) => {
+            let open = server.handles.directory(input.fh)?;
+            (open.inode.clone(), open.file.clone())
+        }
+    };
+    // The kernel's calls are int-aligned and no longer than a `struct fsxattr`.
+    let mut argument = [0_u64; 4];
+    let mut value = [0_u8; 32];
+    if changes {
+        let given = data.get(..bytes).ok_or(Refusal::errno(libc::EINVAL))?;
+        value[..bytes].copy_from_slice(given);
+        for (word, chunk) in argument.iter_mut().zip(value.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
+        }
+    }
+    // SAFETY: each of the calls above reads or writes at most 28 bytes of `argument`, which holds 32.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), number as _, argument.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    context.reply.put(&IoctlOut::default());
+    if changes {
+        server.sink.attributes(server.file(&inode));
+    } else if input.out_size as usize >= bytes {
+        let words = argument.map(u64::to_ne_bytes).concat();
+        context.reply.put_bytes(words.get(..bytes).unwrap_or_default());
+    }
+    REPLY
+}

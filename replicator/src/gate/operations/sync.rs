@@ -1,0 +1,33 @@
+//! Durability calls: the caller is held until the sink answers; no reader waits.
+
+use std::sync::Arc;
+
+use replicator_core::event::SyncScope;
+
+use super::super::abi::{FSYNC_FDATASYNC, FsyncIn};
+use super::super::server::{Answer, Context, Outcome};
+
+pub fn fsync(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
+    let server = context.server;
+    let open = server.handles.file(input.fh)?;
+    let data_only = input.fsync_flags & FSYNC_FDATASYNC != 0;
+    let scope = SyncScope::File { file: server.file(&open.inode), data_only };
+    server.hold(context.header.unique, scope, Arc::clone(&open.file), Vec::new());
+    Ok(Outcome::Silent)
+}
+
+pub fn fsyncdir(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
+    let server = context.server;
+    let open = server.handles.directory(input.fh)?;
+    let data_only = input.fsync_flags & FSYNC_FDATASYNC != 0;
+    let scope = SyncScope::File { file: server.file(&open.inode), data_only };
+    server.hold(context.header.unique, scope, Arc::clone(&open.file), Vec::new());
+    Ok(Outcome::Silent)
+}
+
+pub fn syncfs(context: &mut Context<'_>) -> Answer {
+    let server = context.server;
+    let root = Arc::new(server.volume.root().try_clone_to_owned()?);
+    server.hold(context.header.unique, SyncScope::Volume(server.volume.id), root, Vec::new());
+    Ok(Outcome::Silent)
+}

@@ -1,0 +1,11 @@
+//! The gate as its users see it, over real file systems. Needs root and /dev/fuse; what needs more says so.
+
+mod concurrency;
+mod directories;
+mod durability;
+mod extended;
+mod files;
+mod lifecycle;
+mod namespace;
+mod random;
+mod support;

@@ -1,0 +1,311 @@
+//! A gate over a fresh directory, with a sink that records what it is told.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use replicator::gate::sink::{Sink, SyncReply};
+use replicator::gate::{Gate, GateOptions, GateReport, Passthrough, recover};
+use replicator::volume::Volume;
+use replicator_core::event::SyncScope;
+use replicator_core::extent::Extent;
+use replicator_core::ids::{Errno, FileId, VolumeId};
+use replicator_core::wire::namespace::Operation;
+
+/// Longest wait for a state.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// One thing the sink was told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    Namespace(Operation),
+    OpenForWrite(FileId),
+    Written(FileId, Extent),
+    Attributes(FileId),
+    Forgotten(FileId),
+    Sync(SyncScope),
+}
+
+/// Records everything; answers syncs at once, or keeps them until told.
+#[derive(Default)]
+pub struct Recorder {
+    seen: Mutex<Vec<Seen>>,
+    holding: AtomicBool,
+    /// Errno for syncs answered at once; 0 is success.
+    sync_errno: AtomicI32,
+    /// Errno for open intents; 0 is success.
+    intent_errno: AtomicI32,
+    held: Mutex<Vec<(SyncScope, SyncReply)>>,
+    arrived: Condvar,
+}
+
+impl Recorder {
+    pub fn seen(&self) -> Vec<Seen> {
+        self.lock().clone()
+    }
+
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// All namespace operations so far.
+    pub fn operations(&self) -> Vec<Operation> {
+        self.lock()
+            .iter()
+            .filter_map(|seen| match seen {
+                Seen::Namespace(operation) => Some(operation.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn saw(&self, wanted: &Seen) -> bool {
+        self.lock().contains(wanted)
+    }
+
+    /// Extents reported written of a file.
+    pub fn written(&self, file: FileId) -> Vec<Extent> {
+        self.lock()
+            .iter()
+            .filter_map(|seen| match seen {
+                Seen::Written(of, extent) if *of == file => Some(*extent),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn hold_syncs(&self, hold: bool) {
+        self.holding.store(hold, Ordering::SeqCst);
+    }
+
+    pub fn fail_syncs(&self, errno: i32) {
+        self.sync_errno.store(errno, Ordering::SeqCst);
+    }
+
+    pub fn fail_intents(&self, errno: i32) {
+        self.intent_errno.store(errno, Ordering::SeqCst);
+    }
+
+    /// The next held sync, waiting for it.
+    pub fn take_held(&self) -> (SyncScope, SyncReply) {
+        let mut held = self.held.lock().unwrap();
+        let deadline = Instant::now() + LIMIT;
+        while held.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no sync arrived");
+            held = self.arrived.wait_timeout(held, left).unwrap().0;
+        }
+        held.remove(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.seen.lock().unwrap()
+    }
+
+    fn record(&self, seen: Seen) {
+        self.lock().push(seen);
+    }
+}
+
+impl Sink for Recorder {
+    fn namespace(&self, operation: Operation) {
+        self.record(Seen::Namespace(operation));
+    }
+
+    fn open_for_write(&self, file: FileId) -> Result<(), Errno> {
+        self.record(Seen::OpenForWrite(file));
+        match self.intent_errno.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            errno => Err(Errno(errno)),
+        }
+    }
+
+    fn written(&self, file: FileId, extent: Extent) {
+        self.record(Seen::Written(file, extent));
+    }
+
+    fn attributes(&self, file: FileId) {
+        self.record(Seen::Attributes(file));
+    }
+
+    fn forgotten(&self, file: FileId) {
+        self.record(Seen::Forgotten(file));
+    }
+
+    fn sync(&self, scope: SyncScope, _backing: Arc<OwnedFd>, reply: SyncReply) {
+        self.record(Seen::Sync(scope));
+        if self.holding.load(Ordering::SeqCst) {
+            self.held.lock().unwrap().push((scope, reply));
+            self.arrived.notify_all();
+            return;
+        }
+        match self.sync_errno.load(Ordering::SeqCst) {
+            0 => reply.answer(Ok(())),
+            errno => reply.answer(Err(Errno(errno))),
+        }
+    }
+}
+
+/// A file system of its own in an image file, gone in the end.
+pub struct Image {
+    directory: tempfile::TempDir,
+}
+
+impl Image {
+    pub fn ext4(megabytes: u64) -> Image {
+        let image = Image { directory: tempfile::tempdir().unwrap() };
+        let file = image.directory.path().join("image");
+        fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
+        fs::create_dir(image.path()).unwrap();
+        run("mkfs.ext4", &["-q", "-F", file.to_str().unwrap()]);
+        run("mount", &["-o", "loop", file.to_str().unwrap(), image.path().to_str().unwrap()]);
+        image
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("mounted")
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+pub fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+/// Where the covered directory lies.
+pub enum Ground {
+    Temporary(tempfile::TempDir),
+    Image(Image),
+}
+
+impl Ground {
+    pub fn temporary() -> Ground {
+        Ground::Temporary(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Ground::Temporary(directory) => fs::canonicalize(directory.path()).unwrap(),
+            Ground::Image(image) => fs::canonicalize(image.path()).unwrap(),
+        }
+    }
+}
+
+/// A mounted gate; unmounted on drop whatever happens.
+pub struct Fixture {
+    gate: Option<Gate>,
+    pub recorder: Arc<Recorder>,
+    pub volume: Arc<Volume>,
+    pub ground: Ground,
+}
+
+impl Fixture {
+    /// Over a directory of the machine's own file system.
+    pub fn new(passthrough: Passthrough) -> Fixture {
+        Fixture::over(Ground::temporary(), passthrough)
+    }
+
+    pub fn over(ground: Ground, passthrough: Passthrough) -> Fixture {
+        let path = ground.path();
+        recover(&path).unwrap();
+        let volume = Arc::new(Volume::open(VolumeId(3), &path).unwrap());
+        let recorder = Arc::new(Recorder::default());
+        let options = GateOptions { passthrough, grace: Duration::from_secs(5), ..GateOptions::default() };
+        let gate = Gate::mount(Arc::clone(&volume), options, Arc::clone(&recorder) as Arc<dyn Sink>).unwrap();
+        if passthrough == Passthrough::Auto && !gate.report().passthrough {
+            println!("not run: passthrough ({:?})", gate.report().passthrough_refusal);
+        }
+        Fixture { gate: Some(gate), recorder, volume, ground }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.volume.path.clone()
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.volume.path.join(name)
+    }
+
+    pub fn report(&self) -> GateReport {
+        self.gate.as_ref().unwrap().report()
+    }
+
+    pub fn gate(&self) -> &Gate {
+        self.gate.as_ref().unwrap()
+    }
+
+    /// The file id of a path's inode number.
+    pub fn file(&self, path: &Path) -> FileId {
+        use std::os::unix::fs::MetadataExt;
+        self.volume.file(fs::symlink_metadata(path).unwrap().ino())
+    }
+
+    /// Take the gate away; the ground stays.
+    pub fn unmount(&mut self) {
+        self.gate.take().unwrap().unmount().unwrap();
+    }
+
+    /// Wait until `condition` holds: releases are asynchronous.
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&Fixture) -> bool) {
+        wait_for(what, || condition(self));
+    }
+}
+
+pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.recorder.hold_syncs(false);
+        self.recorder.held.lock().unwrap().clear();
+        if let Some(gate) = self.gate.take()
+            && let Err(error) = gate.unmount()
+        {
+            eprintln!("unmount: {error}");
+            let _ = Command::new("umount").arg("-l").arg(self.ground.path()).status();
+        }
+    }
+}
+
+/// Whether this machine can run these tests; says so if not.
+pub fn runnable() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not run: needs root");
+        return false;
+    }
+    if fs::File::open("/dev/fuse").is_err() {
+        println!("not run: needs /dev/fuse");
+        return false;
+    }
+    true
+}
+
+/// Run a test with passthrough and without.
+pub fn both(test: impl Fn(Fixture)) {
+    if runnable() {
+        for passthrough in [Passthrough::Auto, Passthrough::Off] {
+            println!("passthrough {passthrough:?}");
+            test(Fixture::new(passthrough));
+        }
+    }
+}
+
+/// The error number of a failed call.
+pub fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
+    result.unwrap_err().raw_os_error().unwrap_or(-1)
+}
