@@ -10,6 +10,7 @@
 
 mod connection;
 mod error;
+pub mod handshake;
 mod incoming;
 mod outgoing;
 #[cfg(test)]

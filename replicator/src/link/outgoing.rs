@@ -9,7 +9,7 @@ use crate::uring::{AppendBuffer, Pool, Shared};
 
 /// Payloads up to this many bytes are copied behind their header, so that a run of small frames is one piece; larger ones
 /// are pieces of their own. Figures: docs/measurements/link.md.
-const COPY_MAX: usize = 8 << 10;
+const COPY_MAX: usize = 1 << 10;
 
 /// Size of a staging buffer in bytes.
 const STAGING_BYTES: usize = 64 << 10;

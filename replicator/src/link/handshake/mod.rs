@@ -1,0 +1,98 @@
+//! The handshake: two nodes prove to each other that they belong together, before anything can change.
+//!
+//! ```text
+//!   dialer                                acceptor
+//!     Hello (nonce, versions, identity)  -->           no common version, other cluster: Refuse
+//!                                        <--  Hello (nonce, versions, identity)
+//!     Proof (keyed digest, "dialer")     -->           wrong: Refuse; node, role, mode, volumes do not fit: Refuse
+//!                                        <--  Proof (keyed digest, "acceptor"), Accept
+//!   the dialer checks the acceptor's proof, and the same conditions as the acceptor
+//! ```
+//!
+//! Both digests cover both Hellos as they were on the wire, so neither can be changed on the way, replayed (each side's
+//! nonce is fresh) or reflected (the direction is part of it). A refusal is not authenticated: it makes the dialer try
+//! again later and nothing else.
+//!
+//! What this does **not** do in this version: frames after the handshake carry checksums against accidents, not keys. Who
+//! can change packets between the nodes can change data. The network between the nodes must be trusted or tunnelled.
+//!
+//! Everything here blocks, with time limits, on threads of its own; the data plane's ring has no part in it. Where
+//! unauthenticated peers come in, each is bounded in time, memory (64 KiB) and number.
+
+mod acceptor;
+mod admission;
+mod dialer;
+mod error;
+mod exchange;
+mod membership;
+mod sockets;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use replicator_core::wire::hello::Hello;
+
+pub use acceptor::{Acceptor, AcceptorStatistics, Host, Limits};
+pub use dialer::dial;
+pub use error::{HandshakeError, KeyError};
+pub use membership::ClusterKey;
+
+/// What a node says of itself, and how it proves it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Sent to the peer. The nonce is replaced by fresh random bytes in every handshake.
+    pub hello: Hello,
+    /// Proof of membership.
+    pub key: ClusterKey,
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// For one attempt to connect to one address.
+    pub connect: Duration,
+    /// For the whole handshake after that.
+    pub handshake: Duration,
+    /// After this long without any sign of the peer's kernel the session's connection is dead (`TCP_USER_TIMEOUT`,
+    /// keep-alive probes).
+    pub dead: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        Timeouts {
+            connect: Duration::from_secs(3),
+            handshake: Duration::from_secs(5),
+            dead: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A connection on which both sides have proven membership and fit together.
+#[derive(Debug)]
+pub struct Established {
+    /// The stream, positioned at the first byte of the session. Blocking, without time limits.
+    pub stream: TcpStream,
+    /// The negotiated protocol version.
+    pub version: u16,
+    /// What the peer says of itself.
+    pub peer: Hello,
+    /// Whether the proof was made with a configured key. If not, anybody who can connect can be a member: the operator
+    /// is to be warned.
+    pub authenticated: bool,
+}
+
+/// The kernel's boot id (/proc/sys/kernel/random/boot_id) as bytes, for [`Hello::boot`].
+///
+/// # Errors
+/// /proc is not mounted or the file has another form.
+pub fn boot_id() -> io::Result<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16)
+        .map(u128::to_be_bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the boot id is not a UUID"))
+}
