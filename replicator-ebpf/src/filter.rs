@@ -1,0 +1,124 @@
+//! Is it ours?
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, PerCpuArray};
+use replicator_common::{Filtered, MEMBERS_MAX, MemberKey, OUTSIDE, WATCHED_MAX, flag, watched};
+
+use crate::kernel::Kernel;
+use crate::settings::{offset, setting};
+
+/// The daemon's verdicts about files. Unknown files are told. `BPF_F_NO_PREALLOC`: only the daemon inserts.
+#[map]
+static MEMBERS: HashMap<MemberKey, u32> = HashMap::with_max_entries(MEMBERS_MAX, 1);
+
+#[map]
+static FILTERED: PerCpuArray<Filtered> = PerCpuArray::with_max_entries(1, 0);
+
+/// A file on a watched file system.
+#[derive(Clone, Copy)]
+pub struct File {
+    pub inode: Kernel,
+    /// Flags of its file system ([`watched`]).
+    pub watched: u32,
+    pub key: MemberKey,
+    pub tgid: u32,
+    pub member: u32,
+    pub flags: u8,
+}
+
+/// The file behind an inode, if its file system is watched.
+#[inline(always)]
+pub fn on_watched_device(inode: Kernel) -> Option<File> {
+    let device = inode.pointer(offset!(inode_superblock))?.u32(offset!(superblock_device));
+    let watched = watched_flags(device)?;
+    let key = MemberKey {
+        inode: inode.u64(offset!(inode_number)),
+        device,
+        generation: inode.u32(offset!(inode_generation)),
+    };
+    Some(File { inode, watched, key, tgid: (bpf_get_current_pid_tgid() >> 32) as u32, member: 0, flags: 0 })
+}
+
+/// The file behind an inode, if its file system is watched and it is not known to lie outside of the replicated directories
+/// and somebody else than the daemon is at work.
+#[inline(always)]
+pub fn ours(inode: Kernel) -> Option<File> {
+    not_outside(not_own(on_watched_device(inode)?)?)
+}
+
+/// Drop what the daemon does itself.
+#[inline(always)]
+pub fn not_own(file: File) -> Option<File> {
+    if file.is_own() {
+        count(|filtered| filtered.own += 1);
+        return None;
+    }
+    Some(file)
+}
+
+/// Drop what is known to lie outside.
+#[inline(always)]
+pub fn not_outside(file: File) -> Option<File> {
+    let file = file.looked_up();
+    if file.is_outside() {
+        count(|filtered| filtered.outside += 1);
+        return None;
+    }
+    Some(file)
+}
+
+impl File {
+    #[inline(always)]
+    pub fn is_own(&self) -> bool {
+        self.tgid == setting!(own_tgid)
+    }
+
+    #[inline(always)]
+    pub fn has_own_buffered_hook(&self) -> bool {
+        self.watched & watched::BUFFERED != 0
+    }
+
+    /// With what the membership table says.
+    #[inline(always)]
+    pub fn looked_up(mut self) -> File {
+        if self.watched & watched::WHOLE != 0 {
+            return self;
+        }
+        // SAFETY: the value is a plain number; a torn or stale one is impossible at four bytes.
+        if let Some(member) = unsafe { MEMBERS.get(&self.key) } {
+            self.member = *member;
+            self.flags |= flag::MEMBER;
+        }
+        self
+    }
+
+    #[inline(always)]
+    pub fn is_outside(&self) -> bool {
+        self.flags & flag::MEMBER != 0 && self.member == OUTSIDE
+    }
+}
+
+#[inline(always)]
+fn watched_flags(device: u32) -> Option<u32> {
+    let mut index = 0;
+    while index < WATCHED_MAX {
+        let candidate = setting!(watched[index].device);
+        if candidate == 0 {
+            return None;
+        }
+        if candidate == device {
+            return Some(setting!(watched[index].flags));
+        }
+        index += 1;
+    }
+    None
+}
+
+#[inline(always)]
+fn count(add: impl FnOnce(&mut Filtered)) {
+    if let Some(filtered) = FILTERED.get_ptr_mut(0) {
+        // SAFETY: the pointer is to this processor's own value, which nobody else writes.
+        add(unsafe { &mut *filtered });
+    }
+}

@@ -1,0 +1,177 @@
+//! Which files are ours: what the caller said, and what the kernel programs were told of it.
+//!
+//! The programs tell of every file they know nothing about. Only a verdict "outside" makes them silent, and only for the very
+//! inode it was given for: the table's key holds the inode's generation, so that a new file with an old number is unknown.
+
+use std::collections::HashMap;
+
+use aya::Pod;
+use aya::maps::{HashMap as KernelMap, MapData};
+use replicator_common::{MEMBERS_MAX, MemberKey, OUTSIDE, Record, flag};
+use replicator_core::ids::{FileId, VolumeId};
+
+use super::{Resolve, Watch};
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Key(MemberKey);
+
+// SAFETY: integers only, without padding (its size is asserted where it is defined).
+unsafe impl Pod for Key {}
+
+/// An inode as the programs name it, without its generation.
+type Inode = (u32, u64);
+
+pub struct Members {
+    table: KernelMap<MapData, Key, u32>,
+    watches: Vec<Watch>,
+    resolve: Option<Resolve>,
+    /// What the caller said.
+    inside: HashMap<Inode, VolumeId>,
+    /// What is in the kernel's table: one generation per inode, the last one seen.
+    told: HashMap<Inode, (u32, u32)>,
+}
+
+/// Whose file a record is about.
+pub enum Owner {
+    /// A member of a volume.
+    Volume(VolumeId),
+    /// Nobody's.
+    Outside,
+}
+
+impl Members {
+    pub fn new(
+        table: KernelMap<MapData, Key, u32>,
+        watches: Vec<Watch>,
+        resolve: Option<Resolve>,
+    ) -> Members {
+        Members { table, watches, resolve, inside: HashMap::new(), told: HashMap::new() }
+    }
+
+    /// Whose file the record is about; tells the programs where that was not known.
+    pub fn owner(&mut self, record: &Record) -> Owner {
+        if record.flags & flag::MOVED != 0 {
+            self.moved(record);
+        } else if record.flags & flag::MEMBER != 0
+            && let Some(volume) = record.member.checked_sub(1)
+        {
+            return u16::try_from(volume).map_or(Owner::Outside, |volume| Owner::Volume(VolumeId(volume)));
+        }
+        if let Some(watch) = self.whole(record.device) {
+            return Owner::Volume(watch.volume);
+        }
+        let inode = (record.device, record.inode);
+        let volume = self.inside.get(&inode).copied().or_else(|| self.ask(record));
+        match volume {
+            Some(volume) => {
+                self.tell(inode, record.generation, u32::from(volume.0) + 1);
+                Owner::Volume(volume)
+            }
+            None => {
+                self.tell(inode, record.generation, OUTSIDE);
+                Owner::Outside
+            }
+        }
+    }
+
+    fn whole(&self, device: u32) -> Option<&Watch> {
+        self.watches.iter().find(|watch| watch.kernel_device == device && watch.whole_filesystem)
+    }
+
+    /// Ask the caller. Without anybody to ask, a file of the only volume on its device is taken for a member.
+    fn ask(&self, record: &Record) -> Option<VolumeId> {
+        let mut candidates = self.watches.iter().filter(|watch| watch.kernel_device == record.device);
+        match &self.resolve {
+            Some(resolve) => candidates
+                .find(|watch| {
+                    let file = FileId { volume: watch.volume, inode: record.inode };
+                    watch.root_inode == record.inode || resolve(file, record.generation)
+                })
+                .map(|watch| watch.volume),
+            None => candidates.next().map(|watch| watch.volume),
+        }
+    }
+
+    /// A file may have come in from outside: nothing that was known holds, for a directory nothing about what is below it.
+    fn moved(&mut self, record: &Record) {
+        let known_member = record.flags & flag::MEMBER != 0 && record.member != OUTSIDE;
+        if known_member {
+            return;
+        }
+        if record.flags & flag::DIRECTORY != 0 {
+            self.forget_outside();
+        } else {
+            self.untell((record.device, record.inode));
+        }
+    }
+
+    /// The caller knows: inside, or not (any more).
+    pub fn set(&mut self, volume: VolumeId, inode: u64, inside: bool) {
+        for device in self.devices(volume) {
+            if inside {
+                self.inside.insert((device, inode), volume);
+                let known = self.told.get(&(device, inode)).copied();
+                if known.is_some_and(|(_, member)| member != u32::from(volume.0) + 1) {
+                    self.untell((device, inode));
+                }
+            } else {
+                self.inside.remove(&(device, inode));
+                self.untell((device, inode));
+            }
+        }
+    }
+
+    /// The file is gone, or nothing is known about it.
+    pub fn forget(&mut self, volume: VolumeId, inode: u64) {
+        self.set(volume, inode, false);
+    }
+
+    fn devices(&self, volume: VolumeId) -> Vec<u32> {
+        self.watches.iter().filter(|watch| watch.volume == volume).map(|watch| watch.kernel_device).collect()
+    }
+
+    fn tell(&mut self, inode: Inode, generation: u32, member: u32) {
+        let subvolumes = |watch: &Watch| watch.kernel_device == inode.0 && watch.filesystem == "btrfs";
+        if member == OUTSIDE && self.watches.iter().any(subvolumes) {
+            // Inode numbers of btrfs are per subvolume: the verdict might hit another file.
+            return;
+        }
+        self.untell(inode);
+        if self.told.len() >= MEMBERS_MAX as usize {
+            self.forget_outside();
+        }
+        let key = Key(MemberKey { inode: inode.1, device: inode.0, generation });
+        // A table that is full means that the file stays unknown and is told of again.
+        if self.told.len() < MEMBERS_MAX as usize && self.table.insert(key, member, 0).is_ok() {
+            self.told.insert(inode, (generation, member));
+        }
+    }
+
+    fn untell(&mut self, inode: Inode) {
+        if let Some((generation, _)) = self.told.remove(&inode) {
+            remove(&mut self.table, inode, generation);
+        }
+    }
+
+    fn forget_outside(&mut self) {
+        let table = &mut self.table;
+        self.told.retain(|inode, (generation, member)| {
+            if *member == OUTSIDE {
+                remove(table, *inode, *generation);
+            }
+            *member != OUTSIDE
+        });
+    }
+
+    /// Entries in the kernel's table.
+    pub fn told(&self) -> usize {
+        self.told.len()
+    }
+}
+
+fn remove(table: &mut KernelMap<MapData, Key, u32>, inode: Inode, generation: u32) {
+    let key = Key(MemberKey { inode: inode.1, device: inode.0, generation });
+    // The only reason to fail is that it is not there.
+    let _ = table.remove(&key);
+}
