@@ -4,6 +4,9 @@
 //! short. A block's digest is BLAKE3, cut to 16 bytes, over its bytes followed by its holes (begin and end relative to
 //! the block, u32 little-endian each), or sixteen zero bytes if all of it is a hole. So zeroes that are allocated on one
 //! node only count as different, and a block without holes has the plain digest of its bytes.
+//!
+//! In the last, incomplete 4096 bytes of an extent no hole counts as one: it ends where the file does, and a punched hole
+//! that ends within a file system's block leaves that block allocated.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,6 +26,9 @@ pub const DIGEST_BYTES: usize = 16;
 pub const PREFIX_BYTES: usize = 4;
 /// Most blocks in one payload; a caller asks for less.
 pub const BLOCKS_MAX: u64 = 65_536;
+
+/// Holes behind the last multiple of this do not count.
+const HOLE_UNIT_BYTES: u64 = 4096;
 
 /// Block sizes a payload may name, in bytes: powers of two in this range.
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 4096..=(16 << 20);
@@ -77,7 +83,7 @@ pub(super) fn digest_blocks(
     if count > BLOCKS_MAX {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
-    let holes = holes_within(file, asked)?;
+    let holes = holes_within(file, Extent { end: asked.end - asked.end % HOLE_UNIT_BYTES, ..asked })?;
     let mut holes = holes.as_slice();
     let mut digests = Vec::with_capacity(count as usize);
     let mut buffer = vec![0; block as usize];
