@@ -10,7 +10,14 @@
 extern crate alloc;
 
 pub mod action;
+pub mod config;
+mod dirty;
 pub mod event;
 pub mod extent;
 pub mod ids;
+pub mod node;
+mod primary;
+mod record;
+mod secondary;
+pub mod snapshot;
 pub mod wire;

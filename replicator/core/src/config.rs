@@ -1,0 +1,155 @@
+//! What the operator decides, as the core needs it. Parsed and validated by the edges.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::ids::{FileId, VolumeId};
+
+/// When a caller that waits for durability is let go while both nodes are mirrored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Mode {
+    /// When it is on stable storage on both nodes.
+    Sync = 1,
+    /// When it is on stable storage here and the peer has received it.
+    SemiSync = 2,
+    /// When it is on stable storage here.
+    Async = 3,
+}
+
+/// What happens to callers when the peer is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenAlone {
+    /// This node durably records that it runs alone, then lets them go.
+    Release,
+    /// They are held until the peer is back or the limit is reached.
+    Hold,
+}
+
+/// Rhythm of a connection; both nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkTimes {
+    /// A keep-alive is sent when nothing else was for this long.
+    pub keep_alive: Duration,
+    /// A peer that was not heard for this long is gone.
+    pub dead_after: Duration,
+}
+
+impl Default for LinkTimes {
+    fn default() -> Self {
+        LinkTimes { keep_alive: Duration::from_millis(250), dead_after: Duration::from_secs(3) }
+    }
+}
+
+/// How many extents may be kept before they are widened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtentLimits {
+    /// In each set of a file.
+    pub per_file: usize,
+    /// In all files together.
+    pub total: usize,
+}
+
+impl Default for ExtentLimits {
+    fn default() -> Self {
+        ExtentLimits { per_file: 8192, total: 1 << 20 }
+    }
+}
+
+/// A volume of the primary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VolumeRoot {
+    /// Its number.
+    pub volume: VolumeId,
+    /// Its root directory.
+    pub root: FileId,
+}
+
+/// Configuration of a primary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PrimaryConfig {
+    /// When callers are let go.
+    pub mode: Mode,
+    /// What happens to callers when the peer is lost.
+    pub when_alone: WhenAlone,
+    /// Bulk data of a file is sent so long after its first mark, so that a hot page is not sent for each write.
+    pub settle: Duration,
+    /// What was sent is made durable at the peer at least so often.
+    pub confirm_interval: Duration,
+    /// Bytes of bulk data that may be read or under way to the peer; waiting callers' data has as much again.
+    pub window_bytes: u64,
+    /// Largest single read, and so the largest `Data` frame; at most [`crate::wire::header::PAYLOAD_MAX`].
+    pub read_bytes_max: u64,
+    /// Largest extent that is digested at once.
+    pub digest_bytes_max: u64,
+    /// Most barriers of waiting callers under way; callers that come meanwhile share the next one.
+    pub barriers_max: usize,
+    /// A caller that waits for the peer longer than this ends the session.
+    pub barrier_limit: Duration,
+    /// A caller that is held without a peer longer than this gets an error.
+    pub hold_limit: Duration,
+    /// Rhythm of the connection.
+    pub link: LinkTimes,
+    /// First pause between two attempts to connect.
+    pub reconnect_min: Duration,
+    /// Longest pause between two attempts to connect.
+    pub reconnect_max: Duration,
+    /// Bound on the memory for marks.
+    pub limits: ExtentLimits,
+    /// Varies the pauses between attempts to connect; any number, different on each start.
+    pub seed: u64,
+    /// The volumes.
+    pub volumes: Vec<VolumeRoot>,
+}
+
+impl PrimaryConfig {
+    /// The defaults, for these volumes.
+    #[must_use]
+    pub fn new(volumes: Vec<VolumeRoot>) -> PrimaryConfig {
+        PrimaryConfig {
+            mode: Mode::Sync,
+            when_alone: WhenAlone::Release,
+            settle: Duration::from_millis(20),
+            confirm_interval: Duration::from_secs(2),
+            window_bytes: 16 << 20,
+            read_bytes_max: 1 << 20,
+            digest_bytes_max: 8 << 20,
+            barriers_max: 4,
+            barrier_limit: Duration::from_secs(10),
+            hold_limit: Duration::from_secs(30),
+            link: LinkTimes::default(),
+            reconnect_min: Duration::from_millis(200),
+            reconnect_max: Duration::from_secs(10),
+            limits: ExtentLimits::default(),
+            seed: 1,
+            volumes,
+        }
+    }
+}
+
+/// Configuration of a secondary.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SecondaryConfig {
+    /// Rhythm of the connection.
+    pub link: LinkTimes,
+    /// Most frames that are applied at once.
+    pub applies_max: usize,
+    /// An `Ack` is sent after so many bytes of payload.
+    pub ack_bytes: u64,
+    /// An `Ack` is sent after so many frames.
+    pub ack_frames: u64,
+    /// An `Ack` of anything new is sent after this time.
+    pub ack_delay: Duration,
+}
+
+impl Default for SecondaryConfig {
+    fn default() -> Self {
+        SecondaryConfig {
+            link: LinkTimes::default(),
+            applies_max: 256,
+            ack_bytes: 256 << 10,
+            ack_frames: 64,
+            ack_delay: Duration::from_millis(5),
+        }
+    }
+}

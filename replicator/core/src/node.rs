@@ -1,0 +1,83 @@
+//! The one place where the core meets the world.
+
+use alloc::vec::Vec;
+
+use crate::action::{Action, StateRecord};
+use crate::config::{PrimaryConfig, SecondaryConfig};
+use crate::event::Event;
+use crate::ids::{FileId, Time};
+use crate::primary::Primary;
+use crate::secondary::Secondary;
+use crate::snapshot::Snapshot;
+
+/// A node of the mirror: events in, actions out.
+///
+/// The caller keeps these rules:
+/// * `now` never goes back, and [`Node::handle`] is called with [`Event::Tick`] when [`Node::next_deadline`] is reached.
+/// * Actions are carried out in the order given. Those that name an answer get exactly one, also when the session they
+///   belong to is gone by then.
+/// * Payloads of received frames are kept until their `Applied` was given, also after `SessionLost` and after the node
+///   itself closed the session for `PeerSilent`, `PeerFailed` or `Stopping`: what a peer may take for received is applied.
+///   After any other close of its own the node orders no further `Apply` of that session.
+/// * Captured changes are given to the core before a `SyncRequested` that came after them.
+#[derive(Debug)]
+pub struct Node {
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    Primary(Primary),
+    Secondary(Secondary),
+}
+
+impl Node {
+    /// A node that runs the application, with the record as it was last made durable. Its first call of
+    /// [`Node::handle`] (a `Tick`) begins to connect.
+    #[must_use]
+    pub fn primary(config: PrimaryConfig, record: StateRecord, now: Time) -> Node {
+        Node { role: Role::Primary(Primary::new(config, record, now)) }
+    }
+
+    /// A node that receives, with the record as it was last made durable.
+    #[must_use]
+    pub fn secondary(config: SecondaryConfig, record: StateRecord, now: Time) -> Node {
+        Node { role: Role::Secondary(Secondary::new(config, record, now)) }
+    }
+
+    /// Take in one event and append the orders that follow from it. Never fails and never panics: an event that makes
+    /// no sense for the role or the moment is ignored where it is harmless, and closes the session where a peer sent it.
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        match &mut self.role {
+            Role::Primary(primary) => primary.handle(now, event, actions),
+            Role::Secondary(secondary) => secondary.handle(now, event, actions),
+        }
+    }
+
+    /// When `handle` is to be called with a `Tick` if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        match &self.role {
+            Role::Primary(primary) => primary.next_deadline(),
+            Role::Secondary(secondary) => secondary.next_deadline(),
+        }
+    }
+
+    /// Where the node stands. Costs time in the number of files with marks: for a status once in a while.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        match &self.role {
+            Role::Primary(primary) => primary.snapshot(),
+            Role::Secondary(secondary) => secondary.snapshot(),
+        }
+    }
+
+    /// Whether the primary has a mark of any kind for the file: the peer may not hold its state durably.
+    #[must_use]
+    pub fn is_marked(&self, file: FileId) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.is_marked(file),
+            Role::Secondary(_) => false,
+        }
+    }
+}

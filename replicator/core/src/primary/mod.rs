@@ -1,0 +1,221 @@
+//! The primary: marks what changed, sends the current state of it, and lets callers go when both nodes hold it.
+
+mod barrier;
+mod capture;
+mod drain;
+mod names;
+mod record;
+mod resync;
+mod session;
+mod status;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::action::{Action, Notice, Phase, StateRecord};
+use crate::config::PrimaryConfig;
+use crate::dirty::{DirtySet, WaiterId};
+use crate::event::Event;
+use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time};
+use crate::record::Record;
+use crate::snapshot::Counters;
+use barrier::{LocalSync, Waiter};
+use capture::Logged;
+use session::{Dial, Session};
+
+/// Longest time between two calls that counts as passed for the peer and for waiting callers: a machine that was
+/// paused does not take its own absence for the peer's.
+const ABSENCE: Duration = Duration::from_millis(500);
+/// After a failed read or local sync of a file, or a failed listing: pause before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Files with something to send, by when they may.
+#[derive(Debug, Default)]
+struct Queues {
+    /// Marked a short time ago; ascending.
+    settling: VecDeque<(Time, FileId)>,
+    /// May be sent now.
+    ready: VecDeque<FileId>,
+    /// A caller waits for them: before all others.
+    urgent: VecDeque<FileId>,
+    /// To be digested.
+    compare: VecDeque<FileId>,
+    /// Failed before; not before this time.
+    delayed: BTreeSet<(Time, FileId)>,
+    /// Stored to through mappings: to be synced here at this time.
+    mapped: BTreeSet<(Time, FileId)>,
+}
+
+/// The next number of each kind.
+#[derive(Debug, Default)]
+struct Numbers {
+    session: SessionId,
+    read: ReadId,
+    sync: LocalSyncId,
+    waiter: u64,
+}
+
+/// The primary's state machine.
+#[derive(Debug)]
+pub(crate) struct Primary {
+    config: PrimaryConfig,
+    phase: Phase,
+    record: Record,
+    /// A peer with a higher term was heard: this node answers nobody any more.
+    deposed: bool,
+    now: Time,
+    /// Time in which this node was running: like `now`, without its own absences.
+    awake: Time,
+    marks: DirtySet,
+    log: VecDeque<Logged>,
+    queues: Queues,
+    /// Where each outstanding read belongs; `None`: its session is gone.
+    reads: BTreeMap<ReadId, Option<FileId>>,
+    reading_bytes: u64,
+    digests_reading: usize,
+    /// Files with frames that are not confirmed durable.
+    unconfirmed: BTreeSet<FileId>,
+    in_flight_bytes: u64,
+    in_flight_frames: u64,
+    session: Option<Session>,
+    dial: Dial,
+    waiters: BTreeMap<WaiterId, Waiter>,
+    /// Waiters whose marks are all on their way, in that order.
+    ready: VecDeque<WaiterId>,
+    /// Callers' conditions may have changed.
+    review: bool,
+    syncs: BTreeMap<LocalSyncId, LocalSync>,
+    numbers: Numbers,
+    counters: Counters,
+    out: Vec<Action>,
+}
+
+impl Primary {
+    pub fn new(config: PrimaryConfig, record: StateRecord, now: Time) -> Primary {
+        let phase = if record.alone { Phase::Alone } else { Phase::Holding };
+        let mut primary = Primary {
+            phase,
+            record: Record::new(record),
+            deposed: false,
+            now,
+            awake: now,
+            marks: DirtySet::new(config.limits),
+            log: VecDeque::new(),
+            queues: Queues::default(),
+            reads: BTreeMap::new(),
+            reading_bytes: 0,
+            digests_reading: 0,
+            unconfirmed: BTreeSet::new(),
+            in_flight_bytes: 0,
+            in_flight_frames: 0,
+            session: None,
+            dial: Dial::new(config.seed, now),
+            waiters: BTreeMap::new(),
+            ready: VecDeque::new(),
+            review: false,
+            syncs: BTreeMap::new(),
+            numbers: Numbers::default(),
+            counters: Counters::default(),
+            out: Vec::new(),
+            config,
+        };
+        primary.decide_without_peer(false);
+        primary
+    }
+
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        self.advance_clock(now);
+        match event {
+            Event::WriteTraced { file, extent } => self.on_write_traced(file, extent),
+            Event::StoreMapped { file, extent } => self.on_store_mapped(file, extent),
+            Event::AttributesChanged { file } => self.on_attributes_changed(file),
+            Event::CaptureLost { file } => self.on_capture_lost(file),
+            Event::NamespaceLogged { entry, change } => self.on_namespace_logged(entry, change),
+            Event::DirectoryChanged { directory } => self.on_directory_changed(directory),
+            Event::FileForgotten { file } => self.on_file_forgotten(file),
+            event => {
+                self.flush_log();
+                self.on_event(event);
+                self.schedule();
+            }
+        }
+        actions.append(&mut self.out);
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::SyncRequested { ticket, scope } => self.on_sync_requested(ticket, scope),
+            Event::LocalSynced { sync, result } => self.on_local_synced(sync, result),
+            Event::ExtentRead { read, outcome } => self.on_extent_read(read, outcome),
+            Event::AttributesRead { read, outcome } => self.on_attributes_read(read, outcome),
+            Event::DigestsRead { read, outcome } => self.on_digests_read(read, outcome),
+            Event::DirectoryRead { read, outcome } => self.on_directory_read(read, outcome),
+            Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
+            Event::SessionOpened { session, .. } => self.on_session_opened(session),
+            Event::FrameReceived { session, header, body } => self.on_frame_received(session, header, body),
+            Event::FramesSent { session, upto } => self.on_frames_sent(session, upto),
+            Event::SessionLost { session } => self.on_session_lost(session),
+            // Not a primary's: the edge answers nothing that was not ordered.
+            Event::Applied { .. } | Event::MadeDurable { .. } => {}
+            _ => {}
+        }
+    }
+
+    fn schedule(&mut self) {
+        self.check_silence();
+        self.check_callers();
+        self.list_directories();
+        self.sync_mapped();
+        self.drain();
+        self.review_callers();
+        self.send_barriers();
+        self.advance_resync();
+        self.send_confirm_barrier();
+        // What a caller waits for may have become complete by the steps above.
+        self.review_callers();
+        self.persist();
+        self.keep_alive();
+        self.connect();
+    }
+
+    fn advance_clock(&mut self, now: Time) {
+        let passed = now.since(self.now);
+        self.now = self.now.max(now);
+        self.awake = self.awake.after(passed.min(ABSENCE));
+        if let Some(session) = &mut self.session {
+            session.silence += passed.min(ABSENCE);
+        }
+    }
+
+    pub fn next_deadline(&self) -> Option<Time> {
+        let session = self.session.as_ref();
+        [
+            session.map(|session| session.last_sent.after(self.config.link.keep_alive)),
+            session.and_then(|session| session.confirm_at),
+            session.and_then(Session::directory_retry),
+            session.and_then(|_| self.closing_deadline()),
+            self.dial.deadline(session.is_some() || self.deposed),
+            self.record.retry_at(),
+            self.queues.settling.front().map(|(due, _)| *due),
+            self.queues.delayed.first().map(|(due, _)| *due),
+            self.queues.mapped.first().map(|(due, _)| *due),
+            self.caller_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn set_phase(&mut self, to: Phase) {
+        if self.phase != to {
+            self.report(Notice::Phase { from: self.phase, to });
+            self.phase = to;
+            self.review = true;
+        }
+    }
+
+    fn report(&mut self, notice: Notice) {
+        self.out.push(Action::Report(notice));
+    }
+}

@@ -1,0 +1,390 @@
+//! The namespace: operations in the order in which they happened, and directories that are listed because no operation
+//! tells what changed.
+//!
+//! An operation is sent only if the peer knows all it is about from the lists and operations before it in this session.
+//! Any other is dropped, and what it changed is found by listing: a directory not yet listed will be, one that was is listed
+//! again.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use crate::action::{Action, Body, Notice};
+use crate::event::{NamespaceChange, ReadOutcome};
+use crate::ids::{EntryId, Errno, FileId, FileKind, ReadId, Sequence, Time};
+use crate::wire::header::Kind;
+
+use super::capture::Logged;
+use super::session::Session;
+use super::{Primary, RETRY};
+
+/// Most directories that are listed at once.
+const LISTINGS_MAX: usize = 4;
+
+/// A directory whose list is wanted.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// When it was marked, in the count of such marks.
+    number: u64,
+    read: Option<ReadId>,
+    /// Marked again while it is being read: the list may be older than the mark.
+    again: Option<u64>,
+    /// What was known of everything in it is not to be relied on.
+    deep: bool,
+}
+
+/// A list of which some parts were sent.
+#[derive(Debug)]
+pub(super) struct OpenList {
+    directory: FileId,
+    /// Regular files seen for the first time.
+    files: Vec<FileId>,
+}
+
+/// What the peer knows of the tree in this session.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Files of any kind that have a name there.
+    pub known: BTreeSet<FileId>,
+    /// Directories whose list was sent completely, or that were made empty.
+    pub scanned: BTreeSet<FileId>,
+    /// Files that moved to where they cannot be followed: when seen again, they count as never seen, with all below.
+    moved: BTreeSet<FileId>,
+    listings: BTreeMap<FileId, Listing>,
+    /// Marked directories that are not being read, in the order of their marks.
+    queue: VecDeque<FileId>,
+    /// Those whose reading failed, until when they rest.
+    resting: BTreeSet<(Time, FileId)>,
+    reading: usize,
+    marks: u64,
+    open: Option<OpenList>,
+    /// Lists that the peer has not answered yet, by the position of their last part.
+    pub unanswered: BTreeMap<Sequence, Vec<FileId>>,
+    pub found: u64,
+}
+
+impl Names {
+    /// The number of the last mark of a directory.
+    pub fn last_mark(&self) -> u64 {
+        self.marks
+    }
+
+    /// Whether every directory marked up to that number was listed.
+    pub fn listed_up_to(&self, mark: u64) -> bool {
+        self.listings.values().all(|listing| listing.number > mark)
+    }
+
+    /// Whether everything marked was listed and answered.
+    pub fn is_complete(&self) -> bool {
+        self.listings.is_empty() && self.unanswered.is_empty() && self.open.is_none()
+    }
+
+    pub fn directories_left(&self) -> usize {
+        self.listings.len()
+    }
+
+    pub fn retry_at(&self) -> Option<Time> {
+        self.resting.first().map(|(at, _)| *at)
+    }
+
+    fn mark(&mut self, directory: FileId, deep: bool) {
+        self.marks += 1;
+        let number = self.marks;
+        if let Some(listing) = self.listings.get_mut(&directory) {
+            listing.deep |= deep;
+            if listing.read.is_some() {
+                listing.again = Some(number);
+            }
+        } else {
+            self.listings.insert(directory, Listing { number, read: None, again: None, deep });
+            self.queue.push_back(directory);
+        }
+    }
+
+    /// The file has no name at the peer any more, or none that can be relied on.
+    fn forget(&mut self, file: FileId) {
+        self.known.remove(&file);
+        self.scanned.remove(&file);
+        self.listings.remove(&file);
+    }
+}
+
+impl Primary {
+    pub(super) fn is_known(&self, file: FileId) -> bool {
+        self.session.as_ref().is_some_and(|session| session.names.known.contains(&file))
+    }
+
+    /// The directory is to be listed (again). Without a session nothing is to be remembered: a new one lists all.
+    pub(super) fn mark_directory(&mut self, directory: FileId, deep: bool) {
+        if let Some(session) = &mut self.session
+            && session.names.known.contains(&directory)
+        {
+            session.names.mark(directory, deep);
+        }
+    }
+
+    /// Send what was logged. Comes before anything else that an event leads to, so that the stream has the order in
+    /// which things happened.
+    pub(super) fn flush_log(&mut self) {
+        while let Some(logged) = self.log.pop_front() {
+            match logged {
+                Logged::Changed(directory) => self.mark_directory(directory, false),
+                Logged::Forgotten(file) => self.forget_nameless(file),
+                Logged::Entry(entry, NamespaceChange::Listed { directory, first, last, children }) => {
+                    self.flush_list(entry, directory, first, last, &children);
+                }
+                Logged::Entry(entry, change) => self.flush_change(entry, &change),
+            }
+        }
+    }
+
+    fn flush_change(&mut self, entry: EntryId, change: &NamespaceChange) {
+        self.mark_change(change);
+        if self.can_follow(change) {
+            self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry });
+            self.follow(change);
+        } else {
+            self.out.push(Action::DropEntry { entry });
+            self.list_instead(change);
+        }
+    }
+
+    /// Whether the peer knows all that the operation is about.
+    fn can_follow(&self, change: &NamespaceChange) -> bool {
+        let Some(session) = &self.session else { return false };
+        let scanned = |directory| session.names.scanned.contains(directory);
+        let known = |file| session.names.known.contains(file);
+        match change {
+            NamespaceChange::Created { parent, .. }
+            | NamespaceChange::Linked { parent, .. }
+            | NamespaceChange::Unlinked { parent, .. } => scanned(parent),
+            NamespaceChange::Renamed { old_parent, new_parent, file, other, exchanged, .. } => {
+                scanned(old_parent)
+                    && scanned(new_parent)
+                    && known(file)
+                    && (!exchanged || other.as_ref().is_some_and(known))
+            }
+            NamespaceChange::Listed { .. } => false,
+        }
+    }
+
+    /// The operation was sent: the peer knows what it says.
+    fn follow(&mut self, change: &NamespaceChange) {
+        match *change {
+            NamespaceChange::Created { file, kind, .. } => {
+                self.void_reads(file);
+                if let Some(session) = &mut self.session {
+                    session.names.forget(file);
+                    if kind == FileKind::Directory {
+                        session.names.scanned.insert(file);
+                    }
+                }
+                if let Some(marks) = self.marks.get_mut(file) {
+                    // All of it is sent; what was known of a former file with this number is worth nothing.
+                    marks.compare.clear();
+                    marks.compare_gated = false;
+                }
+                self.compare_ended(file);
+                self.become_known(file);
+            }
+            NamespaceChange::Linked { file, .. } => self.become_known(file),
+            NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
+            NamespaceChange::Renamed { other, other_last, exchanged, .. } => {
+                if let Some(other) = other {
+                    self.forget_name(other, other_last && !exchanged);
+                }
+            }
+            NamespaceChange::Listed { .. } => {}
+        }
+    }
+
+    /// The operation was not sent: directories that were listed before are listed again.
+    fn list_instead(&mut self, change: &NamespaceChange) {
+        match *change {
+            NamespaceChange::Created { file, .. } => self.void_reads(file),
+            NamespaceChange::Linked { .. } | NamespaceChange::Listed { .. } => {}
+            NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
+            NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
+                self.mark_directory(old_parent, false);
+                self.mark_directory(new_parent, false);
+                self.lose_track(file);
+                if let Some(other) = other {
+                    if exchanged {
+                        self.lose_track(other);
+                    }
+                    self.forget_name(other, other_last && !exchanged);
+                }
+            }
+        }
+    }
+
+    /// The file moved to a place that the peer does not know yet, and is removed there together with its old name.
+    fn lose_track(&mut self, file: FileId) {
+        if let Some(session) = &mut self.session
+            && session.names.known.contains(&file)
+        {
+            session.names.forget(file);
+            session.names.moved.insert(file);
+            session.compare_files.remove(&file);
+            self.restart_waits(file);
+        }
+    }
+
+    fn forget_name(&mut self, file: FileId, last: bool) {
+        if last && let Some(session) = &mut self.session {
+            session.names.forget(file);
+            session.compare_files.remove(&file);
+            self.drop_waits(file);
+        }
+    }
+
+    /// The peer has the file: its marks can be sent.
+    pub(super) fn become_known(&mut self, file: FileId) {
+        let Some(session) = &mut self.session else { return };
+        if !session.names.known.insert(file) {
+            return;
+        }
+        session.names.moved.remove(&file);
+        session.names.found += 1;
+        let Some(marks) = self.marks.get(file) else { return };
+        if !marks.mapped.is_empty() {
+            self.queues.mapped.insert((self.now, file));
+        }
+        self.settle(file);
+        self.queue_compare(file);
+    }
+
+    fn flush_list(
+        &mut self,
+        entry: EntryId,
+        directory: FileId,
+        first: bool,
+        last: bool,
+        children: &[(FileId, FileKind)],
+    ) {
+        let Some(session) = &mut self.session else {
+            self.out.push(Action::DropEntry { entry });
+            return;
+        };
+        if first {
+            let known = session.names.known.contains(&directory);
+            session.names.open = known.then(|| OpenList { directory, files: Vec::new() });
+        }
+        // Parts of a list that began in a former session, or whose directory is gone, are worth nothing.
+        if session.names.open.as_ref().is_none_or(|open| open.directory != directory) {
+            self.out.push(Action::DropEntry { entry });
+            return;
+        }
+        let deep = session.names.listings.get(&directory).is_some_and(|listing| listing.deep);
+        let Some(sequence) = self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry }) else { return };
+        for &(file, kind) in children {
+            self.see(file, kind, deep);
+        }
+        if last && let Some(session) = &mut self.session {
+            if let Some(open) = session.names.open.take() {
+                session.names.unanswered.insert(sequence, open.files);
+            }
+            session.names.scanned.insert(directory);
+            self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
+        }
+    }
+
+    /// A name in a list that was sent.
+    fn see(&mut self, file: FileId, kind: FileKind, deep: bool) {
+        let Some(session) = &mut self.session else { return };
+        let moved = session.names.moved.remove(&file);
+        let deep = deep || moved;
+        if session.names.known.contains(&file) && !deep {
+            return;
+        }
+        match kind {
+            FileKind::Directory => {
+                self.become_known(file);
+                if let Some(session) = &mut self.session {
+                    session.names.scanned.remove(&file);
+                    session.names.mark(file, deep);
+                }
+                self.on_attributes_changed(file);
+            }
+            FileKind::Regular => {
+                if let Some(open) = &mut session.names.open {
+                    open.files.push(file);
+                }
+                self.become_known(file);
+                self.mark_compare(file, true);
+            }
+            _ => {
+                self.become_known(file);
+                self.on_attributes_changed(file);
+            }
+        }
+    }
+
+    /// Ask for the lists of marked directories, a few at a time.
+    pub(super) fn list_directories(&mut self) {
+        let now = self.now;
+        let Some(Session { names, .. }) = &mut self.session else { return };
+        while let Some(&(at, directory)) = names.resting.first() {
+            if at > now {
+                break;
+            }
+            names.resting.pop_first();
+            names.queue.push_back(directory);
+        }
+        while names.reading < LISTINGS_MAX {
+            let Some(directory) = names.queue.pop_front() else { break };
+            let Some(listing) = names.listings.get_mut(&directory).filter(|listing| listing.read.is_none())
+            else {
+                continue;
+            };
+            self.numbers.read = self.numbers.read.next();
+            let read = self.numbers.read;
+            listing.read = Some(read);
+            names.reading += 1;
+            self.reads.insert(read, Some(directory));
+            self.out.push(Action::ReadDirectory { read, directory });
+        }
+    }
+
+    pub(super) fn on_directory_read(&mut self, read: ReadId, outcome: ReadOutcome<()>) {
+        let (Some(Some(directory)), Some(Session { names, .. })) =
+            (self.reads.remove(&read), &mut self.session)
+        else {
+            return;
+        };
+        names.reading -= 1;
+        let Some(listing) = names.listings.get_mut(&directory).filter(|l| l.read == Some(read)) else {
+            return;
+        };
+        listing.read = None;
+        match outcome {
+            // A list that did not come, or did not come whole, is asked for again.
+            ReadOutcome::Read(()) if !names.scanned.contains(&directory) => {
+                names.resting.insert((self.now.after(RETRY), directory));
+            }
+            ReadOutcome::Read(()) => {
+                if let Some(number) = listing.again.take() {
+                    listing.number = number;
+                    names.queue.push_back(directory);
+                } else {
+                    names.listings.remove(&directory);
+                }
+            }
+            ReadOutcome::Gone => {
+                names.listings.remove(&directory);
+            }
+            ReadOutcome::Failed(errno) => {
+                names.resting.insert((self.now.after(RETRY), directory));
+                self.report(Notice::ReadFailed { file: directory, errno });
+                self.counters.reads_failed += 1;
+                self.fail_waiting_for_names(errno);
+            }
+        }
+    }
+
+    fn fail_waiting_for_names(&mut self, errno: Errno) {
+        for waiter in self.waiters.values_mut() {
+            waiter.fail_names(errno);
+        }
+        self.review = true;
+    }
+}

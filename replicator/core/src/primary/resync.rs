@@ -1,0 +1,204 @@
+//! Bringing a peer up to date: list everything, compare everything, and then agree that both nodes hold the same.
+//!
+//! ```text
+//!  Scanning --all listed, answered, compared--> Draining --epoch sent--> Closing --epoch sent--> EndSent
+//!                                                  ^                        |                      | BarrierDone
+//!                                                  +--- took too long ------+                  Recording --> Done
+//! ```
+//!
+//! An epoch is everything marked before a moment. While `Draining`, callers are answered as before (locally, if this node is
+//! recorded to run alone). From `Closing` on they are held, so that nothing is acknowledged by this node alone that the
+//! peer's record "up to date" would not cover.
+
+use alloc::vec::Vec;
+
+use crate::action::{Body, CloseReason, DurableScope, Phase};
+use crate::dirty::{FileMarks, WaiterId};
+use crate::extent::{Extent, ExtentSet};
+use crate::ids::{FileId, Sequence, Time};
+use crate::wire::header::Kind;
+
+use super::Primary;
+use super::barrier::{Stage, WaitScope};
+
+/// Where the resync stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Resync {
+    /// Directories are listed, files compared.
+    Scanning,
+    /// All marks before a moment are sent.
+    Draining(WaiterId),
+    /// The same once more, with callers held, since that time.
+    Closing(WaiterId, Time),
+    /// The peer makes everything durable and records that it is up to date.
+    EndSent(Sequence),
+    /// This node records that it is not alone.
+    Recording,
+    /// Both nodes hold the same.
+    Done,
+}
+
+impl Resync {
+    /// Whether callers wait for the end of the resync.
+    pub fn holds_callers(self) -> bool {
+        matches!(self, Resync::Closing(..) | Resync::EndSent(_) | Resync::Recording)
+    }
+
+    /// Whether the peer may take itself for up to date.
+    pub fn is_exposed(self) -> bool {
+        matches!(self, Resync::EndSent(_) | Resync::Recording | Resync::Done)
+    }
+}
+
+impl Primary {
+    /// A session was opened: nothing is known of the peer's tree but its roots.
+    pub(super) fn begin_resync(&mut self) {
+        self.send_frame(Kind::ResyncBegin, |_| {}, Body::Empty);
+        let roots: Vec<FileId> = self.config.volumes.iter().map(|volume| volume.root).collect();
+        for root in roots {
+            self.become_known(root);
+            self.mark_directory(root, false);
+            self.on_attributes_changed(root);
+        }
+    }
+
+    /// The peer says which of the listed files it had to make: they are empty there.
+    pub(super) fn on_created_reply(
+        &mut self,
+        list: Sequence,
+        created: &[FileId],
+        more: bool,
+    ) -> Result<(), CloseReason> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let listed = if more {
+            session.names.unanswered.contains_key(&list).then(Vec::new)
+        } else {
+            session.names.unanswered.remove(&list)
+        };
+        let Some(listed) = listed else {
+            return Err(CloseReason::Protocol("an answer to a list that was not sent"));
+        };
+        for &file in created {
+            if !self.is_known(file) {
+                continue;
+            }
+            if let Some(marks) = self.marks.get_mut(file) {
+                marks.compare.clear();
+            }
+            self.mark_whole(file);
+            self.compare_ended(file);
+        }
+        for file in listed {
+            if let Some(marks) = self.marks.get_mut(file) {
+                marks.compare_gated = false;
+            }
+            self.queue_compare(file);
+        }
+        Ok(())
+    }
+
+    /// The peer says which of the digested extents differ.
+    pub(super) fn on_digest_reply(
+        &mut self,
+        digests: Sequence,
+        extents: &[Extent],
+        more: bool,
+    ) -> Result<(), CloseReason> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let asked =
+            if more { session.digests.get(&digests).copied() } else { session.digests.remove(&digests) };
+        let Some((file, digested)) = asked else {
+            return Err(CloseReason::Protocol("an answer to digests that were not sent"));
+        };
+        if extents.iter().any(|extent| !digested.contains(*extent)) {
+            return Err(CloseReason::Protocol("a difference outside of what was digested"));
+        }
+        let under_way = |marks: &FileMarks| marks.comparing.iter().any(|(sequence, _)| *sequence == digests);
+        if !self.marks.get(file).is_some_and(under_way) {
+            // The file is gone by now.
+            return Ok(());
+        }
+        self.found_different(file, &extents.iter().copied().collect::<ExtentSet>());
+        if !more {
+            self.marks.entry(file).comparing.retain(|(sequence, _)| *sequence != digests);
+        }
+        self.queue_compare(file);
+        self.compare_ended(file);
+        Ok(())
+    }
+
+    /// Go on to the next stage when the present one is through.
+    pub(super) fn advance_resync(&mut self) {
+        let Some(session) = &self.session else { return };
+        match session.resync {
+            Resync::Scanning => {
+                if session.names.is_complete() && session.compare_files.is_empty() {
+                    let epoch = self.begin_epoch();
+                    self.set_resync(Resync::Draining(epoch));
+                }
+            }
+            Resync::Draining(epoch) => {
+                if self.stage_of(epoch) == Some(Stage::Ready) {
+                    self.end_epoch(epoch);
+                    let epoch = self.begin_epoch();
+                    self.set_resync(Resync::Closing(epoch, self.now));
+                }
+            }
+            Resync::Closing(epoch, since) => {
+                if self.stage_of(epoch) == Some(Stage::Ready) {
+                    self.end_epoch(epoch);
+                    self.send_resync_end();
+                } else if self.now.since(since) >= self.config.barrier_limit / 2 {
+                    self.set_resync(Resync::Draining(epoch));
+                }
+            }
+            Resync::Recording => {
+                if self.record.is_settled() {
+                    self.set_resync(Resync::Done);
+                    self.set_phase(Phase::Mirrored);
+                }
+            }
+            Resync::EndSent(_) | Resync::Done => {}
+        }
+    }
+
+    /// When callers are let go again because the end takes too long.
+    pub(super) fn closing_deadline(&self) -> Option<Time> {
+        match self.session.as_ref()?.resync {
+            Resync::Closing(_, since) => Some(since.after(self.config.barrier_limit / 2)),
+            _ => None,
+        }
+    }
+
+    fn set_resync(&mut self, resync: Resync) {
+        if let Some(session) = &mut self.session {
+            session.resync = resync;
+        }
+        self.review = true;
+    }
+
+    fn begin_epoch(&mut self) -> WaiterId {
+        let epoch = self.new_waiter(WaitScope::Everything);
+        self.start_waiter(epoch);
+        epoch
+    }
+
+    fn end_epoch(&mut self, epoch: WaiterId) {
+        self.waiters.remove(&epoch);
+        self.ready.retain(|ready| *ready != epoch);
+    }
+
+    fn send_resync_end(&mut self) {
+        let scope = DurableScope::Everything;
+        if let Some(sequence) = self.send_barrier(Kind::ResyncEnd, scope, Vec::new(), false) {
+            self.set_resync(Resync::EndSent(sequence));
+        }
+    }
+
+    pub(super) fn on_resync_end_done(&mut self, sequence: Sequence) {
+        if self.session.as_ref().is_some_and(|session| session.resync == Resync::EndSent(sequence)) {
+            self.want_mirrored();
+            self.set_resync(Resync::Recording);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What an operator sees of a primary.
+
+use crate::ids::FileId;
+use crate::snapshot::{Counters, ResyncProgress, Snapshot};
+
+use super::Primary;
+
+impl Primary {
+    pub fn snapshot(&self) -> Snapshot {
+        let session = self.session.as_ref();
+        let marked = self.marks.files.values().filter(|marks| !marks.is_clean());
+        let bytes = self.marks.files.values().map(|marks| {
+            marks.dirty.bytes()
+                + marks.mapped.bytes()
+                + marks.compare.bytes()
+                + marks.syncing.iter().map(|(_, covered)| covered.bytes()).sum::<u64>()
+        });
+        Snapshot {
+            phase: self.phase,
+            record: self.record.durable(),
+            positions: session.map(|session| session.positions).unwrap_or_default(),
+            dirty_files: marked.count() as u64,
+            dirty_bytes: bytes.sum(),
+            in_flight_bytes: self.in_flight_bytes,
+            window_bytes: self.reading_bytes + session.map_or(0, |session| session.unreceived_bytes),
+            waiting: self.waiting_callers() as u64,
+            resync: session.map_or_else(ResyncProgress::default, |session| ResyncProgress {
+                directories_left: session.names.directories_left() as u64,
+                files_found: session.names.found,
+                files_left: session.compare_files.len() as u64,
+                bytes_compared: session.bytes_compared,
+                bytes_sent: session.bytes_sent,
+            }),
+            unapplied_frames: 0,
+            counters: Counters { widened: self.marks.widened, ..self.counters },
+        }
+    }
+
+    pub fn is_marked(&self, file: FileId) -> bool {
+        self.marks.get(file).is_some_and(|marks| !marks.is_clean())
+    }
+}

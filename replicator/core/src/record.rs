@@ -1,0 +1,88 @@
+//! The state record on its way to stable storage: the durable one, the wanted one, and at most one being written.
+
+use core::time::Duration;
+
+use crate::action::{Action, StateRecord};
+use crate::ids::{Errno, PersistId, Time};
+
+/// Pause before a record that could not be made durable is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Record {
+    durable: StateRecord,
+    /// What is to be durable.
+    pub wanted: StateRecord,
+    pending: Option<StateRecord>,
+    last: PersistId,
+    /// A record could not be made durable: which of the two is on disk is not known.
+    uncertain: Option<StateRecord>,
+    retry_at: Option<Time>,
+}
+
+impl Record {
+    pub fn new(durable: StateRecord) -> Record {
+        Record {
+            durable,
+            wanted: durable,
+            pending: None,
+            last: PersistId(0),
+            uncertain: None,
+            retry_at: None,
+        }
+    }
+
+    pub fn durable(&self) -> StateRecord {
+        self.durable
+    }
+
+    pub fn retry_at(&self) -> Option<Time> {
+        self.retry_at.filter(|_| self.pending.is_none())
+    }
+
+    /// Whether whatever is on disk now says that this node runs alone, in the generation that is meant.
+    pub fn says_alone(&self) -> bool {
+        self.durable.alone
+            && self.durable.generation == self.wanted.generation
+            && self.pending.is_none_or(|record| record.alone)
+            && self.uncertain.is_none_or(|record| record.alone)
+    }
+
+    /// Whether the wanted record is durable and nothing else is on its way.
+    pub fn is_settled(&self) -> bool {
+        self.durable == self.wanted && self.pending.is_none() && self.uncertain.is_none()
+    }
+
+    /// The order to make the wanted record durable, if that is due.
+    pub fn order(&mut self, now: Time) -> Option<Action> {
+        if self.is_settled() || self.pending.is_some() || self.retry_at.is_some_and(|at| at > now) {
+            return None;
+        }
+        self.retry_at = None;
+        self.last = self.last.next();
+        self.pending = Some(self.wanted);
+        Some(Action::PersistState { persist: self.last, record: self.wanted })
+    }
+
+    /// The answer to the order. `None`: it answers no order.
+    pub fn answered(
+        &mut self,
+        persist: PersistId,
+        result: Result<(), Errno>,
+        now: Time,
+    ) -> Option<Result<(), Errno>> {
+        let record = self.pending.take_if(|_| persist == self.last)?;
+        match result {
+            Ok(()) => {
+                self.durable = record;
+                self.uncertain = None;
+            }
+            Err(_) => {
+                self.uncertain = Some(record);
+                self.retry_at = Some(now.after(RETRY));
+            }
+        }
+        Some(result)
+    }
+}

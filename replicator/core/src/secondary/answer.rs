@@ -1,0 +1,120 @@
+//! Running the pipeline, and telling the primary what an apply brought to light.
+
+use crate::action::{Action, Body, CloseReason, DataState};
+use crate::event::{AppliedOutcome, NamespaceChange};
+use crate::extent::Extent;
+use crate::ids::{Errno, FileId, Sequence, SessionId};
+use crate::wire::body::{EXTENTS_MAX, FILES_MAX, encode_extents, encode_files};
+use crate::wire::header::{FLAG_MORE, Kind};
+
+use super::Secondary;
+use super::pipeline::{Work, WorkKind};
+
+impl Secondary {
+    /// Order everything that may run beside what runs.
+    pub(super) fn run_pipeline(&mut self) {
+        loop {
+            let term = self.session.as_ref().map(|session| session.term);
+            let record = &mut self.record;
+            let work = self.pipeline.start(|work| match work.kind {
+                WorkKind::Begin => {
+                    // From here on the copy is neither the old nor the new state, and that is on disk before it is so.
+                    record.wanted.data = DataState::Inconsistent;
+                    record.wanted.alone = false;
+                    record.wanted.term = term.unwrap_or(record.wanted.term).max(record.wanted.term);
+                    record.is_settled()
+                }
+                _ => true,
+            });
+            let Some(work) = work else { return };
+            self.out.push(Action::Apply { session: work.session, sequence: work.sequence });
+        }
+    }
+
+    pub(super) fn on_applied(
+        &mut self,
+        session: SessionId,
+        sequence: Sequence,
+        outcome: Result<AppliedOutcome, Errno>,
+    ) {
+        let ended = self.pipeline.end(session, sequence);
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(errno) => {
+                // Also where the session is gone: the copy misses something that was received.
+                self.fail(errno);
+                self.pipeline.abandon();
+                return;
+            }
+        };
+        let Some(work) = ended else { return };
+        if let WorkKind::Names(change) = &work.kind {
+            self.durability.note_names(work.slot, change);
+        }
+        if self.session.as_ref().is_none_or(|open| open.id != work.session) {
+            return;
+        }
+        self.answer(&work, outcome);
+    }
+
+    fn answer(&mut self, work: &Work, outcome: AppliedOutcome) {
+        match (&work.kind, outcome) {
+            (WorkKind::Digests, AppliedOutcome::Differs(extents)) => self.send_extents(work, &extents),
+            (WorkKind::Digests, AppliedOutcome::Done) => self.send_extents(work, &[]),
+            (WorkKind::Digests, AppliedOutcome::Created(_)) => {
+                self.close(CloseReason::Protocol("digests made files"));
+            }
+            (WorkKind::Names(NamespaceChange::Listed { first, last, .. }), outcome) => {
+                let Some(session) = &mut self.session else { return };
+                if *first {
+                    session.created.clear();
+                }
+                if let AppliedOutcome::Created(files) = outcome {
+                    session.created.extend(files);
+                }
+                if *last {
+                    let created = core::mem::take(&mut session.created);
+                    self.send_created(work, &created);
+                }
+            }
+            (WorkKind::End(generation), _) => {
+                self.durability.add_end(work.slot, work.sequence, *generation);
+            }
+            _ => {}
+        }
+    }
+
+    fn send_extents(&mut self, work: &Work, extents: &[Extent]) {
+        self.send_parts(Kind::DigestReply, work, extents, EXTENTS_MAX, encode_extents);
+    }
+
+    fn send_created(&mut self, work: &Work, files: &[FileId]) {
+        self.send_parts(Kind::CreatedReply, work, files, FILES_MAX, encode_files);
+    }
+
+    /// An answer in as many frames as it needs, at least one.
+    fn send_parts<T>(
+        &mut self,
+        kind: Kind,
+        work: &Work,
+        members: &[T],
+        most: usize,
+        encode: impl Fn(&[T]) -> alloc::vec::Vec<u8>,
+    ) {
+        let mut rest = members;
+        loop {
+            let (part, behind) = rest.split_at(rest.len().min(most));
+            rest = behind;
+            let more = if rest.is_empty() { 0 } else { FLAG_MORE };
+            let fill = |header: &mut crate::wire::header::Header| {
+                header.flags = more;
+                header.file = work.file;
+                header.offset = work.sequence.0;
+            };
+            self.send_frame(kind, fill, Body::Structured(encode(part)));
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The secondary: applies the primary's frames in an order that is as good as theirs, and says what it has and what is
+//! durable.
+//!
+//! When a session is lost, what was received is still applied: in semi-sync mode callers were let go on the strength of it.
+//! Then the copy is made durable and the record becomes `Consistent` (whole, but the primary may go on alone); until that is
+//! recorded it says `UpToDate`, which the generation refutes if the primary did go on alone.
+
+mod answer;
+mod durable;
+mod pipeline;
+#[cfg(test)]
+mod tests;
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::action::{Action, Body, CloseReason, DataState, Notice, Phase, StateRecord};
+use crate::config::SecondaryConfig;
+use crate::event::{Event, ReceivedBody};
+use crate::ids::{Errno, FileId, PersistId, Sequence, SessionId, Term, Time};
+use crate::record::Record;
+use crate::snapshot::{Counters, Positions, ResyncProgress, Snapshot};
+use crate::wire::body::{Ack, decode_barrier};
+use crate::wire::header::{Header, Kind};
+use durable::Durability;
+use pipeline::{Frame, Pipeline, Slot};
+
+/// Longest time between two calls that counts as passed for the peer: a machine that was paused does not take its own
+/// absence for the peer's.
+const ABSENCE: Duration = Duration::from_millis(500);
+
+/// All that lives as long as a connection.
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    /// The slot before that of the first frame.
+    base: Slot,
+    received: Sequence,
+    term: Term,
+    silence: Duration,
+    last_sent: Time,
+    acked: Ack,
+    unacked_bytes: u64,
+    unacked_frames: u64,
+    ack_at: Option<Time>,
+    /// An ack is due at once.
+    ack_now: bool,
+    /// Files that had to be made for the list whose parts are being applied.
+    created: Vec<FileId>,
+}
+
+/// The secondary's state machine.
+#[derive(Debug)]
+pub(crate) struct Secondary {
+    config: SecondaryConfig,
+    phase: Phase,
+    record: Record,
+    now: Time,
+    session: Option<Session>,
+    /// Slot of the last frame of any session.
+    last_slot: Slot,
+    pipeline: Pipeline,
+    durability: Durability,
+    counters: Counters,
+    out: Vec<Action>,
+}
+
+impl Secondary {
+    pub fn new(config: SecondaryConfig, record: StateRecord, now: Time) -> Secondary {
+        Secondary {
+            phase: Phase::Waiting,
+            record: Record::new(record),
+            now,
+            session: None,
+            last_slot: Slot(0),
+            pipeline: Pipeline::new(config.applies_max),
+            durability: Durability::default(),
+            counters: Counters::default(),
+            out: Vec::new(),
+            config,
+        }
+    }
+
+    pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
+        let passed = now.since(self.now).min(ABSENCE);
+        self.now = self.now.max(now);
+        if let Some(session) = &mut self.session {
+            session.silence += passed;
+        }
+        match event {
+            Event::SessionOpened { session, .. } => self.on_session_opened(session),
+            Event::FrameReceived { session, header, body } => self.on_frame_received(session, &header, body),
+            Event::SessionLost { session } => {
+                if self.session.as_ref().is_some_and(|open| open.id == session) {
+                    self.lose_session();
+                }
+            }
+            Event::Applied { session, sequence, outcome } => self.on_applied(session, sequence, outcome),
+            Event::MadeDurable { session, barrier, result } => self.on_made_durable(session, barrier, result),
+            Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
+            Event::Tick => {
+                if let Some(session) = &mut self.session {
+                    session.ack_now = true;
+                }
+            }
+            // A primary's.
+            _ => {}
+        }
+        self.schedule();
+        actions.append(&mut self.out);
+    }
+
+    fn schedule(&mut self) {
+        if self.session.as_ref().is_some_and(|session| session.silence >= self.config.link.dead_after) {
+            self.close(CloseReason::PeerSilent);
+        }
+        self.run_pipeline();
+        self.run_barriers();
+        self.record_waiting();
+        let order = self.record.order(self.now);
+        self.out.extend(order);
+        self.acknowledge();
+        self.keep_alive();
+    }
+
+    pub fn next_deadline(&self) -> Option<Time> {
+        let session = self.session.as_ref();
+        [
+            session.map(|session| session.last_sent.after(self.config.link.keep_alive)),
+            session.and_then(|session| session.ack_at),
+            self.record.retry_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    // ---- session -----------------------------------------------------------------------------------------
+
+    fn on_session_opened(&mut self, id: SessionId) {
+        if self.session.is_some() {
+            // The primary connected anew before this node saw the old connection end.
+            self.close(CloseReason::Protocol("the primary opened another session"));
+        }
+        self.counters.sessions += 1;
+        self.session = Some(Session {
+            id,
+            base: self.last_slot,
+            received: Sequence(0),
+            term: self.record.durable().term,
+            silence: Duration::ZERO,
+            last_sent: self.now,
+            acked: Ack::default(),
+            unacked_bytes: 0,
+            unacked_frames: 0,
+            ack_at: None,
+            ack_now: false,
+            created: Vec::new(),
+        });
+        self.set_phase(Phase::Receiving);
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        let Some(session) = &self.session else { return };
+        let id = session.id;
+        self.out.push(Action::CloseSession { session: id, reason });
+        if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
+            self.pipeline.abandon();
+        }
+        self.lose_session();
+    }
+
+    /// Nobody is left to answer; what was received is still applied.
+    fn lose_session(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        self.counters.sessions_lost += 1;
+        self.durability.forget_barriers();
+        self.durability.left = Some((session.id, session.received));
+        self.set_phase(Phase::Waiting);
+    }
+
+    /// After a session: make what was received durable, then record that the primary may have gone on alone.
+    fn record_waiting(&mut self) {
+        if self.session.is_some() || !self.pipeline.is_empty() {
+            return;
+        }
+        if let Some((session, barrier)) = self.durability.left.take()
+            && self.record.wanted.data == DataState::UpToDate
+        {
+            self.make_durable_at_end(session, barrier);
+        }
+    }
+
+    fn set_phase(&mut self, to: Phase) {
+        if self.phase != to {
+            self.out.push(Action::Report(Notice::Phase { from: self.phase, to }));
+            self.phase = to;
+        }
+    }
+
+    fn on_state_persisted(&mut self, persist: PersistId, result: Result<(), Errno>) {
+        if let Some(Err(errno)) = self.record.answered(persist, result, self.now) {
+            self.out.push(Action::Report(Notice::PersistFailed { errno }));
+            if self.session.is_some() {
+                self.fail(errno);
+            }
+        }
+    }
+
+    /// This node could not apply, or make durable: its copy is not to be relied on, and nothing is confirmed any more.
+    fn fail(&mut self, errno: Errno) {
+        self.record.wanted.data = DataState::Inconsistent;
+        let number = u64::try_from(errno.0).unwrap_or(0);
+        self.send_frame(Kind::Failed, |header| header.offset = number, Body::Empty);
+        self.close(CloseReason::LocalFailure(errno));
+    }
+
+    // ---- frames --------------------------------------------------------------------------------------------
+
+    fn send_frame(&mut self, kind: Kind, fill: impl FnOnce(&mut Header), body: Body) {
+        let Some(session) = &mut self.session else { return };
+        let mut header = Header::new(kind, session.term.max(self.record.durable().term));
+        fill(&mut header);
+        session.last_sent = self.now;
+        self.out.push(Action::SendFrame { session: session.id, header, body });
+    }
+
+    fn keep_alive(&mut self) {
+        let Some(session) = &self.session else { return };
+        if self.now.since(session.last_sent) >= self.config.link.keep_alive {
+            self.send_frame(Kind::KeepAlive, |_| {}, Body::Empty);
+        }
+    }
+
+    fn on_frame_received(&mut self, id: SessionId, header: &Header, body: ReceivedBody) {
+        let Some(session) = self.session.as_mut().filter(|session| session.id == id) else { return };
+        session.silence = Duration::ZERO;
+        if header.term < session.term {
+            // The answer carries this node's term: the peer learns that its primacy is over.
+            self.send_frame(Kind::KeepAlive, |_| {}, Body::Empty);
+            self.close(CloseReason::StaleTerm);
+            return;
+        }
+        session.term = header.term;
+        if let Err(reason) = self.take_frame(header, body) {
+            self.close(reason);
+        }
+    }
+
+    fn take_frame(&mut self, header: &Header, body: ReceivedBody) -> Result<(), CloseReason> {
+        match header.kind {
+            Kind::KeepAlive => return Ok(()),
+            Kind::Goodbye => return Err(CloseReason::Stopping),
+            kind if !kind.is_sequenced() => {
+                return Err(CloseReason::Protocol("a frame that a primary does not send"));
+            }
+            _ => {}
+        }
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if header.sequence != session.received.next() {
+            return Err(CloseReason::Protocol("a gap in the stream"));
+        }
+        if (header.sequence == Sequence(1)) != (header.kind == Kind::ResyncBegin) {
+            return Err(CloseReason::Protocol("a stream begins with ResyncBegin, once"));
+        }
+        let end = header.offset.checked_add(header.length);
+        if matches!(header.kind, Kind::Data | Kind::Hole | Kind::Digests)
+            && (header.length == 0 || end.is_none())
+        {
+            return Err(CloseReason::Protocol("an impossible extent"));
+        }
+        let slot = Slot(session.base.0 + header.sequence.0);
+        let frame = Frame::new(session.id, slot, header, body)?;
+        session.received = header.sequence;
+        session.unacked_bytes += if header.kind == Kind::Data { header.length } else { 0 };
+        session.unacked_frames += 1;
+        self.last_slot = slot;
+        if header.kind == Kind::Data {
+            self.counters.data_frames += 1;
+            self.counters.data_bytes += header.length;
+        }
+        match frame {
+            Frame::Barrier(body) => {
+                let scope = decode_barrier(&body).map_err(|_| CloseReason::Protocol("barrier"))?;
+                session.ack_now = true;
+                self.durability.add_barrier(slot, header.sequence, scope);
+            }
+            Frame::Work(work) => {
+                self.durability.note_received(&work);
+                self.pipeline.push(work);
+            }
+        }
+        Ok(())
+    }
+
+    // ---- status --------------------------------------------------------------------------------------------
+
+    /// The positions reached in the present session.
+    fn positions(&self) -> Ack {
+        let Some(session) = &self.session else { return Ack::default() };
+        let below = |slot: Slot| Sequence(slot.0.saturating_sub(session.base.0).saturating_sub(1));
+        let applied = self.pipeline.first().map_or(session.received, below);
+        let synced = self.durability.first().map_or(applied, below).min(applied);
+        Ack { received: session.received, applied, synced }
+    }
+
+    fn acknowledge(&mut self) {
+        let ack = self.positions();
+        let Some(session) = &mut self.session else { return };
+        if ack == session.acked {
+            session.ack_now = false;
+            session.ack_at = None;
+            return;
+        }
+        let due = session.ack_now
+            || session.ack_at.is_some_and(|at| at <= self.now)
+            || session.unacked_bytes >= self.config.ack_bytes
+            || session.unacked_frames >= self.config.ack_frames;
+        if !due {
+            session.ack_at.get_or_insert(self.now.after(self.config.ack_delay));
+            return;
+        }
+        session.acked = ack;
+        (session.unacked_bytes, session.unacked_frames) = (0, 0);
+        session.ack_at = None;
+        session.ack_now = false;
+        self.send_frame(Kind::Ack, |_| {}, Body::Structured(ack.encode()));
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let Ack { received, applied, synced } = self.positions();
+        Snapshot {
+            phase: self.phase,
+            record: self.record.durable(),
+            positions: Positions { queued: received, sent: received, received, applied, synced },
+            dirty_files: 0,
+            dirty_bytes: 0,
+            in_flight_bytes: 0,
+            window_bytes: 0,
+            waiting: 0,
+            resync: ResyncProgress::default(),
+            unapplied_frames: self.pipeline.len() as u64,
+            counters: self.counters,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The order in which frames are applied: as many at once as do not conflict.
+//!
+//! Frames of one file start in their order; `Data` and `Hole` run beside each other where they do not overlap, `Attributes`
+//! and `Digests` run alone on their file. A *fence* (`Namespace`, `ResyncBegin`, `ResyncEnd`) waits for everything
+//! before it and holds everything behind it.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use crate::action::CloseReason;
+use crate::event::{NamespaceChange, ReceivedBody};
+use crate::extent::Extent;
+use crate::ids::{FileId, Generation, Sequence, SessionId};
+use crate::wire::header::{Header, Kind};
+
+/// Place of a frame in the order of all frames of all sessions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(super) struct Slot(pub u64);
+
+/// A received frame that has a position.
+pub(super) enum Frame {
+    /// To be answered.
+    Barrier(Vec<u8>),
+    /// To be applied.
+    Work(Work),
+}
+
+/// A frame to be applied.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    pub session: SessionId,
+    pub sequence: Sequence,
+    pub slot: Slot,
+    pub kind: WorkKind,
+    pub file: FileId,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum WorkKind {
+    /// `Data` or `Hole`.
+    Bytes(Extent),
+    Attributes,
+    Digests,
+    Names(NamespaceChange),
+    Begin,
+    End(Generation),
+}
+
+impl Frame {
+    pub fn new(
+        session: SessionId,
+        slot: Slot,
+        header: &Header,
+        body: ReceivedBody,
+    ) -> Result<Frame, CloseReason> {
+        let kind = match (header.kind, body) {
+            (Kind::Barrier, ReceivedBody::Structured(body)) => return Ok(Frame::Barrier(body)),
+            (Kind::Data | Kind::Hole, _) => WorkKind::Bytes(Extent::at(header.offset, header.length)),
+            (Kind::Attributes, _) => WorkKind::Attributes,
+            (Kind::Digests, _) => WorkKind::Digests,
+            (Kind::Namespace, ReceivedBody::Namespace(change)) => WorkKind::Names(change),
+            (Kind::ResyncBegin, _) => WorkKind::Begin,
+            (Kind::ResyncEnd, _) => WorkKind::End(Generation(header.offset)),
+            _ => return Err(CloseReason::Protocol("a frame without its body")),
+        };
+        Ok(Frame::Work(Work { session, sequence: header.sequence, slot, kind, file: header.file }))
+    }
+}
+
+impl Work {
+    pub fn is_fence(&self) -> bool {
+        matches!(self.kind, WorkKind::Names(_) | WorkKind::Begin | WorkKind::End(_))
+    }
+
+    /// Whether both may run at once on the same file.
+    fn is_beside(&self, other: &Work) -> bool {
+        match (&self.kind, &other.kind) {
+            (WorkKind::Bytes(one), WorkKind::Bytes(two)) => !one.overlaps(*two),
+            _ => false,
+        }
+    }
+}
+
+/// Frames of one file.
+#[derive(Default, Debug)]
+struct Lane {
+    queue: VecDeque<Slot>,
+    running: Vec<Slot>,
+    /// In the list of lanes that may start something.
+    listed: bool,
+}
+
+/// Received frames that are not applied.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    applies_max: usize,
+    works: BTreeMap<Slot, Work>,
+    lanes: BTreeMap<FileId, Lane>,
+    /// Lanes whose first waiting frame may be able to start.
+    startable: VecDeque<FileId>,
+    /// A fence and what came behind it.
+    held: VecDeque<Slot>,
+    fences: BTreeSet<Slot>,
+    /// The first held fence runs.
+    fence_runs: bool,
+    running: BTreeMap<(SessionId, Sequence), Slot>,
+    /// Frames of an abandoned session that the edge has not answered: nothing starts before.
+    stale: BTreeSet<(SessionId, Sequence)>,
+}
+
+impl Pipeline {
+    pub fn new(applies_max: usize) -> Pipeline {
+        Pipeline {
+            applies_max: applies_max.max(1),
+            works: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            startable: VecDeque::new(),
+            held: VecDeque::new(),
+            fences: BTreeSet::new(),
+            fence_runs: false,
+            running: BTreeMap::new(),
+            stale: BTreeSet::new(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.works.is_empty() && self.stale.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.works.len()
+    }
+
+    /// The first frame that is not applied.
+    pub fn first(&self) -> Option<Slot> {
+        self.works.first_key_value().map(|(slot, _)| *slot)
+    }
+
+    /// The first fence that is not applied.
+    pub fn first_fence(&self) -> Option<Slot> {
+        self.fences.first().copied()
+    }
+
+    /// The first frame of a file that is not applied. Frames behind a fence are not counted: ask for the fence, too.
+    pub fn first_of(&self, file: FileId) -> Option<Slot> {
+        let lane = self.lanes.get(&file)?;
+        lane.running.iter().chain(lane.queue.front()).min().copied()
+    }
+
+    pub fn push(&mut self, work: Work) {
+        let (slot, file, fence) = (work.slot, work.file, work.is_fence());
+        self.works.insert(slot, work);
+        if fence {
+            self.fences.insert(slot);
+        }
+        if fence || !self.held.is_empty() {
+            self.held.push_back(slot);
+        } else {
+            self.enqueue(file, slot);
+        }
+    }
+
+    fn enqueue(&mut self, file: FileId, slot: Slot) {
+        let lane = self.lanes.entry(file).or_default();
+        lane.queue.push_back(slot);
+        if !lane.listed {
+            lane.listed = true;
+            self.startable.push_back(file);
+        }
+    }
+
+    /// The next frame that may start besides those that run. It counts as running from now on. `Begin` waits for
+    /// `begin_allowed`.
+    pub fn start(&mut self, begin_allowed: impl FnOnce(&Work) -> bool) -> Option<Work> {
+        if !self.stale.is_empty() {
+            return None;
+        }
+        if self.lanes.is_empty() && !self.fence_runs {
+            let work = self.works.get(self.held.front()?)?.clone();
+            if !begin_allowed(&work) {
+                return None;
+            }
+            self.fence_runs = true;
+            self.running.insert((work.session, work.sequence), work.slot);
+            return Some(work);
+        }
+        while self.running.len() < self.applies_max {
+            let file = self.startable.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&file) else { continue };
+            lane.listed = false;
+            let Some(work) = lane.queue.front().and_then(|slot| self.works.get(slot)) else { continue };
+            let free = |slot: &Slot| self.works.get(slot).is_none_or(|running| work.is_beside(running));
+            if !lane.running.iter().all(free) {
+                // It is listed again when one of those that run has ended.
+                continue;
+            }
+            let work = work.clone();
+            lane.queue.pop_front();
+            lane.running.push(work.slot);
+            if !lane.queue.is_empty() {
+                lane.listed = true;
+                self.startable.push_back(file);
+            }
+            self.running.insert((work.session, work.sequence), work.slot);
+            return Some(work);
+        }
+        None
+    }
+
+    /// A frame was applied. `None`: it was abandoned, or never started.
+    pub fn end(&mut self, session: SessionId, sequence: Sequence) -> Option<Work> {
+        self.stale.remove(&(session, sequence));
+        let slot = self.running.remove(&(session, sequence))?;
+        let work = self.works.remove(&slot)?;
+        if work.is_fence() {
+            self.fences.remove(&slot);
+            self.fence_runs = false;
+            self.held.pop_front();
+            self.release_held();
+        } else if let Some(lane) = self.lanes.get_mut(&work.file) {
+            lane.running.retain(|running| *running != slot);
+            if lane.queue.is_empty() && lane.running.is_empty() {
+                self.lanes.remove(&work.file);
+            } else if !lane.queue.is_empty() && !lane.listed {
+                lane.listed = true;
+                self.startable.push_back(work.file);
+            }
+        }
+        Some(work)
+    }
+
+    /// The fence is through: what came behind it, up to the next one, takes its place in the lanes.
+    fn release_held(&mut self) {
+        while let Some(slot) = self.held.front().copied() {
+            match self.works.get(&slot) {
+                Some(work) if work.is_fence() => break,
+                Some(work) => {
+                    let file = work.file;
+                    self.held.pop_front();
+                    self.enqueue(file, slot);
+                }
+                None => {
+                    self.held.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Forget all frames; those that run are waited for before anything else starts.
+    pub fn abandon(&mut self) {
+        let running = core::mem::take(&mut self.running);
+        self.stale.extend(running.into_keys());
+        self.works.clear();
+        self.lanes.clear();
+        self.startable.clear();
+        self.held.clear();
+        self.fences.clear();
+        self.fence_runs = false;
+    }
+}
