@@ -200,9 +200,9 @@ pub struct Dirty {
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lag {
-    /// Bytes captured and not applied by the peer.
+    /// Bytes captured and not confirmed by the peer.
     pub bytes: u64,
-    /// Age in seconds of the oldest change that is not confirmed.
+    /// Seconds that the rest takes at the present rate; zero if nothing is under way.
     pub seconds: f64,
 }
 
@@ -242,9 +242,9 @@ pub struct Barriers {
 pub struct Resync {
     /// Whether one is under way.
     pub active: bool,
-    /// Directories listed so far.
+    /// Directories known of and not yet listed.
     pub directories: u64,
-    /// Files compared so far.
+    /// Files found so far.
     pub files: u64,
     /// Bytes compared so far.
     pub bytes_compared: u64,

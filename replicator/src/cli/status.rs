@@ -81,6 +81,7 @@ fn watch(socket: &Path, json: bool) -> anyhow::Result<u8> {
         if !print_while_read(&text)? {
             return Ok(exit::OK);
         }
+        // The promised pace of the output; nothing is waited for.
         thread::sleep(WATCH_INTERVAL);
     }
 }
@@ -117,7 +118,7 @@ pub fn render(status: &Status, coloured: bool) -> String {
     lines.push((
         "dirty",
         format!(
-            "{} in {}, {} in flight, lag {} and {:.2} s",
+            "{} in {}, {} in flight, lag {}, {:.2} s",
             bytes(status.dirty.bytes),
             counted(status.dirty.files, "file"),
             bytes(status.dirty.in_flight_bytes),
@@ -134,7 +135,7 @@ pub fn render(status: &Status, coloured: bool) -> String {
         ),
     ));
     lines.push(("fsync", fsync(status)));
-    if status.resync.active || status.resync.directories > 0 {
+    if status.resync.active || status.resync.files > 0 {
         lines.push(("resync", resync(status)));
     }
     lines.push(("traffic", traffic(&status.counters)));
@@ -210,7 +211,7 @@ fn fsync(status: &Status) -> String {
 fn resync(status: &Status) -> String {
     let resync = status.resync;
     format!(
-        "{}: {}, {}, {} compared, {} sent",
+        "{}: {} to list, {} found, {} compared, {} sent",
         if resync.active { "under way" } else { "done" },
         counted(resync.directories, "directory"),
         counted(resync.files, "file"),

@@ -291,7 +291,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`]: the file cannot be read, or is too short or too long.
-    pub fn cluster_secret(&self) -> Result<Option<ClusterSecret>, ConfigError> {
+    pub fn cluster_key(&self) -> Result<Option<ClusterSecret>, ConfigError> {
         self.link.cluster_key_file.as_deref().map(ClusterSecret::read).transpose()
     }
 }

@@ -167,7 +167,7 @@ fn key_file(config: &Config, warnings: &mut Vec<ConfigWarning>) -> Result<(), Co
         warnings.push(ConfigWarning::NoClusterKey);
         return Ok(());
     };
-    config.cluster_secret()?;
+    config.cluster_key()?;
     let mode = fs::metadata(path)
         .map_err(|source| ConfigError::ClusterKeyUnreadable { path: path.clone(), source })?
         .permissions()

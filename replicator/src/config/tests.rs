@@ -460,11 +460,11 @@ fn the_key_file_is_long_enough_and_private() {
     );
     write(32, 0o600);
     assert_eq!(config.validate_system().unwrap(), []);
-    let secret = config.cluster_secret().unwrap().unwrap();
+    let secret = config.cluster_key().unwrap().unwrap();
     assert_eq!(secret.bytes(), [7; 32]);
     assert_eq!(format!("{secret:?}"), "ClusterSecret(32 bytes)");
     fs::write(&path, [&[b' '; 8][..], &[7; 32], b"\n"].concat()).unwrap();
-    assert_eq!(config.cluster_secret().unwrap(), Some(secret));
+    assert_eq!(config.cluster_key().unwrap(), Some(secret));
     fs::write(&path, [&[7; 31][..], b"\n\n"].concat()).unwrap();
     refused!(config.validate_system(), ConfigError::ClusterKeyLength { length: 31, .. });
 }

@@ -1,11 +1,14 @@
 //! What only the edges can find out, by trying: kernel programs, FUSE protocol and passthrough, io_uring.
 
 use super::finding::Finding;
+use crate::{gate, uring};
 
 /// Whether fentry/fexit programs may be loaded and attached.
 pub const TRAMPOLINES: &str = "bpf-fentry";
 /// Whether raw tracepoint programs may be loaded and attached.
 pub const RAW_TRACEPOINTS: &str = "bpf-raw-tracepoints";
+/// Whether a FUSE file system can be mounted.
+pub const FUSE: &str = "fuse-mount";
 /// Whether the FUSE protocol of this kernel has passthrough.
 pub const PASSTHROUGH: &str = "fuse-passthrough";
 /// Whether a ring with all needed operations can be made.
@@ -14,8 +17,56 @@ pub const IO_URING: &str = "io-uring";
 /// The probes of `tracer`, `gate` and `uring`.
 pub fn findings() -> Vec<Finding> {
     let not_probed = "this build has no probe for it";
-    [TRAMPOLINES, RAW_TRACEPOINTS, PASSTHROUGH, IO_URING]
-        .into_iter()
-        .map(|name| Finding::unknown(name, not_probed))
-        .collect()
+    let mut findings: Vec<Finding> =
+        [TRAMPOLINES, RAW_TRACEPOINTS].into_iter().map(|name| Finding::unknown(name, not_probed)).collect();
+    findings.extend(fuse());
+    findings.extend(io_uring());
+    findings
+}
+
+/// What a test mount in a mount namespace of its own shows.
+fn fuse() -> Vec<Finding> {
+    let probe = gate::probe();
+    let mut findings = match probe.protocol {
+        None => vec![
+            Finding::no(FUSE, probe.problems.join("; ")),
+            Finding::unknown(PASSTHROUGH, "could not be asked without a mount"),
+        ],
+        Some((major, minor)) => {
+            let since = "Linux 6.9 with CONFIG_FUSE_PASSTHROUGH";
+            let resend = if probe.resend { "offered" } else { "not offered" };
+            vec![
+                Finding::yes(
+                    FUSE,
+                    format!("protocol {major}.{minor}; repeating requests after a crash: {resend}"),
+                ),
+                Finding::of(PASSTHROUGH, probe.passthrough, format!("data passes by the daemon ({since})")),
+            ]
+        }
+    };
+    if probe.protocol.is_some() {
+        let problems = probe.problems.into_iter();
+        findings.extend(problems.map(|problem| Finding::no("fuse-problem", problem)));
+    }
+    findings
+}
+
+/// Whether a ring can be made, and each part of io_uring a node uses or could use.
+fn io_uring() -> Vec<Finding> {
+    let features = match uring::probe() {
+        Ok(features) => features,
+        Err(error) => return vec![Finding::no(IO_URING, error.to_string())],
+    };
+    let whole = match features.missing() {
+        None => Finding::yes(IO_URING, format!("rings are set up as {}", features.setup)),
+        Some(part) => {
+            let detail = format!("{} is missing ({}); Linux 5.15 has it", part.name, part.purpose);
+            Finding::no(IO_URING, detail)
+        }
+    };
+    let parts = features.list.iter().map(|part| {
+        let need = if part.required { "needed" } else { "an optimization" };
+        Finding::of(format!("io-uring {}", part.name), part.available, format!("{} ({need})", part.purpose))
+    });
+    std::iter::once(whole).chain(parts).collect()
 }

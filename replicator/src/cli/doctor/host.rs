@@ -30,7 +30,6 @@ pub fn findings() -> Vec<Finding> {
         ),
         tracefs(),
         fuse_device(),
-        fuse_request_timeout(),
         sysctl(
             "io-uring-enabled",
             "/proc/sys/kernel/io_uring_disabled",
@@ -140,21 +139,6 @@ pub(super) fn fuse_device() -> Finding {
         Err(error) => {
             Finding::no(name, format!("{path}: {error}; run as root, or allow the device in the container"))
         }
-    }
-}
-
-/// A limit shorter than a held fsync would abort the gate.
-fn fuse_request_timeout() -> Finding {
-    let name = "fuse-request-timeout";
-    match small_file("/proc/sys/fs/fuse/max_request_timeout") {
-        Some(value) if value == "0" => Finding::yes(name, "fs.fuse.max_request_timeout is 0: none"),
-        Some(value) => Finding::no(
-            name,
-            format!(
-                "fs.fuse.max_request_timeout is {value} s; set it to 0, or longer than hold-limit and barrier-limit together"
-            ),
-        ),
-        None => Finding::yes(name, "this kernel has none"),
     }
 }
 

@@ -39,13 +39,12 @@ impl Verdict {
 #[must_use]
 pub fn verdict(host: &[Finding], directories: &[Finding]) -> Verdict {
     let mut why = Vec::new();
-    let gate = state_of(host, "fuse-device") != State::No;
+    let gate = state_of(host, "fuse-device") != State::No && state_of(host, edges::FUSE) != State::No;
     let (row, reason) = row(host, gate);
     why.push(reason.to_owned());
     if !gate {
         why.push(
-            "no gate, because /dev/fuse cannot be used: only mode \"async\" with gate = false is left"
-                .to_owned(),
+            "no gate, because FUSE cannot be used: only mode \"async\" with gate = false is left".to_owned(),
         );
         if row != Capture::Fentry {
             why.push(
