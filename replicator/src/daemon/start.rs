@@ -321,8 +321,8 @@ fn open_sessions(
 }
 
 fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> anyhow::Result<Identity> {
-    let key = match config.cluster_secret()? {
-        Some(secret) => ClusterKey::from_secret(secret.bytes()),
+    let key = match config.cluster_key()? {
+        Some(key) => ClusterKey::from_secret(key.bytes()),
         None => ClusterKey::from_cluster_name(config.node.cluster.as_bytes()),
     };
     let hello = Hello {
