@@ -217,8 +217,13 @@ impl Fixture {
 
     pub fn over(ground: Ground, passthrough: Passthrough) -> Fixture {
         let path = ground.path();
-        recover(&path).unwrap();
-        let volume = Arc::new(Volume::open(VolumeId(3), &path).unwrap());
+        Fixture::at(ground, &path, passthrough)
+    }
+
+    /// Over a directory somewhere on the ground.
+    pub fn at(ground: Ground, path: &Path, passthrough: Passthrough) -> Fixture {
+        recover(path).unwrap();
+        let volume = Arc::new(Volume::open(VolumeId(3), path).unwrap());
         let recorder = Arc::new(Recorder::default());
         let options = GateOptions { passthrough, grace: Duration::from_secs(5), ..GateOptions::default() };
         let gate = Gate::mount(Arc::clone(&volume), options, Arc::clone(&recorder) as Arc<dyn Sink>).unwrap();
