@@ -42,8 +42,13 @@ fn the_log_of_a_name_storm_replays_to_the_same_tree() {
                 scope.spawn(move || {
                     let mut dice = Dice::new(seed + 1);
                     for _ in 0..1500 {
-                        let mut name =
-                            || fixture.join(&format!("{}/{}", ["a", "b"][dice.below(2) as usize], dice.below(12)));
+                        let mut name = || {
+                            fixture.join(&format!(
+                                "{}/{}",
+                                ["a", "b"][dice.below(2) as usize],
+                                dice.below(12)
+                            ))
+                        };
                         let (one, two) = (name(), name());
                         // Any of these may fail because of another thread; none may hang or break the gate.
                         match dice.below(5) {
@@ -142,7 +147,8 @@ fn opens_of_all_kinds_race() {
                 let path = &path;
                 scope.spawn(move || {
                     for _ in 0..500 {
-                        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).unwrap();
+                        let file =
+                            OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).unwrap();
                         let page = Page([1; 4096]);
                         file.write_all_at(&page.0, 4096).unwrap();
                     }

@@ -15,7 +15,11 @@ fn a_listing_shows_names_kinds_and_numbers() {
         for number in 0..300 {
             let name = format!("entry-{number}-{}", "x".repeat(number % 200));
             let path = fixture.join(&name);
-            if number % 3 == 0 { fs::create_dir(&path).unwrap() } else { fs::write(&path, b"x").unwrap() }
+            if number % 3 == 0 {
+                fs::create_dir(&path).unwrap()
+            } else {
+                fs::write(&path, b"x").unwrap()
+            }
             expected.insert(OsString::from(name), (number % 3 == 0, fs::metadata(&path).unwrap().ino()));
         }
         for _ in 0..2 {

@@ -11,7 +11,7 @@ use replicator::gate::{Gate, GateOptions, Passthrough, RecoverError, Recovered, 
 use replicator::volume::{Volume, VolumeError};
 use replicator_core::ids::VolumeId;
 
-use super::support::{Fixture, Ground, Recorder, both, errno, runnable, wait_for};
+use super::support::{Fixture, Ground, Quiet, Recorder, both, errno, runnable, wait_for};
 
 const SERVED: &str = "REPLICATOR_GATE_TEST_SERVE";
 
@@ -20,7 +20,11 @@ const SERVED: &str = "REPLICATOR_GATE_TEST_SERVE";
 fn serve_for_another_test() {
     let Some(path) = std::env::var_os(SERVED) else { return };
     let volume = Arc::new(Volume::open(VolumeId(0), path.as_ref()).unwrap());
-    let _gate = Gate::mount(volume, GateOptions::default(), Arc::new(Recorder::default())).unwrap();
+    let mut options = GateOptions::default();
+    if std::env::var_os("REPLICATOR_GATE_TEST_OFF").is_some() {
+        options.passthrough = Passthrough::Off;
+    }
+    let _gate = Gate::mount(volume, options, Arc::new(Quiet)).unwrap();
     println!("serving");
     // Until the parent goes or kills.
     let _ = std::io::stdin().read(&mut [0]);
@@ -66,7 +70,13 @@ struct Cleared(Ground);
 impl Drop for Cleared {
     fn drop(&mut self) {
         let path = self.0.path_or_raw();
-        while Command::new("umount").arg("-l").arg(&path).stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {}
+        while Command::new("umount")
+            .arg("-l")
+            .arg(&path)
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+        {}
     }
 }
 
@@ -228,7 +238,8 @@ fn dropping_a_gate_takes_the_mount_away() {
     }
     let ground = Cleared(Ground::temporary());
     let volume = Arc::new(Volume::open(VolumeId(0), &ground.0.path()).unwrap());
-    let gate = Gate::mount(Arc::clone(&volume), GateOptions::default(), Arc::new(Recorder::default())).unwrap();
+    let gate =
+        Gate::mount(Arc::clone(&volume), GateOptions::default(), Arc::new(Recorder::default())).unwrap();
     fs::write(volume.path.join("file"), b"x").unwrap();
     drop(gate);
     assert_eq!(fs::metadata(volume.path.join("file")).unwrap().dev(), volume.device);
@@ -301,7 +312,8 @@ fn odd_paths_and_whole_file_systems_work() {
     fs::create_dir(ground.path().join("with space\\and back\tslash")).unwrap();
     let odd = ground.path().join("with space\\and back\tslash");
     let volume = Arc::new(Volume::open(VolumeId(0), &odd).unwrap());
-    let gate = Gate::mount(Arc::clone(&volume), GateOptions::default(), Arc::new(Recorder::default())).unwrap();
+    let gate =
+        Gate::mount(Arc::clone(&volume), GateOptions::default(), Arc::new(Recorder::default())).unwrap();
     fs::write(odd.join("file"), b"x").unwrap();
     assert!(matches!(recover(&odd), Err(RecoverError::Served { .. })));
     gate.unmount().unwrap();

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink,
+};
 use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -92,8 +94,13 @@ fn renames_say_what_was_replaced_or_exchanged() {
 
         fs::create_dir(fixture.join("sub")).unwrap();
         fs::rename(&c, fixture.join("sub/c")).unwrap();
-        let Operation::Rename { old_parent, new_parent, old_name, new_name, other, .. } = last() else { panic!() };
-        assert_eq!((old_parent, new_parent), (fixture.volume.root_file(), fixture.file(&fixture.join("sub"))));
+        let Operation::Rename { old_parent, new_parent, old_name, new_name, other, .. } = last() else {
+            panic!()
+        };
+        assert_eq!(
+            (old_parent, new_parent),
+            (fixture.volume.root_file(), fixture.file(&fixture.join("sub")))
+        );
         assert_eq!((&old_name[..], &new_name[..], other), (&b"c"[..], &b"c"[..], None));
     });
 }
@@ -187,7 +194,8 @@ fn the_reserved_name_is_nobodys() {
     assert_eq!(errno(fs::rename(fixture.join("file"), &reserved)), libc::EPERM);
     assert_eq!(errno(fs::hard_link(fixture.join("file"), &reserved)), libc::EPERM);
     assert_eq!(errno(symlink("x", &reserved)), libc::EPERM);
-    let names: Vec<_> = fs::read_dir(fixture.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(fixture.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["file"]);
     // Elsewhere the name is as good as any.
     fs::create_dir(fixture.join("sub")).unwrap();
@@ -212,7 +220,8 @@ fn mounts_inside_are_not_entered() {
     let guard = Unmount(inside.clone());
     let mut fixture = Fixture::over(ground, Passthrough::Auto);
     assert_eq!(errno(fs::metadata(&inside)), libc::EXDEV);
-    let names: Vec<_> = fs::read_dir(fixture.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(fixture.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["inside"]);
     fixture.unmount();
     drop(guard);
@@ -262,7 +271,10 @@ fn new_files_belong_to_their_makers() {
         as_user(1001, 1001, &[], || {
             assert_eq!(errno(File::create(base.join("mine"))), libc::EACCES);
             assert_eq!(errno(File::create(base.join("shared/no"))), libc::EACCES);
-            assert_eq!(errno(fs::set_permissions(base.join("mine"), fs::Permissions::from_mode(0o600))), libc::EPERM);
+            assert_eq!(
+                errno(fs::set_permissions(base.join("mine"), fs::Permissions::from_mode(0o600))),
+                libc::EPERM
+            );
         });
         let owner = |name: &str| {
             let metadata = fs::symlink_metadata(root.join(name)).unwrap();
@@ -319,7 +331,8 @@ fn set_id_bits_are_cleared_by_others_only() {
         assert_eq!(mode(), 0o777, "a change of owner clears them");
         // A descriptor that was there before the bits.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        let mut before = as_user(1000, 1000, &[], || OpenOptions::new().write(true).open(base.join("program")).unwrap());
+        let mut before =
+            as_user(1000, 1000, &[], || OpenOptions::new().write(true).open(base.join("program")).unwrap());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).unwrap();
         as_user(1000, 1000, &[], || before.write_all(b"y").unwrap());
         assert_eq!(mode(), 0o777, "also through a descriptor opened before");
