@@ -7,6 +7,7 @@ mod async_mode;
 mod bad_input;
 mod bad_peer;
 mod capture_rows;
+mod commands;
 mod daemon_crash_mount_replaced;
 mod direct_and_dsync;
 pub mod files;
@@ -159,6 +160,7 @@ pub const ALL: &[Scenario] = &[
     scenario("link_reset", 240, link_reset::run),
     scenario("ring_overflow", 120, ring_overflow::run),
     scenario("full_disk_on_b", 180, full_disk_on_b::run),
+    scenario("commands", 120, commands::run),
     scenario("bad_input", 180, bad_input::run),
     scenario("bad_peer", 180, bad_peer::run),
     scenario("damaged_frames", 180, bad_peer::run_damaged),
