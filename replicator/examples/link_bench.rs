@@ -28,6 +28,9 @@ struct Sample {
     cpu: Duration,
 }
 
+/// One way to do a thing, by name.
+type Variant<'a> = (String, Box<dyn FnMut() -> Sample + 'a>);
+
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
     for (name, run) in [
@@ -68,7 +71,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Run all variants in turn, several rounds; a row each: name, GiB/s, CPU nanoseconds per KiB.
-fn table(title: &str, variants: &mut [(String, Box<dyn FnMut() -> Sample + '_>)]) {
+fn table(title: &str, variants: &mut [Variant<'_>]) {
     println!("\n{title}\n\n| variant | GiB/s | CPU ns/KiB |\n|---|---|---|");
     let mut results: Vec<(Vec<f64>, Vec<f64>)> = variants.iter().map(|_| (Vec::new(), Vec::new())).collect();
     for _ in 0..ROUNDS {
@@ -130,7 +133,7 @@ fn send_flags() -> i32 {
 // ---- checksum ---------------------------------------------------------------------------------------------
 
 fn checksum() {
-    let mut variants: Vec<(String, Box<dyn FnMut() -> Sample>)> = Vec::new();
+    let mut variants: Vec<Variant<'static>> = Vec::new();
     for length in [256usize, 4 << 10, 64 << 10, 1 << 20] {
         let bytes = vec![8u8; length];
         variants.push((
@@ -255,7 +258,7 @@ fn zero_copy() {
 // ---- how much the kernel takes before it has sent it -----------------------------------------------------
 
 fn unsent() {
-    let mut variants: Vec<(String, Box<dyn FnMut() -> Sample>)> = Vec::new();
+    let mut variants: Vec<Variant<'static>> = Vec::new();
     for limit in [0u32, 1 << 20, 512 << 10, 128 << 10] {
         let stream = sink();
         if limit > 0 {
@@ -342,7 +345,7 @@ impl Provided {
 
 fn receive() {
     for portion in [4usize << 10, 1 << 20] {
-        let mut variants: Vec<(String, Box<dyn FnMut() -> Sample>)> = Vec::new();
+        let mut variants: Vec<Variant<'static>> = Vec::new();
         for (length, poll_first) in [(64usize << 10, false), (64 << 10, true), (1 << 20, false)] {
             let stream = source(portion);
             let mut ring = raw_ring();
@@ -407,7 +410,7 @@ fn registered() {
     file.write_all(&vec![5u8; FILE]).expect("written");
     let fd = file.as_raw_fd();
     for length in [4usize << 10, 64 << 10, 1 << 20] {
-        let mut variants: Vec<(String, Box<dyn FnMut() -> Sample>)> = Vec::new();
+        let mut variants: Vec<Variant<'static>> = Vec::new();
         for (fixed, writing) in [(false, false), (true, false), (false, true), (true, true)] {
             variants.push(file_variant(&file, fd, length, FILE, fixed, writing));
         }
@@ -425,7 +428,7 @@ fn file_variant(
     size: usize,
     fixed: bool,
     writing: bool,
-) -> (String, Box<dyn FnMut() -> Sample>) {
+) -> Variant<'static> {
     const DEPTH: usize = 16;
     let mut ring = raw_ring();
     let mut buffers: Vec<Vec<u8>> = (0..DEPTH).map(|_| vec![5u8; length]).collect();

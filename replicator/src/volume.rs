@@ -207,6 +207,18 @@ impl Volume {
         self.root.as_fd()
     }
 
+    /// Make everything of the volume's file system durable (syncfs(2)).
+    ///
+    /// # Errors
+    /// What syncfs(2) returns, also for a write that failed since the last call; such a failure is final.
+    pub fn sync(&self) -> io::Result<()> {
+        // SAFETY: syncfs takes no memory and the descriptor is open.
+        if unsafe { libc::syncfs(self.root.as_raw_fd()) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// The file with that inode number.
     #[must_use]
     pub fn file(&self, inode: u64) -> FileId {
@@ -254,6 +266,24 @@ impl Volume {
     pub fn open_file(&self, inode: u64, flags: i32) -> io::Result<OwnedFd> {
         let handle = self.handle(inode).ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
         handle.open(self.root(), flags)
+    }
+
+    /// Whether an inode that is not known lies in the tree, as far as the kernel can still tell its name. A file that was
+    /// deleted meanwhile, or that has a name inside and is asked for by one outside, is not found: the gate makes every file
+    /// known that it opens, and a resync every file there is.
+    #[must_use]
+    pub fn contains(&self, inode: u64, generation: u32) -> bool {
+        if self.whole_filesystem {
+            return true;
+        }
+        let Ok(inode) = u32::try_from(inode) else { return false };
+        // FILEID_INO32_GEN (linux/exportfs.h), which ext4 and xfs understand.
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&inode.to_ne_bytes());
+        bytes[4..].copy_from_slice(&generation.to_ne_bytes());
+        let Ok(file) = FileHandle::from_parts(1, &bytes).open(self.root(), libc::O_PATH) else { return false };
+        fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .is_ok_and(|path| path.starts_with(&self.path) && path != self.path)
     }
 
     /// Note that a file was opened for writing: if events are lost, it is one of those that may have changed.

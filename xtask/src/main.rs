@@ -1,5 +1,7 @@
 //! The project's own commands, one module per command.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 mod bench;
@@ -12,6 +14,7 @@ mod report;
 mod run;
 mod scenarios;
 mod setup;
+mod soak;
 mod test;
 mod worker;
 
@@ -33,6 +36,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Run two real nodes in one situation after another (`list`, `all`, or names).
     Scenario(scenarios::Args),
+    /// Write at full speed for minutes; memory stays bounded, nothing is lost unnoticed, both trees end the same.
+    Soak(soak::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
     /// Work in a process of its own, for the other commands.
@@ -40,8 +45,20 @@ enum Command {
     Worker(worker::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse() {
+fn main() -> ExitCode {
+    // Remembered before a build replaces the file.
+    let known = worker::program();
+    match known.and_then(|_| run(Command::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
@@ -49,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         Command::Check(args) => check::run(args),
         Command::Kernels(args) => kernels::run(args),
         Command::Scenario(args) => scenarios::run(args),
+        Command::Soak(args) => soak::run(args),
         Command::Setup(args) => setup::run(args),
         Command::Worker(args) => worker::run(args),
     }

@@ -12,18 +12,23 @@ use crate::uring::Waker;
 pub struct Mailbox<M> {
     queue: Mutex<Vec<M>>,
     pending: AtomicBool,
+    closed: AtomicBool,
     waker: Waker,
 }
 
 impl<M> Mailbox<M> {
     /// An empty mailbox; `waker` ends the reader's sleep.
     pub fn new(waker: Waker) -> Mailbox<M> {
-        Mailbox { queue: Mutex::new(Vec::new()), pending: AtomicBool::new(false), waker }
+        Mailbox { queue: Mutex::new(Vec::new()), pending: AtomicBool::new(false), closed: AtomicBool::new(false), waker }
     }
 
     /// Post a message that may wait until the reader comes by (it does so at least every few milliseconds).
     pub fn post(&self, message: M) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Acquire) {
+            // What it holds is answered by being dropped.
+            return;
+        }
         queue.push(message);
         self.pending.store(true, Ordering::Release);
     }
@@ -43,5 +48,15 @@ impl<M> Mailbox<M> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         self.pending.store(false, Ordering::Release);
         std::mem::swap(&mut *queue, into);
+    }
+
+    /// Nobody reads any more: what is here and what comes is dropped, and so answers whoever waits for it.
+    pub fn close(&self) {
+        let left = {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            self.closed.store(true, Ordering::Release);
+            std::mem::take(&mut *queue)
+        };
+        drop(left);
     }
 }

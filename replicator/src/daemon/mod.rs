@@ -1,11 +1,22 @@
 //! The daemon: joins the edges around the core.
+//!
+//! * [`engine`]: the data-plane thread, the same for both roles; [`primary`] and [`secondary`] are what differs.
+//! * [`start`]: brings a node up and takes it down, in an order in which no write can be missed.
+//! * [`gatekeeper`], [`sessions`], [`state`], [`workers`]: what runs on other threads, and how it speaks to the data plane
+//!   ([`mailbox`], [`message`]).
+//! * [`publish`]: what the node says of itself.
 
-use crate::config::Config;
+mod capture;
+mod engine;
+mod gatekeeper;
+mod mailbox;
+mod message;
+mod primary;
+mod publish;
+mod secondary;
+mod sessions;
+mod start;
+mod state;
+mod workers;
 
-/// Run a node until it is told to stop.
-///
-/// # Errors
-/// What keeps the node from starting or going on.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("node {} cannot run: this build has no daemon", config.node.name)
-}
+pub use start::run;

@@ -49,6 +49,19 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// The class of the error, for counters: "header", "kind", "payload-checksum", "truncated", "peer-closed", "system".
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            LinkError::Header(_) => "header",
+            LinkError::UnexpectedKind { .. } => "kind",
+            LinkError::PayloadChecksum { .. } => "payload-checksum",
+            LinkError::Truncated { .. } => "truncated",
+            LinkError::PeerClosed => "peer-closed",
+            LinkError::System { .. } => "system",
+        }
+    }
+
     /// Whether the peer (or something on the way) sent what no correct peer sends. Operators want to hear of these; the
     /// others are what networks do.
     #[must_use]

@@ -317,6 +317,24 @@ fn frames_pass_in_both_directions() {
 }
 
 #[test]
+fn tokens_of_successive_connections_differ() {
+    let (first, second) = (tcp_pair(), tcp_pair());
+    let mut old = End::over(first.0, 9);
+    let new = End::over(second.0, 9);
+    old.connection.close();
+    let (mut completions, start) = (Vec::new(), Instant::now());
+    while completions.is_empty() {
+        assert!(start.elapsed() < LIMIT, "closing ends the receive");
+        old.ring.wait(Some(Duration::from_millis(20)), &mut completions).expect("the ring works");
+    }
+    for completion in completions {
+        assert_eq!(completion.token.0 >> 56, 9);
+        assert!(old.connection.owns(completion.token));
+        assert!(!new.connection.owns(completion.token));
+    }
+}
+
+#[test]
 fn hundred_thousand_small_frames_keep_their_order() {
     const FRAMES: u64 = 100_000;
     let (left, right) = tcp_pair();

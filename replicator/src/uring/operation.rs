@@ -116,6 +116,12 @@ pub(super) enum Step {
     Done(io::Result<usize>),
 }
 
+/// The position `done` bytes behind `offset`. One that no file can have becomes the largest, which the kernel refuses
+/// with an errno: beyond it lies -1, "the descriptor's own position", which would put a peer's bytes in a wrong place.
+fn position(offset: u64, done: usize) -> u64 {
+    offset.saturating_add(done as u64).min(i64::MAX.cast_unsigned())
+}
+
 fn fd(file: &Arc<OwnedFd>) -> types::Fd {
     types::Fd(file.as_raw_fd())
 }
@@ -134,12 +140,12 @@ impl Operation {
             Operation::Read { file, offset, buffer, done } => {
                 let left = (buffer.len() - *done).min(STEP_MAX);
                 let target = buffer.pointer().wrapping_add(*done);
-                opcode::Read::new(fd(file), target, left as u32).offset(*offset + *done as u64).build()
+                opcode::Read::new(fd(file), target, left as u32).offset(position(*offset, *done)).build()
             }
             Operation::Write { file, offset, bytes, done } => {
                 let left = (bytes.len() - *done).min(STEP_MAX);
                 let source = bytes.as_ptr().wrapping_add(*done);
-                opcode::Write::new(fd(file), source, left as u32).offset(*offset + *done as u64).build()
+                opcode::Write::new(fd(file), source, left as u32).offset(position(*offset, *done)).build()
             }
             Operation::Sync { file, data_only } => {
                 let flags = if *data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };

@@ -109,6 +109,20 @@ fn errors_come_back_with_the_buffer() {
 }
 
 #[test]
+fn positions_no_file_can_have_are_errors() {
+    let file = temporary(&numbers(100));
+    let mut ring = ring();
+    for offset in [u64::MAX, u64::MAX - 1, 1 << 63, i64::MAX as u64] {
+        ring.write(file.clone(), offset, numbers(10).into(), Token(1)).expect("room");
+        assert!(one(&mut ring).result.is_err(), "write at {offset:#x}");
+        ring.read(file.clone(), offset, Pool::default().take(10), Token(2)).expect("room");
+        let read = one(&mut ring);
+        assert!(matches!(read.result, Err(_) | Ok(0)), "read at {offset:#x}: {read:?}");
+    }
+    assert_eq!(content(&file), numbers(100));
+}
+
+#[test]
 fn short_writes_are_continued() {
     let pipe = nix::unistd::pipe().expect("a pipe");
     let (mut reader, writer) = (File::from(pipe.0), Arc::new(pipe.1));

@@ -260,7 +260,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_difference_is_found() {
-        let change: [(&str, fn(&Path)); 7] = [
+        type Change = (&'static str, fn(&Path));
+        let change: [Change; 7] = [
             ("only on the right", |side| fs::write(side.join("new"), "").unwrap()),
             ("only on the left", |side| fs::remove_file(side.join("s")).unwrap()),
             ("mode", |side| fs::set_permissions(side.join("d"), fs::Permissions::from_mode(0o700)).unwrap()),

@@ -121,3 +121,26 @@ impl Drop for LoopImage {
         let _ = fs::remove_file(&self.file);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::place::{self, Place};
+
+    #[test]
+    fn every_file_system_is_made_mounted_and_gone() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("not run: needs root");
+            return;
+        }
+        let place = Place::new().unwrap();
+        for filesystem in [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Btrfs] {
+            let image = LoopImage::new(place.path(), filesystem.name(), filesystem, 64 * MIB).unwrap();
+            fs::write(image.path().join("file"), "bytes").unwrap();
+            let path = image.path().to_owned();
+            drop(image);
+            assert!(!path.exists());
+        }
+        assert!(place::mounts_below(place.path()).unwrap().is_empty());
+    }
+}

@@ -20,5 +20,6 @@ pub mod proxy;
 pub mod records;
 pub mod status;
 pub mod wait;
+pub mod watchdog;
 pub mod writers;
 pub mod xattr;

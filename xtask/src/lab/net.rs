@@ -203,3 +203,76 @@ fn processes(device: u64, inode: u64) -> Vec<Pid> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::lab::proxy::Proxy;
+
+    fn pair() -> Option<(Place, Pair)> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("not run: needs root");
+            return None;
+        }
+        let place = Place::new().unwrap();
+        let pair = Pair::new(&place).unwrap();
+        Some((place, pair))
+    }
+
+    /// Send through `port` from side a and return what arrives at a listener on side b.
+    fn send(pair: &Pair, listener: &TcpListener, port: SocketAddr, words: &[u8]) -> Result<Vec<u8>> {
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(move || {
+                pair.a.within(|| {
+                    let mut stream = TcpStream::connect_timeout(&port, Duration::from_secs(5))?;
+                    Ok(stream.write_all(words)?)
+                })
+            });
+            let mut found = Vec::new();
+            listener.set_nonblocking(true)?;
+            let accepted = wait::until("a connection", Duration::from_secs(6), || match listener.accept() {
+                Ok((stream, _)) => Ok(Some(Some(stream))),
+                Err(_) if sent.is_finished() => Ok(Some(None)),
+                Err(_) => Ok(None),
+            })?;
+            if let Some(mut stream) = accepted {
+                stream.set_nonblocking(false)?;
+                stream.read_to_end(&mut found)?;
+            }
+            sent.join().unwrap().map(|()| found)
+        })
+    }
+
+    #[test]
+    fn two_namespaces_talk_until_the_cable_is_out_or_reset() {
+        let Some((_place, pair)) = pair() else { return };
+        let port = pair.b.socket(7000);
+        let listener = pair.b.within(|| Ok(TcpListener::bind(port)?)).unwrap();
+        assert_eq!(send(&pair, &listener, port, b"hello").unwrap(), b"hello");
+        pair.b.reset_connections(true).unwrap();
+        assert!(send(&pair, &listener, port, b"reset").is_err());
+        pair.b.reset_connections(false).unwrap();
+        pair.b.set_link(false).unwrap();
+        assert!(send(&pair, &listener, port, b"no cable").is_err());
+        pair.b.set_link(true).unwrap();
+        assert_eq!(send(&pair, &listener, port, b"again").unwrap(), b"again");
+    }
+
+    #[test]
+    fn a_proxy_damages_the_byte_it_is_told_to() {
+        let Some((_place, pair)) = pair() else { return };
+        let port = pair.b.socket(7000);
+        let listener = pair.b.within(|| Ok(TcpListener::bind(port)?)).unwrap();
+        let mut proxy = Proxy::start(&pair.b, 7001, port).unwrap();
+        assert_eq!(send(&pair, &listener, proxy.address, b"whole").unwrap(), b"whole");
+        proxy.damage_after(2);
+        let mut expected = *b"damaged";
+        expected[2] ^= 0x10;
+        assert_eq!(send(&pair, &listener, proxy.address, b"damaged").unwrap(), expected);
+        assert_eq!((proxy.damaged(), proxy.connections()), (1, 2));
+        proxy.stop(&pair.b).unwrap();
+    }
+}

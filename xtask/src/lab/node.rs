@@ -36,8 +36,6 @@ pub struct Node {
     pub socket: PathBuf,
     /// Where its log goes: outside everything that is mirrored.
     pub log: PathBuf,
-    /// Where it keeps its state.
-    pub state: PathBuf,
     config_file: PathBuf,
     process: Option<Child>,
 }
@@ -61,7 +59,7 @@ impl Node {
         let identity = Identity {
             name: name.to_owned(),
             role,
-            state_directory: state.clone(),
+            state_directory: state,
             control_socket: socket.clone(),
             key_file: key_file.to_owned(),
             directories: directories.clone(),
@@ -73,7 +71,6 @@ impl Node {
             directories,
             socket,
             log: home.join("log"),
-            state,
             config_file: home.join("replicator.toml"),
             process: None,
         })
@@ -159,10 +156,11 @@ impl Node {
             .stderr(Stdio::null())
             .output()
             .context("start replicator status")?;
-        if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stdout);
+        // The exit code is the node's colour; only an answer is written to standard output.
+        if text.trim().is_empty() {
             return Ok(None);
         }
-        let text = String::from_utf8_lossy(&output.stdout);
         let status =
             serde_json::from_str(&text).with_context(|| format!("status of {}: {text}", self.name))?;
         Ok(Some(status))

@@ -38,7 +38,9 @@ impl Place {
     /// # Errors
     /// Not root, or the directory cannot be made.
     pub fn new() -> Result<Place> {
-        let root = root()?;
+        // Held to the end, so that no other `Place` takes the common directory away in between.
+        let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        let root = root(&mut lock)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = root.join(number.to_string());
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
@@ -64,18 +66,19 @@ impl Drop for Place {
         if let Err(error) = clear(&self.path) {
             eprintln!("warning: {} is left behind: {error:#}", self.path.display());
         }
+        let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(root) = ROOT.get()
             && fs::read_dir(root).is_ok_and(|entries| entries.count() <= 1)
         {
             // Only the lock file is in it: the next `Place` of this process makes what it needs again.
             let _ = fs::remove_dir_all(root);
-            *LOCK.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *lock = None;
         }
     }
 }
 
-fn root() -> Result<&'static PathBuf> {
-    let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+/// This process's directory, made and locked when it is not there.
+fn root(lock: &mut Option<Flock<File>>) -> Result<&'static PathBuf> {
     let root = ROOT.get_or_init(|| Path::new(PARENT).join(format!("{PREFIX}{}", std::process::id())));
     if lock.is_none() {
         setup::require_root("the lab (network namespaces, mounts, loop devices)")?;
@@ -171,11 +174,59 @@ fn clear(path: &Path) -> Result<()> {
 /// # Errors
 /// The mount table cannot be read.
 pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(mounts()?.into_iter().map(|(point, _)| point).filter(|point| point.starts_with(path)).collect())
+}
+
+/// Of those, the FUSE mounts.
+///
+/// # Errors
+/// The mount table cannot be read.
+pub fn gates_below(path: &Path) -> Result<Vec<PathBuf>> {
+    let gates = mounts()?.into_iter().filter(|(_, filesystem)| filesystem.starts_with("fuse"));
+    Ok(gates.map(|(point, _)| point).filter(|point| point.starts_with(path)).collect())
+}
+
+/// Every mount point and its file system's name (proc(5), mountinfo).
+fn mounts() -> Result<Vec<(PathBuf, String)>> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("read the mount table")?;
-    Ok(table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
-        .filter(|point| point.starts_with(path))
-        .collect())
+    let entry = |line: &str| {
+        let (front, back) = line.split_once(" - ")?;
+        Some((PathBuf::from(front.split(' ').nth(4)?), back.split(' ').next()?.to_owned()))
+    };
+    Ok(table.lines().filter_map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::image::{Filesystem, LoopImage, MIB};
+    use crate::lab::net::Pair;
+
+    #[test]
+    fn what_a_dead_process_left_is_cleared_away() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("not run: needs root");
+            return;
+        }
+        let place = Place::new().unwrap();
+        let path = place.path().to_owned();
+        let image = LoopImage::new(&path, "image", Filesystem::Ext4, 16 * MIB).unwrap();
+        let pair = Pair::new(&place).unwrap();
+        let names = [pair.a.name().to_owned(), pair.b.name().to_owned()];
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        pair.a.enter(&mut command).unwrap();
+        let mut child = command.spawn().unwrap();
+        assert_eq!(mounts_below(&path).unwrap(), [image.path()]);
+        // As if this process had died here: no destructor runs, and another one looks.
+        std::mem::forget((pair, image));
+        for name in &names {
+            net::remove(name);
+        }
+        clear(&path).unwrap();
+        assert!(!path.exists());
+        assert!(mounts_below(&path).unwrap().is_empty());
+        assert!(net::names().iter().all(|name| !names.contains(name)));
+        assert!(!child.wait().unwrap().success());
+    }
 }

@@ -10,7 +10,6 @@ use serde::Deserialize;
 #[allow(missing_docs)]
 pub struct Status {
     pub node: String,
-    pub role: String,
     pub word: String,
     #[serde(default)]
     pub colour: String,
@@ -31,7 +30,7 @@ pub struct Status {
     #[serde(default)]
     pub barriers: Barriers,
     #[serde(default)]
-    pub resync: serde_json::Value,
+    pub resync: Resync,
     pub counters: Counters,
 }
 
@@ -53,8 +52,9 @@ pub struct Volume {
     pub path: String,
     #[serde(default)]
     pub filesystem: String,
+    /// "mounted" or "off".
     #[serde(default)]
-    pub gate: bool,
+    pub gate: String,
     #[serde(default)]
     pub passthrough: bool,
 }
@@ -64,7 +64,7 @@ pub struct Volume {
 #[allow(missing_docs)]
 pub struct Peer {
     #[serde(default)]
-    pub name: Option<String>,
+    pub name: String,
     #[serde(default)]
     pub connected: bool,
 }
@@ -120,6 +120,17 @@ pub struct Barriers {
     pub p90_us: f64,
     pub p99_us: f64,
     pub max_us: f64,
+}
+
+/// The comparison of both trees.
+#[derive(Clone, Copy, Deserialize, Default, Debug)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Resync {
+    pub active: bool,
+    pub files: u64,
+    pub bytes_compared: u64,
+    pub bytes_sent: u64,
 }
 
 /// Counters since the daemon's start.

@@ -54,12 +54,6 @@ impl Writers {
         Ok(writers)
     }
 
-    /// Acknowledged records of all writers so far.
-    #[must_use]
-    pub fn acknowledged(&self) -> u64 {
-        self.writers.iter().map(|writer| writer.acknowledged.load(Ordering::SeqCst)).sum()
-    }
-
     /// Wait until every writer has `more` records acknowledged than now.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod bad_peer;
 mod capture_rows;
 mod daemon_crash_mount_replaced;
 mod direct_and_dsync;
-mod files;
+pub mod files;
 mod fsync_is_on_both;
 mod full_disk_on_b;
 mod group_commit;
@@ -108,6 +108,25 @@ pub struct Scenario {
     pub bound: Duration,
     /// Make the situation and check what must hold.
     pub run: fn(&Context) -> Result<Outcome>,
+}
+
+/// Scenarios whose outcome depends on the file system below.
+const ON_EACH_FILESYSTEM: &[&str] = &[
+    "mirror_small_files",
+    "fsync_is_on_both",
+    "truncate_and_holes",
+    "mmap_store_fsync",
+    "direct_and_dsync",
+    "xattr_acl_owner_times",
+    "primary_killed_under_load",
+];
+
+impl Scenario {
+    /// Whether it is worth the time to run it on every file system.
+    #[must_use]
+    pub fn on_each_filesystem(&self) -> bool {
+        ON_EACH_FILESYSTEM.contains(&self.name)
+    }
 }
 
 const fn scenario(name: &'static str, seconds: u64, run: fn(&Context) -> Result<Outcome>) -> Scenario {

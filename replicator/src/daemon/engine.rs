@@ -1,0 +1,433 @@
+//! The data-plane thread of a node: owns the core, the ring and the connection, and carries out what the core orders.
+//!
+//! Everything that happens becomes an [`Event`] here, in the order in which this thread learns of it; everything the
+//! core answers is carried out here or handed to a worker that answers by [`Message`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use replicator_core::action::{Action, Body, CloseReason};
+use replicator_core::event::{Event, ReceivedBody};
+use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
+use replicator_core::node::Node;
+use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::hello::Hello;
+use tracing::{error, info, warn};
+
+use super::mailbox::Mailbox;
+use super::message::Message;
+use super::publish::Publisher;
+use super::sessions::Sessions;
+use super::state::StateKeeper;
+use super::workers::Workers;
+use crate::link::handshake::Established;
+use crate::link::{Connection, LinkEvent, Payload};
+use crate::uring::{Completion, Pool, Ring, Shared, Token};
+
+/// Top byte of the connection's tokens.
+const LINK_TOKENS: u8 = 1;
+/// Top byte of the role's tokens.
+const ROLE_TOKENS: u8 = 2;
+
+/// The role's token with this number.
+pub fn role_token(number: u64) -> Token {
+    Token(u64::from(ROLE_TOKENS) << 56 | number)
+}
+
+/// The number of a role's token; `None` if it is not one.
+fn role_number(token: Token) -> Option<u64> {
+    (token.0 >> 56 == u64::from(ROLE_TOKENS)).then_some(token.0 & ((1 << 56) - 1))
+}
+
+/// While something goes on, the kernel's event ring and the mailbox are looked at this often.
+const POLL_BUSY: Duration = Duration::from_millis(1);
+/// After [`IDLE_AFTER`] without anything, this often: bounds the delay of a message nobody waits for.
+const POLL_IDLE: Duration = Duration::from_millis(15);
+const IDLE_AFTER: Duration = Duration::from_millis(200);
+/// How often the published status is renewed.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+
+/// What a role adds to the engine: the primary reads files, the secondary writes them.
+pub trait Role {
+    /// Look for what the kernel programs saw; returns whether there was anything. Called before messages are handled, so that
+    /// every write that ended before a sync was asked is marked before it.
+    fn poll(&mut self, core: &mut Core) -> bool;
+
+    /// Handle a message.
+    fn on_message(&mut self, core: &mut Core, message: Message);
+
+    /// Handle the completion of an operation that was started with [`role_token`] of this number.
+    fn on_completion(&mut self, core: &mut Core, number: u64, completion: Completion);
+
+    /// Take what a received frame's payload means; the bytes stay with the role if it needs them.
+    ///
+    /// # Errors
+    /// The payload makes no sense: the session is closed with this text.
+    fn on_frame(&mut self, session: SessionId, header: &Header, payload: Shared) -> Result<ReceivedBody, &'static str>;
+
+    /// Carry out an order that is not the engine's own.
+    fn perform(&mut self, core: &mut Core, action: Action);
+
+    /// The payload of a frame the core wants sent; `None` if it is not there (the session then cannot go on).
+    fn payload(&mut self, body: Body) -> Option<Payload>;
+
+    /// The session is gone. `applies`: what was received is still going to be applied, because the peer may rely on it.
+    fn on_session_end(&mut self, session: SessionId, applies: bool);
+
+    /// Add to the published status what only the role knows.
+    fn publish(&mut self, publisher: &mut Publisher);
+
+    /// Whether an orderly stop may end now.
+    fn may_stop(&self) -> bool;
+}
+
+/// The engine without its role: what both share.
+pub struct Core {
+    /// The state machine.
+    node: Node,
+    /// The thread's ring.
+    pub ring: Ring,
+    /// Memory for reads.
+    pub pool: Pool,
+    /// How workers and other threads answer.
+    pub mailbox: Arc<Mailbox<Message>>,
+    /// Threads for what may block.
+    pub workers: Workers,
+    /// Events not yet given to the core.
+    inbox: VecDeque<Event>,
+    actions: Vec<Action>,
+    began: Instant,
+    session: Option<(SessionId, Connection)>,
+    peer_roots: Vec<FileId>,
+    sessions: Sessions,
+    state: StateKeeper,
+    publisher: Publisher,
+    stopping: Option<Instant>,
+}
+
+impl Core {
+    /// Give an event to the core after those already waiting.
+    pub fn tell(&mut self, event: Event) {
+        self.inbox.push_back(event);
+    }
+
+    /// Give a capture event to the core at once: it only marks.
+    pub fn mark(&mut self, event: Event) {
+        let now = self.now();
+        self.node.handle(now, event, &mut self.actions);
+    }
+
+    /// Monotonic time since the engine began.
+    pub fn now(&self) -> Time {
+        Time(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The status being published.
+    pub fn publisher(&mut self) -> &mut Publisher {
+        &mut self.publisher
+    }
+
+    /// Close the session for a reason the core does not know of, and tell it.
+    pub fn break_session(&mut self, why: &str) {
+        if let Some((session, mut connection)) = self.session.take() {
+            warn!(%session, why, "session closed");
+            connection.close();
+            self.tell(Event::SessionLost { session });
+        }
+    }
+
+    /// The roots of the peer's volumes, as it named them in the handshake.
+    pub fn peer_roots(&self) -> Vec<FileId> {
+        self.peer_roots.clone()
+    }
+
+    /// Bytes queued on the connection and not yet taken by the kernel.
+    pub fn queued_bytes(&self) -> u64 {
+        self.session.as_ref().map_or(0, |(_, connection)| connection.queued_bytes())
+    }
+
+}
+
+/// Everything [`Engine::new`] joins.
+pub struct Parts {
+    pub node: Node,
+    pub ring: Ring,
+    pub mailbox: Arc<Mailbox<Message>>,
+    pub workers: Workers,
+    pub sessions: Sessions,
+    pub state: StateKeeper,
+    pub publisher: Publisher,
+    /// The moment that is time zero for `node`.
+    pub began: Instant,
+}
+
+/// A node's data plane.
+pub struct Engine<R: Role> {
+    core: Core,
+    role: R,
+}
+
+impl<R: Role> Engine<R> {
+    /// Join the parts.
+    pub fn new(parts: Parts, role: R) -> Engine<R> {
+        let Parts { node, ring, mailbox, workers, sessions, state, publisher, began } = parts;
+        let core = Core {
+            node,
+            ring,
+            pool: Pool::default(),
+            mailbox,
+            workers,
+            inbox: VecDeque::new(),
+            actions: Vec::new(),
+            began,
+            session: None,
+            peer_roots: Vec::new(),
+            sessions,
+            state,
+            publisher,
+            stopping: None,
+        };
+        Engine { core, role }
+    }
+
+    /// Run until an orderly stop is complete.
+    ///
+    /// # Errors
+    /// The ring broke: nothing can be done any more.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        let mut completions = Vec::new();
+        let mut messages = Vec::new();
+        let mut active = Instant::now();
+        let mut published = Instant::now();
+        loop {
+            let idle = active.elapsed() > IDLE_AFTER;
+            self.core.ring.wait(Some(self.pause(idle)), &mut completions)?;
+            // Messages first, then the kernel's events, then the messages' handling: what was written before a sync
+            // was asked is in the ring by the time the message is seen.
+            self.core.mailbox.take(&mut messages);
+            let traced = self.role.poll(&mut self.core);
+            if traced || !messages.is_empty() || !completions.is_empty() {
+                active = Instant::now();
+            }
+            for completion in completions.drain(..) {
+                self.on_completion(completion);
+            }
+            self.settle();
+            for message in messages.drain(..) {
+                self.on_message(message);
+                self.settle();
+            }
+            self.core.tell(Event::Tick);
+            self.settle();
+            self.pump();
+            if published.elapsed() > PUBLISH_EVERY {
+                published = Instant::now();
+                self.publish();
+            }
+            if self.stopped() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How long to sleep if nothing happens.
+    fn pause(&self, idle: bool) -> Duration {
+        let poll = if idle { POLL_IDLE } else { POLL_BUSY };
+        match self.core.node.next_deadline() {
+            Some(deadline) => deadline.since(self.core.now()).min(poll),
+            None => poll,
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
+        if let Some(number) = role_number(completion.token) {
+            return self.role.on_completion(&mut self.core, number, completion);
+        }
+        let Some((session, connection)) = &mut self.core.session else { return };
+        if !connection.owns(completion.token) {
+            return;
+        }
+        let session = *session;
+        let mut link = Vec::new();
+        connection.on_completion(&mut self.core.ring, completion, &mut link);
+        for event in link {
+            match event {
+                LinkEvent::Frame { header, payload } => self.on_frame(session, header, payload),
+                LinkEvent::Sent { upto } => self.core.tell(Event::FramesSent { session, upto }),
+                LinkEvent::Closed { reason } => {
+                    if self.core.session.as_ref().is_some_and(|(current, _)| *current == session) {
+                        self.core.publisher.on_link_error(&reason);
+                        self.core.break_session(&reason.to_string());
+                        self.role.on_session_end(session, true);
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_frame(&mut self, session: SessionId, header: Header, payload: Shared) {
+        if self.core.session.as_ref().is_none_or(|(current, _)| *current != session) {
+            return;
+        }
+        match self.role.on_frame(session, &header, payload) {
+            Ok(body) => self.core.tell(Event::FrameReceived { session, header, body }),
+            Err(why) => {
+                self.core.publisher.on_refused();
+                self.core.break_session(why);
+                self.role.on_session_end(session, true);
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Connected { session, established } => self.on_connected(session, *established),
+            Message::Accepted { established } => {
+                let session = self.core.sessions.number_accepted();
+                self.on_connected(session, *established);
+            }
+            Message::DialFailed { session } => self.core.tell(Event::SessionLost { session }),
+            Message::Stranger => self.core.publisher.on_stranger(),
+            Message::Gates(reports) => self.core.publisher.on_gates(&reports),
+            Message::Answer(event) => self.core.tell(event),
+            Message::Stop => {
+                self.core.stopping.get_or_insert_with(Instant::now);
+                self.role.on_message(&mut self.core, Message::Stop);
+            }
+            other => self.role.on_message(&mut self.core, other),
+        }
+    }
+
+    fn on_connected(&mut self, session: SessionId, established: Established) {
+        if let Some((before, _)) = &self.core.session {
+            let before = *before;
+            self.core.break_session("the peer connected again");
+            self.role.on_session_end(before, true);
+            self.settle();
+        }
+        let peer = String::from_utf8_lossy(&established.peer.node).into_owned();
+        info!(%session, peer, version = established.version, "session opened");
+        if !established.authenticated {
+            warn!(peer, "the peer proved nothing: without link.cluster-key-file anybody who knows the cluster's name is a member");
+        }
+        self.core.publisher.on_connected(&peer, &established);
+        self.core.peer_roots = roots_of(&established.peer);
+        let version = established.version;
+        match Connection::new(established.stream, version, LINK_TOKENS, &self.core.pool) {
+            Ok(mut connection) => {
+                connection.start(&mut self.core.ring);
+                self.core.session = Some((session, connection));
+                self.core.tell(Event::SessionOpened { session, version });
+            }
+            Err(error) => {
+                warn!(%session, %error, "cannot use the connection");
+                self.core.tell(Event::SessionLost { session });
+            }
+        }
+    }
+
+    /// Give the core all events and carry out all its orders until there are none.
+    fn settle(&mut self) {
+        loop {
+            for action in std::mem::take(&mut self.core.actions) {
+                self.perform(action);
+            }
+            let Some(event) = self.core.inbox.pop_front() else {
+                if self.core.actions.is_empty() {
+                    return;
+                }
+                continue;
+            };
+            let now = self.core.now();
+            self.core.node.handle(now, event, &mut self.core.actions);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::SendFrame { session, header, body } => self.send(session, &header, body),
+            Action::CloseSession { session, reason } => self.close(session, reason),
+            Action::Dial { session } => self.core.sessions.dial(session),
+            Action::PersistState { persist, record } => {
+                self.core.state.persist(persist, record, &self.core.workers, &self.core.mailbox);
+            }
+            Action::Report(notice) => self.core.publisher.on_notice(&notice),
+            other => self.role.perform(&mut self.core, other),
+        }
+    }
+
+    fn send(&mut self, session: SessionId, header: &Header, body: Body) {
+        let payload = self.role.payload(body);
+        let Some((current, connection)) = &mut self.core.session else { return };
+        if *current != session {
+            return;
+        }
+        match payload {
+            Some(payload) => connection.queue(header, payload),
+            None => {
+                // The core never orders a frame twice or after it gave up its payload.
+                error!(kind = ?header.kind, "a frame's payload is missing");
+                self.core.break_session("a frame's payload is missing");
+                self.role.on_session_end(session, true);
+            }
+        }
+    }
+
+    fn close(&mut self, session: SessionId, reason: CloseReason) {
+        match self.core.session.take() {
+            Some((current, mut connection)) if current == session => {
+                if matches!(reason, CloseReason::Stopping) {
+                    info!(%session, "session closed: stopping");
+                } else {
+                    warn!(%session, ?reason, "session closed");
+                }
+                // What was queued before (a Failed or Goodbye frame) should still reach the peer if the socket takes it.
+                connection.pump(&mut self.core.ring);
+                connection.close();
+                let applies =
+                    matches!(reason, CloseReason::PeerSilent | CloseReason::PeerFailed(_) | CloseReason::Stopping);
+                self.role.on_session_end(session, applies);
+            }
+            other => self.core.session = other,
+        }
+    }
+
+    fn pump(&mut self) {
+        if let Some((_, connection)) = &mut self.core.session {
+            connection.pump(&mut self.core.ring);
+        }
+    }
+
+    fn publish(&mut self) {
+        let snapshot = self.core.node.snapshot();
+        self.core.publisher.renew(&snapshot, self.core.session.as_ref().map(|(_, connection)| connection.statistics()));
+        self.role.publish(&mut self.core.publisher);
+        self.core.publisher.publish();
+    }
+
+    fn stopped(&mut self) -> bool {
+        let Some(since) = self.core.stopping else { return false };
+        if !self.role.may_stop() && since.elapsed() < STOP_LIMIT {
+            return false;
+        }
+        if let Some((session, _)) = &self.core.session {
+            let session = *session;
+            let header = Header::new(Kind::Goodbye, self.core.node.snapshot().record.term);
+            self.send(session, &header, Body::Empty);
+            self.close(session, CloseReason::Stopping);
+        }
+        true
+    }
+}
+
+/// The roots of a peer's volumes. The handshake has checked that both nodes have as many.
+fn roots_of(peer: &Hello) -> Vec<FileId> {
+    (0..)
+        .zip(&peer.volumes)
+        .map(|(number, root)| FileId { volume: VolumeId(number), inode: root.inode })
+        .collect()
+}
+
+/// An orderly stop waits this long for the secondary to take what is left.
+const STOP_LIMIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,73 @@
+//! What other threads tell the data-plane thread.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use replicator_core::event::{Event, ReadOutcome, SyncScope};
+use replicator_core::extent::Extent;
+use replicator_core::ids::{FileId, ReadId, SessionId};
+use replicator_core::wire::namespace::Operation;
+
+use crate::gate::GateReport;
+use crate::gate::sink::SyncReply;
+use crate::link::handshake::Established;
+
+/// One message to a data-plane thread.
+pub enum Message {
+    /// A namespace operation was done, or a part of a directory's list was taken; posted under the namespace lock.
+    Namespace(Operation),
+    /// The gate changed these bytes itself.
+    Written {
+        /// The file.
+        file: FileId,
+        /// The bytes.
+        extent: Extent,
+    },
+    /// The gate changed attributes itself.
+    Attributes(FileId),
+    /// Last name and last open are gone.
+    Forgotten(FileId),
+    /// A caller waits.
+    Sync {
+        /// For what.
+        scope: SyncScope,
+        /// The file on the covered file system.
+        backing: Arc<OwnedFd>,
+        /// How it is let go.
+        reply: SyncReply,
+    },
+    /// A worker's digests.
+    Digests {
+        /// Which read.
+        read: ReadId,
+        /// The range that was digested.
+        outcome: ReadOutcome<Extent>,
+        /// The encoded digests.
+        payload: Vec<u8>,
+    },
+    /// A worker's answer that is an event as it stands.
+    Answer(Event),
+    /// A dialled connection is ready.
+    Connected {
+        /// The session it was dialled for.
+        session: SessionId,
+        /// The connection.
+        established: Box<Established>,
+    },
+    /// A peer connected to us and proved membership.
+    Accepted {
+        /// The connection.
+        established: Box<Established>,
+    },
+    /// A connection could not be made.
+    DialFailed {
+        /// The session it was dialled for.
+        session: SessionId,
+    },
+    /// Somebody who could not prove membership was turned away.
+    Stranger,
+    /// What the gates look like, once they are mounted.
+    Gates(Vec<GateReport>),
+    /// End in order.
+    Stop,
+}

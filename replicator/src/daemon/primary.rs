@@ -1,0 +1,495 @@
+//! The primary's part of the data plane: reads what is marked, holds who waits.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use replicator_core::action::{Action, Body};
+use replicator_core::event::{Event, ReadOutcome, ReceivedBody, SyncScope};
+use replicator_core::extent::Extent;
+use replicator_core::ids::{
+    EntryId, Errno, FileId, LocalSyncId, ReadId, SessionId, Ticket, VolumeId,
+};
+use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::namespace::Operation;
+use tracing::{debug, error, warn};
+
+use super::engine::{role_token, Core, Role};
+use super::message::Message;
+use super::publish::Publisher;
+use crate::gate::sink::SyncReply;
+use crate::link::Payload;
+use crate::storage::descriptors::{Access, Descriptors};
+use crate::storage::{digest, reader};
+use crate::tracer::{TraceEvent, Tracer};
+use crate::uring::{Completion, Full, Shared, Token};
+use crate::volume::Volume;
+
+/// Kernel events taken at once.
+const DRAIN_LIMIT: usize = 65_536;
+
+/// So often in a row; by then the ring was emptied many times over and something is wrong with it.
+const DRAIN_ROUNDS: usize = 256;
+
+/// A read under way or kept until its frames were queued.
+enum Held {
+    /// Bytes of a file from `start` on.
+    Bytes { start: u64, bytes: Shared },
+    /// An encoded payload (attributes, digests).
+    Payload(Vec<u8>),
+}
+
+/// What a completion of the ring belongs to.
+enum Pending {
+    Read { read: ReadId, file: Arc<OwnedFd>, extent: Extent },
+    Sync(LocalSyncId),
+}
+
+/// A held caller.
+struct Waiting {
+    reply: SyncReply,
+    scope: SyncScope,
+    since: Instant,
+}
+
+/// The primary.
+pub struct Primary {
+    volumes: Vec<Arc<Volume>>,
+    tracer: Option<Tracer>,
+    /// Names are captured by the kernel programs too (nothing is mounted).
+    trace_only: bool,
+    descriptors: Descriptors,
+    reads: HashMap<ReadId, Held>,
+    entries: HashMap<EntryId, Vec<u8>>,
+    next_entry: EntryId,
+    waiting: HashMap<Ticket, Waiting>,
+    next_ticket: Ticket,
+    /// Descriptors of held callers by file, and how many hold each.
+    backings: HashMap<FileId, (Arc<OwnedFd>, usize)>,
+    pending: HashMap<u64, Pending>,
+    next_pending: u64,
+    /// Reads that wait for room in the ring or for the connection to take what is queued.
+    backlog: VecDeque<(ReadId, FileId, Extent)>,
+    /// Bytes of reads under way.
+    reading: u64,
+    /// Barriers over everything that an orderly stop waits for.
+    stopping: HashSet<Ticket>,
+}
+
+impl Primary {
+    /// A primary of these volumes.
+    pub fn new(volumes: Vec<Arc<Volume>>, tracer: Option<Tracer>, trace_only: bool) -> Primary {
+        Primary {
+            volumes,
+            tracer,
+            trace_only,
+            descriptors: Descriptors::new(512),
+            reads: HashMap::new(),
+            entries: HashMap::new(),
+            next_entry: EntryId(1),
+            waiting: HashMap::new(),
+            next_ticket: Ticket(1),
+            backings: HashMap::new(),
+            pending: HashMap::new(),
+            next_pending: 1,
+            backlog: VecDeque::new(),
+            reading: 0,
+            stopping: HashSet::new(),
+        }
+    }
+
+    fn volume(&self, id: VolumeId) -> Option<&Arc<Volume>> {
+        self.volumes.get(usize::from(id.0))
+    }
+
+    fn pend(&mut self, pending: Pending) -> Token {
+        let number = self.next_pending;
+        self.next_pending += 1;
+        self.pending.insert(number, pending);
+        role_token(number)
+    }
+
+    fn on_namespace(&mut self, core: &mut Core, operation: &Operation) {
+        self.forget_descriptors(operation);
+        let entry = self.next_entry;
+        self.next_entry = entry.next();
+        let change = operation.change();
+        self.entries.insert(entry, operation.encode());
+        core.tell(Event::NamespaceLogged { entry, change });
+    }
+
+    /// A cached descriptor would keep a removed file's blocks allocated.
+    fn forget_descriptors(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Unlink { file, last: true, .. } => self.descriptors.invalidate(*file),
+            Operation::Rename { other: Some(other), other_last: true, .. } => {
+                self.descriptors.invalidate(*other);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_sync(&mut self, core: &mut Core, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply) {
+        let ticket = self.next_ticket;
+        self.next_ticket = ticket.next();
+        if let SyncScope::File { file, .. } = scope {
+            self.backings.entry(file).and_modify(|held| held.1 += 1).or_insert((backing, 1));
+        }
+        self.waiting.insert(ticket, Waiting { reply, scope, since: Instant::now() });
+        core.tell(Event::SyncRequested { ticket, scope });
+    }
+
+    fn release(&mut self, core: &mut Core, ticket: Ticket, result: Result<(), Errno>) {
+        let Some(waiting) = self.waiting.remove(&ticket) else {
+            error!(%ticket, "a caller was released twice");
+            return;
+        };
+        if let SyncScope::File { file, .. } = waiting.scope
+            && let Some(held) = self.backings.get_mut(&file)
+        {
+            held.1 -= 1;
+            if held.1 == 0 {
+                self.backings.remove(&file);
+            }
+        }
+        core.publisher().on_released(waiting.since.elapsed(), result);
+        self.stopping.remove(&ticket);
+        waiting.reply.answer(result);
+    }
+
+    /// Start as many of the ordered reads as memory allows, in order: the core bounds what it sends in the background, but a
+    /// barrier's file may have any amount of dirty bytes.
+    fn start_reads(&mut self, core: &mut Core) {
+        while !self.backlog.is_empty()
+            && core.ring.room() > 0
+            && self.reading + core.queued_bytes() < READ_AHEAD
+            && let Some((read, file, extent)) = self.backlog.pop_front()
+        {
+            self.start_read(core, read, file, extent);
+        }
+    }
+
+    fn start_read(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
+        let outcome = match self.open(file) {
+            Ok(descriptor) => {
+                wait_for_writers(&descriptor, extent.start);
+                let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
+                let buffer = core.pool.take(length);
+                let token = self.pend(Pending::Read { read, file: Arc::clone(&descriptor), extent });
+                match core.ring.read(descriptor, extent.start, buffer, token) {
+                    Ok(()) => {
+                        self.reading += length as u64;
+                        return;
+                    }
+                    Err(Full) => return self.backlog.push_front((read, file, extent)),
+                }
+            }
+            Err(outcome) => outcome,
+        };
+        core.tell(Event::ExtentRead { read, outcome });
+    }
+
+    fn open<T>(&mut self, file: FileId) -> Result<Arc<OwnedFd>, ReadOutcome<T>> {
+        let Some(volume) = self.volumes.get(usize::from(file.volume.0)) else { return Err(ReadOutcome::Gone) };
+        self.descriptors
+            .get_or_open(file, Access::Read, || reader::open_for_read(volume, file.inode))
+            .map_err(|error| outcome_of(&error))
+    }
+
+    fn on_read(&mut self, core: &mut Core, read: ReadId, file: &OwnedFd, extent: Extent, completion: Completion) {
+        let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
+        self.reading = self.reading.saturating_sub(length as u64);
+        let outcome = match completion.result {
+            Err(error) => outcome_of(&error),
+            Ok(length) => {
+                let bytes = completion.buffer.map_or_else(Shared::default, Shared::from);
+                debug_assert_eq!(bytes.len(), length);
+                match reader::segments(file.as_fd(), extent.start, &bytes) {
+                    Ok(segments) => {
+                        self.reads.insert(read, Held::Bytes { start: extent.start, bytes });
+                        ReadOutcome::Read(segments)
+                    }
+                    Err(error) => outcome_of(&error),
+                }
+            }
+        };
+        core.tell(Event::ExtentRead { read, outcome });
+    }
+
+    fn read_attributes(&mut self, core: &mut Core, read: ReadId, file: FileId) {
+        // Only a regular file has a size that a writer may be about to change.
+        if let Ok(descriptor) = self.open::<()>(file) {
+            wait_for_writers(&descriptor, 0);
+        }
+        let outcome = match self.volume(file.volume) {
+            None => ReadOutcome::Gone,
+            Some(volume) => match reader::attributes(volume, file.inode) {
+                Ok(attributes) => {
+                    self.reads.insert(read, Held::Payload(attributes.encode()));
+                    ReadOutcome::Read(attributes.size)
+                }
+                Err(error) => outcome_of(&error),
+            },
+        };
+        core.tell(Event::AttributesRead { read, outcome });
+    }
+
+    fn read_digests(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
+        let descriptor = match self.open(file) {
+            Ok(descriptor) => descriptor,
+            Err(outcome) => return core.tell(Event::DigestsRead { read, outcome }),
+        };
+        let mailbox = Arc::clone(&core.mailbox);
+        core.workers.run(move || {
+            let (outcome, payload) = match digest::digests(descriptor.as_fd(), extent) {
+                Ok((payload, digested)) => (ReadOutcome::Read(digested), payload),
+                Err(error) => (outcome_of(&error), Vec::new()),
+            };
+            mailbox.post_urgent(Message::Digests { read, outcome, payload });
+        });
+    }
+
+    fn read_directory(&mut self, core: &mut Core, read: ReadId, directory: FileId) {
+        let Some(volume) = self.volume(directory.volume).cloned() else {
+            return core.tell(Event::DirectoryRead { read, outcome: ReadOutcome::Gone });
+        };
+        let mailbox = Arc::clone(&core.mailbox);
+        core.workers.run(move || {
+            let outcome = {
+                let _order = volume.lock_namespace();
+                let mut emit = |operation| mailbox.post(Message::Namespace(operation));
+                match reader::list_directory(&volume, directory.inode, &mut emit) {
+                    Ok(()) => ReadOutcome::Read(()),
+                    Err(error) => outcome_of(&error),
+                }
+            };
+            mailbox.post_urgent(Message::Answer(Event::DirectoryRead { read, outcome }));
+        });
+    }
+
+    fn sync_local(&mut self, core: &mut Core, sync: LocalSyncId, scope: SyncScope) {
+        match scope {
+            SyncScope::File { file, data_only } => {
+                let held = self.backings.get(&file).map(|(backing, _)| Arc::clone(backing));
+                match held.map_or_else(|| self.open::<()>(file), Ok) {
+                    Ok(descriptor) => self.sync_file(core, sync, descriptor, data_only),
+                    // A file that is gone has nothing left to make durable.
+                    Err(ReadOutcome::Gone | ReadOutcome::Read(())) => {
+                        core.tell(Event::LocalSynced { sync, result: Ok(()) });
+                    }
+                    Err(ReadOutcome::Failed(errno)) => {
+                        core.tell(Event::LocalSynced { sync, result: Err(errno) });
+                    }
+                }
+            }
+            SyncScope::Volume(id) => {
+                let Some(volume) = self.volume(id).cloned() else {
+                    return core.tell(Event::LocalSynced { sync, result: Err(Errno(libc::ENOENT)) });
+                };
+                sync_on_worker(core, sync, move || volume.sync());
+            }
+        }
+    }
+
+    fn sync_file(&mut self, core: &mut Core, sync: LocalSyncId, file: Arc<OwnedFd>, data_only: bool) {
+        let token = self.pend(Pending::Sync(sync));
+        if let Err(Full) = core.ring.sync(Arc::clone(&file), data_only, token) {
+            sync_on_worker(core, sync, move || {
+                if data_only { nix::unistd::fdatasync(&*file) } else { nix::unistd::fsync(&*file) }
+                    .map_err(std::io::Error::from)
+            });
+        }
+    }
+
+    /// Events were lost: every file that may have been written is to be compared.
+    fn on_lost(&mut self, core: &mut Core, lost: u64) {
+        warn!(lost, "kernel events were lost: every file that was opened for writing is compared");
+        core.publisher().on_lost(lost);
+        if self.trace_only {
+            // Names may have been lost with them; only a new session lists them all again.
+            core.break_session("kernel events were lost");
+            return;
+        }
+        for volume in &self.volumes {
+            for inode in volume.writers() {
+                core.mark(Event::CaptureLost { file: volume.file(inode) });
+            }
+        }
+    }
+
+    /// One barrier over each volume: what is dirty reaches the peer before the session ends.
+    fn stop(&mut self, core: &mut Core) {
+        for volume in &self.volumes {
+            let ticket = self.next_ticket;
+            self.next_ticket = ticket.next();
+            let scope = SyncScope::Volume(volume.id);
+            let reply = SyncReply::new(|_| {});
+            self.waiting.insert(ticket, Waiting { reply, scope, since: Instant::now() });
+            self.stopping.insert(ticket);
+            core.tell(Event::SyncRequested { ticket, scope });
+        }
+    }
+}
+
+fn sync_on_worker(
+    core: &mut Core,
+    sync: LocalSyncId,
+    work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) {
+    let mailbox = Arc::clone(&core.mailbox);
+    core.workers.run(move || {
+        let result = work().map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)));
+        mailbox.post_urgent(Message::Answer(Event::LocalSynced { sync, result }));
+    });
+}
+
+/// Kernel programs may tell of a change before it is complete, with the inode locked: new bytes, but the old size. A read that
+/// began in between would miss what the mark stood for. SEEK_DATA takes the lock (see `tracer`), so afterwards the change is
+/// complete; where it leads to does not matter.
+fn wait_for_writers(file: &OwnedFd, offset: u64) {
+    let _ = nix::unistd::lseek(file, i64::try_from(offset).unwrap_or(i64::MAX), nix::unistd::Whence::SeekData);
+}
+
+/// Bytes of file content on their way to the peer (being read or queued) beyond which no further read begins.
+const READ_AHEAD: u64 = 32 << 20;
+
+/// Largest single read in bytes; the core asks for no more.
+const READ_MAX: usize = 1 << 20;
+
+fn outcome_of<T>(error: &std::io::Error) -> ReadOutcome<T> {
+    match error.raw_os_error() {
+        _ if reader::is_gone(error) => ReadOutcome::Gone,
+        errno => ReadOutcome::Failed(Errno(errno.unwrap_or(libc::EIO))),
+    }
+}
+
+impl Role for Primary {
+    fn poll(&mut self, core: &mut Core) -> bool {
+        self.start_reads(core);
+        let Some(tracer) = &mut self.tracer else { return false };
+        let (mut unguarded, mut captured) = (0, 0);
+        let (mut taken, mut lost, mut rounds) = (0, 0, 0);
+        loop {
+            let drained = tracer.drain(DRAIN_LIMIT, &mut |event| match event {
+                TraceEvent::Write { file, extent } => {
+                    if extent.end != Extent::END {
+                        captured += extent.length();
+                    }
+                    core.mark(Event::WriteTraced { file, extent });
+                }
+                TraceEvent::Store { file, extent } => core.mark(Event::StoreMapped { file, extent }),
+                TraceEvent::Attributes { file } => core.mark(Event::AttributesChanged { file }),
+                TraceEvent::Directory { directory } => core.mark(Event::DirectoryChanged { directory }),
+                TraceEvent::UnguardedSync { .. } => unguarded += 1,
+            });
+            taken += drained.taken;
+            lost += drained.lost;
+            rounds += 1;
+            // Not before everything told so far is marked may a message be handled that came after it.
+            if drained.reached_end {
+                break;
+            }
+            if rounds == DRAIN_ROUNDS {
+                lost += 1;
+                break;
+            }
+        }
+        core.publisher().on_traced(taken as u64, unguarded);
+        core.publisher().on_captured(captured);
+        if lost > 0 {
+            self.on_lost(core, lost);
+        }
+        taken > 0
+    }
+
+    fn on_message(&mut self, core: &mut Core, message: Message) {
+        match message {
+            Message::Namespace(operation) => self.on_namespace(core, &operation),
+            Message::Written { file, extent } => core.mark(Event::WriteTraced { file, extent }),
+            Message::Attributes(file) => core.mark(Event::AttributesChanged { file }),
+            // The marks go when the file is found gone: its number may already belong to a new file.
+            Message::Forgotten(file) => self.descriptors.invalidate(file),
+            Message::Sync { scope, backing, reply } => self.on_sync(core, scope, backing, reply),
+            Message::Digests { read, outcome, payload } => {
+                self.reads.insert(read, Held::Payload(payload));
+                core.tell(Event::DigestsRead { read, outcome });
+            }
+            Message::Stop => self.stop(core),
+            _ => debug!("a message for another role"),
+        }
+    }
+
+    fn on_completion(&mut self, core: &mut Core, number: u64, completion: Completion) {
+        match self.pending.remove(&number) {
+            Some(Pending::Read { read, file, extent }) => self.on_read(core, read, &file, extent, completion),
+            Some(Pending::Sync(sync)) => {
+                let result = completion
+                    .result
+                    .map(|_| ())
+                    .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)));
+                core.tell(Event::LocalSynced { sync, result });
+            }
+            None => error!("a completion nobody waits for"),
+        }
+        self.start_reads(core);
+    }
+
+    fn on_frame(&mut self, _: SessionId, header: &Header, payload: Shared) -> Result<ReceivedBody, &'static str> {
+        match header.kind {
+            Kind::Ack | Kind::DigestReply | Kind::CreatedReply => Ok(ReceivedBody::Structured(payload.to_vec())),
+            _ => Ok(ReceivedBody::Opaque),
+        }
+    }
+
+    fn perform(&mut self, core: &mut Core, action: Action) {
+        match action {
+            Action::SyncLocal { sync, scope } => self.sync_local(core, sync, scope),
+            Action::ReadExtent { read, file, extent } => {
+                self.backlog.push_back((read, file, extent));
+                self.start_reads(core);
+            }
+            Action::ReadAttributes { read, file } => self.read_attributes(core, read, file),
+            Action::ReadDigests { read, file, extent } => self.read_digests(core, read, file, extent),
+            Action::ReadDirectory { read, directory } => self.read_directory(core, read, directory),
+            Action::DropRead { read } => {
+                self.reads.remove(&read);
+            }
+            Action::DropEntry { entry } => {
+                self.entries.remove(&entry);
+            }
+            Action::ReleaseBarrier { ticket, result } => self.release(core, ticket, result),
+            other => error!(?other, "an order for another role"),
+        }
+    }
+
+    fn payload(&mut self, body: Body) -> Option<Payload> {
+        Some(match body {
+            Body::Empty => Payload::Empty,
+            Body::Structured(bytes) => Payload::Bytes(bytes),
+            Body::Entry { entry } => Payload::Bytes(self.entries.remove(&entry)?),
+            Body::Read { read } => match self.reads.remove(&read)? {
+                Held::Payload(bytes) => Payload::Bytes(bytes),
+                Held::Bytes { bytes, .. } => Payload::Shared(bytes),
+            },
+            Body::ReadData { read, extent } => match self.reads.get(&read)? {
+                Held::Bytes { start, bytes } => {
+                    let from = usize::try_from(extent.start.checked_sub(*start)?).ok()?;
+                    let to = usize::try_from(extent.end.checked_sub(*start)?).ok()?;
+                    Payload::Shared(bytes.get(from..to)?)
+                }
+                Held::Payload(_) => return None,
+            },
+        })
+    }
+
+    fn on_session_end(&mut self, _: SessionId, _: bool) {}
+
+    fn publish(&mut self, publisher: &mut Publisher) {
+        publisher.on_waiting(self.waiting.len());
+    }
+
+    fn may_stop(&self) -> bool {
+        self.stopping.is_empty()
+    }
+}

@@ -1,0 +1,321 @@
+//! The secondary's part of the data plane: applies frames, makes barriers durable.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use replicator_core::action::{Action, Body, DurableScope};
+use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
+use replicator_core::extent::Extent;
+use replicator_core::ids::{Errno, Sequence, SessionId, VolumeId};
+use replicator_core::wire::attributes::Attributes;
+use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::namespace::Operation;
+use tracing::{debug, error};
+
+use super::engine::{role_token, Core, Role};
+use super::message::Message;
+use super::publish::Publisher;
+use crate::link::Payload;
+use crate::storage::replica::{Replica, ReplicaError, SyncTarget};
+use crate::uring::{Completion, Full, Shared, Token};
+use crate::volume::Volume;
+
+/// A received frame that waits for its turn.
+enum Frame {
+    Data { header: Header, bytes: Shared },
+    Hole { header: Header },
+    Attributes { header: Header, attributes: Attributes },
+    Namespace(Operation),
+    Digests { header: Header, digests: Shared },
+    ResyncBegin,
+    ResyncEnd,
+}
+
+/// What a completion of the ring belongs to.
+enum Pending {
+    Write(SessionId, Sequence),
+    Sync { session: SessionId, barrier: Sequence },
+}
+
+/// A barrier whose files are being synced.
+struct Durability {
+    left: usize,
+    result: Result<(), Errno>,
+}
+
+/// The secondary.
+pub struct Secondary {
+    volumes: Vec<Arc<Volume>>,
+    replica: Replica,
+    frames: HashMap<(SessionId, Sequence), Frame>,
+    pending: HashMap<u64, Pending>,
+    next_pending: u64,
+    barriers: HashMap<(SessionId, Sequence), Durability>,
+    /// The begin of a resync, held until the last operation of an earlier session has ended: a late write of that
+    /// session must not land on what this one brings.
+    held_resyncs: Vec<(SessionId, Sequence)>,
+    stopping: bool,
+}
+
+impl Secondary {
+    /// A secondary of these volumes.
+    pub fn new(volumes: Vec<Arc<Volume>>) -> Secondary {
+        Secondary {
+            replica: Replica::new(volumes.clone()),
+            volumes,
+            frames: HashMap::new(),
+            pending: HashMap::new(),
+            next_pending: 1,
+            barriers: HashMap::new(),
+            held_resyncs: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    fn pend(&mut self, pending: Pending) -> Token {
+        let number = self.next_pending;
+        self.next_pending += 1;
+        self.pending.insert(number, pending);
+        role_token(number)
+    }
+
+    fn apply(&mut self, core: &mut Core, session: SessionId, sequence: Sequence) {
+        let Some(frame) = self.frames.remove(&(session, sequence)) else {
+            error!(%sequence, "a frame is to be applied twice");
+            return core.tell(Event::Applied { session, sequence, outcome: Err(Errno(libc::EIO)) });
+        };
+        let outcome = match frame {
+            Frame::Data { header, bytes } => match self.write(core, session, sequence, &header, bytes) {
+                Some(outcome) => outcome,
+                None => return,
+            },
+            Frame::Hole { header } => self
+                .replica
+                .apply_hole(header.file, Extent::at(header.offset, header.length))
+                .map(|_| AppliedOutcome::Done),
+            Frame::Attributes { header, attributes } => {
+                self.replica.apply_attributes(header.file, &attributes).map(|_| AppliedOutcome::Done)
+            }
+            Frame::Namespace(operation) => self.replica.apply_namespace(&operation),
+            Frame::Digests { header, digests } => {
+                let extent = Extent::at(header.offset, header.length);
+                // A file that is not here yet has nothing of what was digested.
+                self.replica
+                    .compare(header.file, extent, &digests)
+                    .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])))
+            }
+            Frame::ResyncBegin => {
+                self.held_resyncs.push((session, sequence));
+                return self.begin_resync(core);
+            }
+            Frame::ResyncEnd => self.replica.end_resync().map(|()| AppliedOutcome::Done),
+        };
+        let outcome = outcome.map_err(|error| complain(core, &error));
+        core.tell(Event::Applied { session, sequence, outcome });
+    }
+
+    /// Begin the resyncs that are held, if nothing is under way.
+    fn begin_resync(&mut self, core: &mut Core) {
+        if !self.pending.is_empty() {
+            return;
+        }
+        for (session, sequence) in std::mem::take(&mut self.held_resyncs) {
+            self.replica.begin_resync();
+            let outcome = core
+                .peer_roots()
+                .iter()
+                .try_for_each(|root| self.replica.set_root(*root))
+                .map(|()| AppliedOutcome::Done)
+                .map_err(|error| complain(core, &error));
+            core.tell(Event::Applied { session, sequence, outcome });
+        }
+    }
+
+    /// Start the write of a data frame; an outcome if it is already decided.
+    fn write(
+        &mut self,
+        core: &mut Core,
+        session: SessionId,
+        sequence: Sequence,
+        header: &Header,
+        bytes: Shared,
+    ) -> Option<Result<AppliedOutcome, ReplicaError>> {
+        let descriptor = match self.replica.descriptor(header.file) {
+            Ok(Some(descriptor)) => descriptor,
+            // The file was removed by a later operation of the primary that is already applied; see storage::replica.
+            Ok(None) => return Some(Ok(AppliedOutcome::Done)),
+            Err(error) => return Some(Err(error)),
+        };
+        let token = self.pend(Pending::Write(session, sequence));
+        match core.ring.write(descriptor, header.offset, bytes, token) {
+            Ok(()) => None,
+            Err(Full) => {
+                // The core orders far fewer at once than the ring takes.
+                core.tell(Event::Applied { session, sequence, outcome: Err(Errno(libc::EAGAIN)) });
+                None
+            }
+        }
+    }
+
+    fn make_durable(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, scope: DurableScope) {
+        let files = match scope {
+            DurableScope::Files(files) => files,
+            DurableScope::Volume(volume) => return self.sync_volumes(core, session, barrier, Some(volume)),
+            DurableScope::Everything => return self.sync_volumes(core, session, barrier, None),
+        };
+        let mut durability = Durability { left: 0, result: Ok(()) };
+        for (file, data_only) in files {
+            match self.replica.sync_target(file) {
+                Ok(SyncTarget::Nothing) => {}
+                Ok(SyncTarget::Volume(_)) => {
+                    // Rare enough (a device, a socket) that all may be synced for it; syncs already begun do no harm.
+                    return self.sync_volumes(core, session, barrier, None);
+                }
+                Ok(SyncTarget::Descriptor(descriptor)) => {
+                    let token = self.pend(Pending::Sync { session, barrier });
+                    match core.ring.sync(descriptor, data_only, token) {
+                        Ok(()) => durability.left += 1,
+                        Err(Full) => return self.sync_volumes(core, session, barrier, None),
+                    }
+                }
+                Err(error) => durability.result = Err(complain(core, &error)),
+            }
+        }
+        if durability.left == 0 {
+            core.tell(Event::MadeDurable { session, barrier, result: durability.result });
+        } else {
+            self.barriers.insert((session, barrier), durability);
+        }
+    }
+
+    fn sync_volumes(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, only: Option<VolumeId>) {
+        let volumes: Vec<_> =
+            self.volumes.iter().filter(|volume| only.is_none_or(|id| id == volume.id)).cloned().collect();
+        let mailbox = Arc::clone(&core.mailbox);
+        core.workers.run(move || {
+            let result = volumes
+                .iter()
+                .try_for_each(|volume| volume.sync())
+                .map_err(|error| {
+                    error!(%error, "cannot make the copy durable");
+                    Errno(error.raw_os_error().unwrap_or(libc::EIO))
+                });
+            mailbox.post_urgent(Message::Answer(Event::MadeDurable { session, barrier, result }));
+        });
+    }
+
+    fn on_synced(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, result: Result<(), Errno>) {
+        let Some(durability) = self.barriers.get_mut(&(session, barrier)) else { return };
+        durability.left -= 1;
+        if result.is_err() {
+            // A failed sync is final: the kernel may report success the next time although the data is lost.
+            durability.result = result;
+        }
+        if durability.left == 0 {
+            let result = durability.result;
+            self.barriers.remove(&(session, barrier));
+            core.tell(Event::MadeDurable { session, barrier, result });
+        }
+    }
+}
+
+/// Log where the error is consumed, and give the core its number.
+fn complain(core: &mut Core, error: &ReplicaError) -> Errno {
+    error!(%error, "the copy cannot be kept up to date");
+    core.publisher().on_error();
+    error.errno()
+}
+
+impl Role for Secondary {
+    fn poll(&mut self, _: &mut Core) -> bool {
+        false
+    }
+
+    fn on_message(&mut self, _: &mut Core, message: Message) {
+        match message {
+            Message::Stop => self.stopping = true,
+            _ => debug!("a message for another role"),
+        }
+    }
+
+    fn on_completion(&mut self, core: &mut Core, number: u64, completion: Completion) {
+        let errno = |error: std::io::Error| Errno(error.raw_os_error().unwrap_or(libc::EIO));
+        match self.pending.remove(&number) {
+            Some(Pending::Write(session, sequence)) => {
+                let outcome = completion.result.map(|_| AppliedOutcome::Done).map_err(|error| {
+                    error!(%error, %sequence, "cannot write to the copy");
+                    core.publisher().on_error();
+                    errno(error)
+                });
+                core.tell(Event::Applied { session, sequence, outcome });
+            }
+            Some(Pending::Sync { session, barrier }) => {
+                let result = completion.result.map(|_| ()).map_err(|error| {
+                    error!(%error, %barrier, "cannot make the copy durable");
+                    core.publisher().on_error();
+                    errno(error)
+                });
+                self.on_synced(core, session, barrier, result);
+            }
+            None => error!("a completion nobody waits for"),
+        }
+        if !self.held_resyncs.is_empty() {
+            self.begin_resync(core);
+        }
+    }
+
+    fn on_frame(&mut self, session: SessionId, header: &Header, payload: Shared) -> Result<ReceivedBody, &'static str> {
+        let (frame, body) = match header.kind {
+            Kind::Data if payload.len() as u64 != header.length => return Err("a data frame of another length"),
+            Kind::Data => (Frame::Data { header: *header, bytes: payload }, ReceivedBody::Opaque),
+            Kind::Hole => (Frame::Hole { header: *header }, ReceivedBody::Opaque),
+            Kind::Attributes => {
+                let attributes = Attributes::decode(&payload).map_err(|_| "attributes that make no sense")?;
+                (Frame::Attributes { header: *header, attributes }, ReceivedBody::Opaque)
+            }
+            Kind::Namespace => {
+                let operation =
+                    Operation::decode(&payload).map_err(|_| "a namespace operation that makes no sense")?;
+                let change = operation.change();
+                (Frame::Namespace(operation), ReceivedBody::Namespace(change))
+            }
+            Kind::Digests => {
+                (Frame::Digests { header: *header, digests: payload }, ReceivedBody::Opaque)
+            }
+            Kind::ResyncBegin => (Frame::ResyncBegin, ReceivedBody::Opaque),
+            Kind::ResyncEnd => (Frame::ResyncEnd, ReceivedBody::Opaque),
+            Kind::Barrier => return Ok(ReceivedBody::Structured(payload.to_vec())),
+            _ => return Ok(ReceivedBody::Opaque),
+        };
+        self.frames.insert((session, header.sequence), frame);
+        Ok(body)
+    }
+
+    fn perform(&mut self, core: &mut Core, action: Action) {
+        match action {
+            Action::Apply { session, sequence } => self.apply(core, session, sequence),
+            Action::MakeDurable { session, barrier, scope } => self.make_durable(core, session, barrier, scope),
+            other => error!(?other, "an order for another role"),
+        }
+    }
+
+    fn payload(&mut self, body: Body) -> Option<Payload> {
+        match body {
+            Body::Empty => Some(Payload::Empty),
+            Body::Structured(bytes) => Some(Payload::Bytes(bytes)),
+            _ => None,
+        }
+    }
+
+    fn on_session_end(&mut self, session: SessionId, applies: bool) {
+        if !applies {
+            self.frames.retain(|(of, _), _| *of != session);
+        }
+    }
+
+    fn publish(&mut self, _: &mut Publisher) {}
+
+    fn may_stop(&self) -> bool {
+        self.stopping
+    }
+}

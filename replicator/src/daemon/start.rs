@@ -1,0 +1,412 @@
+//! Bringing a node up and taking it down.
+//!
+//! Up, on the primary: state recorded, kernel programs attached, data plane running, *then* the gate is mounted: from the
+//! first call that passes it, everything is seen and answered. Down in the opposite order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{bail, Context};
+use replicator_core::action::{DataState, StateRecord};
+use replicator_core::config::{ExtentLimits, LinkTimes, PrimaryConfig, SecondaryConfig, VolumeRoot};
+use replicator_core::ids::{Generation, Term, Time, VolumeId};
+use replicator_core::node::Node;
+use replicator_core::wire::header::{VERSION, VERSION_MIN};
+use replicator_core::wire::hello::{self, Hello, VolumeIdentity};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{info, warn};
+
+use super::capture::{self, Selected};
+use super::engine::{Engine, Parts, Role as RoleParts};
+use super::gatekeeper::Gatekeeper;
+use super::mailbox::Mailbox;
+use super::message::Message;
+use super::primary::Primary;
+use super::publish::{Published, Publisher};
+use super::secondary::Secondary;
+use super::sessions::Sessions;
+use super::state::StateKeeper;
+use super::workers::Workers;
+use crate::config::{Config, Mode, Role, WhenAlone};
+use crate::control::{self, NodeView};
+use crate::gate::{self, Gate};
+use crate::link::handshake::{boot_id, ClusterKey, Identity, Timeouts};
+use crate::status::{Status, VolumeStatus};
+use crate::storage::state::{Loaded, NodeState, StateDirectory};
+use crate::uring::Ring;
+use crate::volume::Volume;
+
+/// Submission places of the data plane's ring: twice as many file operations can be under way.
+const RING_ENTRIES: u32 = 1024;
+const WORKERS: usize = 3;
+
+/// Run a node until it is told to stop.
+///
+/// # Errors
+/// What keeps the node from starting or going on.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("a node needs root (it opens files by handle, mounts, and loads kernel programs); run it as root");
+    }
+    raise_limits();
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("catch signals")?;
+    let state = StateDirectory::open(&config.node.state_directory)?;
+    let volumes = open_volumes(&config)?;
+    let record = load_record(&config, &state)?;
+    let node = StartedNode::start(&config, state, volumes, record)?;
+    info!(node = %config.node.name, role = %config.node.role, "running");
+    let stop = node.stop_handle();
+    let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            info!(signal, "stopping");
+            stop.request_stop();
+        }
+    });
+    watcher.context("start the signal thread")?;
+    node.wait()
+}
+
+/// Descriptors for the data plane's caches and the gate's handles.
+fn raise_limits() {
+    use nix::sys::resource::{getrlimit, setrlimit, Resource};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn open_volumes(config: &Config) -> anyhow::Result<Vec<Arc<Volume>>> {
+    let mut volumes = Vec::new();
+    for (number, directory) in config.mirror.directories.iter().enumerate() {
+        if let gate::Recovered::Removed(mounts) = gate::recover(directory)? {
+            warn!(directory = %directory.display(), mounts, "what a crashed daemon left mounted was removed");
+        }
+        let id = VolumeId(u16::try_from(number).context("too many directories")?);
+        volumes.push(Arc::new(Volume::open(id, directory)?));
+    }
+    Ok(volumes)
+}
+
+/// The state this node starts from.
+fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<StateRecord> {
+    let record = match state.load() {
+        Loaded::State(found) => {
+            if found.cluster != name_id(&config.node.cluster) || found.node != name_id(&config.node.name) {
+                bail!(
+                    "{} holds the state of another node or cluster; give node {} its own node.state-directory",
+                    config.node.state_directory.display(),
+                    config.node.name
+                );
+            }
+            Some(found.record)
+        }
+        Loaded::First => None,
+        Loaded::Unusable { reason, kept } => {
+            warn!(%reason, ?kept, "the node's state cannot be used: everything will be compared");
+            None
+        }
+    };
+    Ok(match (config.node.role, record) {
+        // Nobody else can have anything newer in this version: the operator says who is primary.
+        (Role::Primary, None) => StateRecord {
+            term: Term(1),
+            generation: Generation(1),
+            data: DataState::UpToDate,
+            alone: true,
+        },
+        (Role::Primary, Some(record)) => StateRecord { data: DataState::UpToDate, ..record },
+        (Role::Secondary, None) => StateRecord {
+            term: Term(0),
+            generation: Generation(0),
+            data: DataState::Inconsistent,
+            alone: false,
+        },
+        (Role::Secondary, Some(record)) => StateRecord { alone: false, ..record },
+    })
+}
+
+/// A name as the fixed-size id of the state file.
+fn name_id(name: &str) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..16]);
+    id
+}
+
+/// A running node.
+struct StartedNode {
+    data_plane: thread::JoinHandle<anyhow::Result<()>>,
+    gates: Vec<Gate>,
+    stop: Stop,
+    mailbox: Arc<Mailbox<Message>>,
+    _control: control::ControlServer,
+}
+
+/// How the control socket and signals reach the node.
+#[derive(Clone)]
+struct Stop {
+    requested: Arc<AtomicBool>,
+    waiter: thread::Thread,
+    published: Published,
+}
+
+impl NodeView for Stop {
+    fn status(&self) -> Status {
+        self.published.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn request_stop(&self) {
+        self.requested.store(true, Ordering::Release);
+        self.waiter.unpark();
+    }
+}
+
+impl StartedNode {
+    fn start(
+        config: &Config,
+        state: StateDirectory,
+        volumes: Vec<Arc<Volume>>,
+        record: StateRecord,
+    ) -> anyhow::Result<StartedNode> {
+        let ids = NodeState { cluster: name_id(&config.node.cluster), node: name_id(&config.node.name), record };
+        if config.node.role == Role::Primary {
+            // Before the first caller is answered it must be on record how callers are answered.
+            state.store(&ids)?;
+        }
+        let ring = Ring::new(RING_ENTRIES)?;
+        let mailbox = Arc::new(Mailbox::new(ring.waker()));
+        let sessions = open_sessions(config, &volumes, record, &mailbox)?;
+        let (mut publisher, published) = Publisher::new(first_status(config, &volumes));
+        let stop = Stop { requested: Arc::default(), waiter: thread::current(), published };
+        let control = control::serve(&config.node.control_socket, Arc::new(stop.clone()))?;
+        let began = Instant::now();
+        let parts = |node, publisher| -> anyhow::Result<Parts> {
+            Ok(Parts {
+                node,
+                ring,
+                mailbox: Arc::clone(&mailbox),
+                workers: Workers::start("worker", WORKERS).context("start the workers")?,
+                sessions,
+                state: StateKeeper::new(state, ids),
+                publisher,
+                began,
+            })
+        };
+        let mut gates = Vec::new();
+        let data_plane = match config.node.role {
+            Role::Secondary => {
+                let node = Node::secondary(secondary_config(config), record, Time(0));
+                let engine = Engine::new(parts(node, publisher)?, Secondary::new(volumes));
+                run_data_plane(engine, &mailbox, &stop)?
+            }
+            Role::Primary => {
+                let Selected { tracer, passthrough, row, why } = capture::select(config, &volumes)?;
+                info!(row, why, "capture");
+                publisher.on_capture(row, &why, tracer.as_ref().map(|tracer| tracer.report()));
+                let node = Node::primary(primary_config(config, &volumes), record, Time(0));
+                let primary = Primary::new(volumes.clone(), tracer, !config.mirror.gate);
+                let engine = Engine::new(parts(node, publisher)?, primary);
+                let data_plane = run_data_plane(engine, &mailbox, &stop)?;
+                if config.mirror.gate {
+                    gates = mount(&volumes, passthrough, &mailbox)?;
+                }
+                let reports = gates.iter().map(Gate::report).collect();
+                mailbox.post(Message::Gates(reports));
+                data_plane
+            }
+        };
+        Ok(StartedNode { data_plane, gates, stop, mailbox, _control: control })
+    }
+
+    fn stop_handle(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Wait for the order to stop, or for the data plane's end; take everything down.
+    fn wait(self) -> anyhow::Result<()> {
+        while !self.stop.requested.load(Ordering::Acquire) && !self.data_plane.is_finished() {
+            thread::park();
+        }
+        // First the gate: no caller may wait for a data plane that is gone.
+        let mut result = Ok(());
+        for gate in self.gates {
+            if let Err(error) = gate.unmount() {
+                result = Err(anyhow::Error::from(error).context("unmount the gate"));
+            }
+        }
+        self.mailbox.post_urgent(Message::Stop);
+        match self.data_plane.join() {
+            Ok(ended) => ended.and(result),
+            Err(_) => bail!("the data plane broke down; what it was is in the log above"),
+        }
+    }
+}
+
+/// Run the engine on a thread of its own. However it ends, callers are answered and the waiting main thread wakes.
+fn run_data_plane<R: RoleParts + Send + 'static>(
+    engine: Engine<R>,
+    mailbox: &Arc<Mailbox<Message>>,
+    stop: &Stop,
+) -> anyhow::Result<thread::JoinHandle<anyhow::Result<()>>> {
+    struct Ended {
+        mailbox: Arc<Mailbox<Message>>,
+        waiter: thread::Thread,
+    }
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.mailbox.close();
+            self.waiter.unpark();
+        }
+    }
+    let ended = Ended { mailbox: Arc::clone(mailbox), waiter: stop.waiter.clone() };
+    thread::Builder::new()
+        .name("data-plane".to_owned())
+        .spawn(move || {
+            let _ended = ended;
+            engine.run()
+        })
+        .context("start the data plane")
+}
+
+fn mount(
+    volumes: &[Arc<Volume>],
+    passthrough: gate::Passthrough,
+    mailbox: &Arc<Mailbox<Message>>,
+) -> anyhow::Result<Vec<Gate>> {
+    let mut gates: Vec<Gate> = Vec::new();
+    for volume in volumes {
+        let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox)));
+        let options = gate::GateOptions { passthrough, ..gate::GateOptions::default() };
+        match Gate::mount(Arc::clone(volume), options, sink) {
+            Ok(gate) => {
+                info!(directory = %volume.path.display(), "gate mounted");
+                gates.push(gate);
+            }
+            Err(error) => {
+                for gate in gates {
+                    if let Err(error) = gate.unmount() {
+                        warn!(%error, "cannot take a gate down again");
+                    }
+                }
+                return Err(anyhow::Error::from(error).context("mount the gate"));
+            }
+        }
+    }
+    Ok(gates)
+}
+
+fn open_sessions(
+    config: &Config,
+    volumes: &[Arc<Volume>],
+    record: StateRecord,
+    mailbox: &Arc<Mailbox<Message>>,
+) -> anyhow::Result<Sessions> {
+    let identity = identity(config, volumes, record)?;
+    let timeouts = Timeouts::default();
+    let mailbox = Arc::clone(mailbox);
+    Ok(match config.node.role {
+        Role::Primary => {
+            let peer = config.link.peer.context("link.peer is missing")?;
+            Sessions::dialing(identity, timeouts, peer, mailbox)
+        }
+        Role::Secondary => {
+            let listen = config.link.listen.context("link.listen is missing")?;
+            Sessions::listening(identity, timeouts, listen, mailbox)?
+        }
+    })
+}
+
+fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> anyhow::Result<Identity> {
+    let key = match config.cluster_secret()? {
+        Some(secret) => ClusterKey::from_secret(secret.bytes()),
+        None => ClusterKey::from_cluster_name(config.node.cluster.as_bytes()),
+    };
+    let hello = Hello {
+        lowest: VERSION_MIN,
+        highest: VERSION,
+        cluster: config.node.cluster.clone().into_bytes(),
+        node: config.node.name.clone().into_bytes(),
+        role: match config.node.role {
+            Role::Primary => hello::Role::Primary,
+            Role::Secondary => hello::Role::Secondary,
+        },
+        mode: mode(config) as u8,
+        nonce: [0; 32],
+        boot: boot_id().context("read the kernel's boot id")?,
+        volumes: volumes
+            .iter()
+            .map(|volume| VolumeIdentity { device: volume.device, inode: volume.root_inode })
+            .collect(),
+        generation: record.generation,
+        term: record.term,
+        data: record.data,
+    };
+    Ok(Identity { hello, key })
+}
+
+fn mode(config: &Config) -> replicator_core::config::Mode {
+    use replicator_core::config::Mode as Core;
+    match config.mirror.mode {
+        Mode::Sync => Core::Sync,
+        Mode::SemiSync => Core::SemiSync,
+        Mode::Async => Core::Async,
+    }
+}
+
+fn link_times(config: &Config) -> LinkTimes {
+    LinkTimes { keep_alive: config.link.keep_alive_interval, dead_after: config.link.dead_after }
+}
+
+fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
+    let mirror = &config.mirror;
+    let roots =
+        volumes.iter().map(|volume| VolumeRoot { volume: volume.id, root: volume.root_file() }).collect();
+    PrimaryConfig {
+        mode: mode(config),
+        when_alone: match mirror.when_alone {
+            WhenAlone::Release => replicator_core::config::WhenAlone::Release,
+            WhenAlone::Hold => replicator_core::config::WhenAlone::Hold,
+        },
+        settle: mirror.settle,
+        confirm_interval: mirror.confirm_interval,
+        window_bytes: mirror.window,
+        barrier_limit: mirror.barrier_limit,
+        hold_limit: mirror.hold_limit,
+        link: link_times(config),
+        reconnect_min: config.link.reconnect_min,
+        reconnect_max: config.link.reconnect_max,
+        limits: ExtentLimits {
+            per_file: mirror.extents_per_file as usize,
+            total: mirror.extents_total as usize,
+        },
+        seed: u64::from(std::process::id()),
+        ..PrimaryConfig::new(roots)
+    }
+}
+
+fn secondary_config(config: &Config) -> SecondaryConfig {
+    SecondaryConfig { link: link_times(config), ..SecondaryConfig::default() }
+}
+
+/// What never changes while the node runs.
+fn first_status(config: &Config, volumes: &[Arc<Volume>]) -> Status {
+    Status {
+        node: config.node.name.clone(),
+        role: config.node.role,
+        mode: config.mirror.mode,
+        volumes: volumes
+            .iter()
+            .map(|volume| VolumeStatus {
+                path: volume.path.display().to_string(),
+                filesystem: volume.filesystem.clone(),
+                gate: "off".to_owned(),
+                ..VolumeStatus::default()
+            })
+            .collect(),
+        ..Status::default()
+    }
+}

@@ -1,0 +1,66 @@
+//! Keeps the node's state record durable, off the data-plane thread.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use replicator_core::action::StateRecord;
+use replicator_core::event::Event;
+use replicator_core::ids::{Errno, PersistId};
+use tracing::{error, info};
+
+use super::mailbox::Mailbox;
+use super::message::Message;
+use super::workers::Workers;
+use crate::storage::state::{NodeState, StateDirectory};
+
+/// The state file in the hands of the data plane.
+pub struct StateKeeper {
+    /// One write at a time, in the order in which they were ordered: the newest is numbered.
+    file: Arc<Mutex<Ordered>>,
+    next: u64,
+}
+
+struct Ordered {
+    file: StateDirectory,
+    state: NodeState,
+    written: u64,
+}
+
+impl StateKeeper {
+    /// Keep this file; `state` says whose it is.
+    pub fn new(file: StateDirectory, state: NodeState) -> StateKeeper {
+        StateKeeper { file: Arc::new(Mutex::new(Ordered { file, state, written: 0 })), next: 1 }
+    }
+
+    /// Make the record durable on a worker, which answers with `StatePersisted`. A record that is overtaken by a later one is not
+    /// written any more.
+    pub fn persist(
+        &mut self,
+        persist: PersistId,
+        record: StateRecord,
+        workers: &Workers,
+        mailbox: &Arc<Mailbox<Message>>,
+    ) {
+        let number = self.next;
+        self.next += 1;
+        let file = Arc::clone(&self.file);
+        let mailbox = Arc::clone(mailbox);
+        workers.run(move || {
+            let mut ordered = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = if number < ordered.written {
+                Ok(())
+            } else {
+                ordered.state.record = record;
+                ordered.file.store(&ordered.state).map_err(|error| {
+                    error!(%error, "cannot record the node's state");
+                    Errno(libc::EIO)
+                })
+            };
+            if result.is_ok() {
+                ordered.written = ordered.written.max(number);
+                info!(?record, "state recorded");
+            }
+            let result: Result<(), Errno> = result;
+            mailbox.post_urgent(Message::Answer(Event::StatePersisted { persist, result }));
+        });
+    }
+}

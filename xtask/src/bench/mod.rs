@@ -1,0 +1,125 @@
+//! `cargo xtask bench`: the same jobs on a plain directory and under the mirror, side by side in one run.
+//!
+//! Rounds are interleaved: each round runs every variant once, in an order that turns with the round, and only one variant
+//! exists at a time (kernel programs of an idle mirror would be paid for by the native runs). Figures are medians of the rounds;
+//! ratios are medians of the rounds' own ratios.
+
+mod bars;
+mod fio;
+mod jobs;
+mod table;
+mod variants;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::lab::image::Filesystem;
+use crate::lab::{exec, interrupt, place, watchdog};
+use crate::{product, setup};
+use fio::Figures;
+use jobs::{JOBS, Job};
+use variants::{Bench, VARIANTS, Variant};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print JSON instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// How long each job runs in each variant and round.
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+    /// How often everything is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only jobs whose name holds one of these words.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Only these variants (native is always measured).
+    #[arg(long, value_enum)]
+    variant: Vec<Variant>,
+    /// File system of all directories.
+    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
+    fs: Filesystem,
+}
+
+/// Everything that was measured: one entry per round, by job and variant.
+pub type Measured = BTreeMap<(&'static str, Variant), Vec<Figures>>;
+
+/// Run the command.
+pub fn run(args: Args) -> Result<()> {
+    interrupt::watch();
+    setup::require(&["fio"])?;
+    place::clear_dead();
+    let chosen: Vec<&Job> = JOBS
+        .iter()
+        .filter(|job| args.only.is_empty() || args.only.iter().any(|word| job.name.contains(word.as_str())))
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = JOBS.iter().map(|job| job.name).collect();
+        bail!("no job is chosen; there are: {}", names.join(", "));
+    }
+    let variants: Vec<Variant> = VARIANTS
+        .iter()
+        .copied()
+        .filter(|variant| {
+            *variant == Variant::Native || args.variant.is_empty() || args.variant.contains(variant)
+        })
+        .collect();
+    let each = Duration::from_secs(args.seconds + 60);
+    let runs = (args.rounds * variants.len() * chosen.len()) as u32;
+    let _bound = watchdog::arm("the bench", each * runs + Duration::from_secs(600));
+
+    let measured = measure(&args, &chosen, &variants)?;
+    let judged = bars::judge(&measured);
+    let trace = trace_cost();
+    if args.json {
+        println!("{}", table::json(&args_words(&args), &chosen, &measured, &judged, trace.as_deref())?);
+    } else {
+        println!("{}", table::text(&chosen, &measured, &judged, trace.as_deref()));
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, chosen: &[&Job], variants: &[Variant]) -> Result<Measured> {
+    let mut measured = Measured::new();
+    let mut bench = Bench::build(args.fs)?;
+    for round in 0..args.rounds {
+        for step in 0..variants.len() {
+            let variant = variants[(round + step) % variants.len()];
+            let directory = bench.enter(variant)?;
+            for job in chosen.iter().filter(|job| job.runs_in(variant)) {
+                interrupt::check()?;
+                let figures = job
+                    .run(&directory, args.seconds)
+                    .with_context(|| format!("{} in the variant {variant:?}", job.name))?;
+                eprintln!("round {} {variant:?} {}: {:.0}/s", round + 1, job.name, figures.per_second);
+                measured.entry((job.name, variant)).or_default().push(figures);
+                bench.settle(variant)?;
+            }
+            bench.leave(variant)?;
+        }
+    }
+    bench.finish()?;
+    Ok(measured)
+}
+
+fn args_words(args: &Args) -> String {
+    format!("{} rounds of {} s on {}", args.rounds, args.seconds, args.fs.name())
+}
+
+/// What a traced write costs its writer, measured by the product's own example; `None` where that cannot be had.
+fn trace_cost() -> Option<String> {
+    if !Path::new(&product::repository()).join("replicator/examples/trace_cost.rs").exists() {
+        return None;
+    }
+    let mut command = product::cargo();
+    command.args(["run", "--quiet", "--release", "--package", "replicator", "--example", "trace_cost"]);
+    Some(match exec::output(&mut command) {
+        Ok(words) => words.trim_end().to_owned(),
+        Err(error) => format!("not measured: {error:#}"),
+    })
+}
