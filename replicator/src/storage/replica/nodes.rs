@@ -58,8 +58,11 @@ impl Replica {
         let current = self.status_at(directory, name)?;
         if let (Some(status), Some(local)) = (&current, self.local(node.file))
             && status.inode == local.inode
-            && fits(directory.as_fd(), name, status, node)
-                .map_err(ReplicaError::name("read", directory.file, name))?
+            && fits(directory.as_fd(), name, status, node).map_err(ReplicaError::name(
+                "read",
+                directory.file,
+                name,
+            ))?
         {
             return Ok(false);
         }
