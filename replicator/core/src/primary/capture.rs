@@ -42,7 +42,12 @@ impl Primary {
 
     pub(super) fn on_capture_lost(&mut self, file: FileId) {
         self.marks.widened += 1;
-        self.mark_compare(file, false);
+        if self.is_directory(file) {
+            self.mark_directory(file, true);
+            self.on_attributes_changed(file);
+        } else {
+            self.mark_compare(file, false);
+        }
         self.report(Notice::Widened { file });
     }
 
@@ -116,6 +121,9 @@ impl Primary {
                 self.mark_parent(parent);
                 if !self.is_known(file) {
                     self.mark_new(file, kind);
+                } else if kind == FileKind::Regular {
+                    // If a list removed it there because it was moved behind the gate's back, the peer makes it anew, empty.
+                    self.mark_compare(file, false);
                 }
                 self.on_attributes_changed(file);
             }

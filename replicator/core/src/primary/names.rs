@@ -36,8 +36,16 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct OpenList {
     directory: FileId,
-    /// Regular files seen for the first time.
-    files: Vec<FileId>,
+    children: Vec<Listed>,
+}
+
+/// A child in a list that the peer has not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed {
+    pub file: FileId,
+    pub kind: FileKind,
+    /// Known from an earlier list or operation, and not to be compared because of this one.
+    pub kept: bool,
 }
 
 /// What the peer knows of the tree in this session.
@@ -49,6 +57,8 @@ pub(super) struct Names {
     pub scanned: BTreeSet<FileId>,
     /// Files that moved to where they cannot be followed: when seen again, they count as never seen, with all below.
     moved: BTreeSet<FileId>,
+    /// Directories reported as changed before the operation that made them: capture has more than one source.
+    changed: BTreeSet<FileId>,
     listings: BTreeMap<FileId, Listing>,
     /// Marked directories that are not being read, in the order of their marks.
     queue: VecDeque<FileId>,
@@ -58,7 +68,7 @@ pub(super) struct Names {
     marks: u64,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
-    pub unanswered: BTreeMap<Sequence, Vec<FileId>>,
+    pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
     pub found: u64,
 }
 
@@ -115,10 +125,11 @@ impl Primary {
 
     /// The directory is to be listed (again). Without a session nothing is to be remembered: a new one lists all.
     pub(super) fn mark_directory(&mut self, directory: FileId, deep: bool) {
-        if let Some(session) = &mut self.session
-            && session.names.known.contains(&directory)
-        {
-            session.names.mark(directory, deep);
+        let Some(Session { names, .. }) = &mut self.session else { return };
+        if names.known.contains(&directory) {
+            names.mark(directory, deep);
+        } else {
+            names.changed.insert(directory);
         }
     }
 
@@ -128,7 +139,12 @@ impl Primary {
         while let Some(logged) = self.log.pop_front() {
             match logged {
                 Logged::Changed(directory) => self.mark_directory(directory, false),
-                Logged::Forgotten(file) => self.forget_nameless(file),
+                Logged::Forgotten(file) => {
+                    if let Some(session) = &mut self.session {
+                        session.names.changed.remove(&file);
+                    }
+                    self.forget_nameless(file);
+                }
                 Logged::Entry(entry, NamespaceChange::Listed { directory, first, last, children }) => {
                     self.flush_list(entry, directory, first, last, &children);
                 }
@@ -152,14 +168,16 @@ impl Primary {
     fn can_follow(&self, change: &NamespaceChange) -> bool {
         let Some(session) = &self.session else { return false };
         let scanned = |directory| session.names.scanned.contains(directory);
+        // What is in a directory that is to be listed again, the peer may not know.
+        let settled = |directory| scanned(directory) && !session.names.listings.contains_key(directory);
         let known = |file| session.names.known.contains(file);
         match change {
             NamespaceChange::Created { parent, .. }
             | NamespaceChange::Linked { parent, .. }
             | NamespaceChange::Unlinked { parent, .. } => scanned(parent),
             NamespaceChange::Renamed { old_parent, new_parent, file, other, exchanged, .. } => {
-                scanned(old_parent)
-                    && scanned(new_parent)
+                settled(old_parent)
+                    && settled(new_parent)
                     && known(file)
                     && (!exchanged || other.as_ref().is_some_and(known))
             }
@@ -229,6 +247,21 @@ impl Primary {
         }
     }
 
+    /// The file turned out to be gone. If its number is seen again, that is another file.
+    pub(super) fn lose_name(&mut self, file: FileId) {
+        if let Some(session) = &mut self.session {
+            session.names.forget(file);
+            session.compare_files.remove(&file);
+        }
+    }
+
+    /// Whether the file is a directory, as far as this session tells.
+    pub(super) fn is_directory(&self, file: FileId) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file)
+        })
+    }
+
     fn forget_name(&mut self, file: FileId, last: bool) {
         if last && let Some(session) = &mut self.session {
             session.names.forget(file);
@@ -245,6 +278,9 @@ impl Primary {
         }
         session.names.moved.remove(&file);
         session.names.found += 1;
+        if session.names.changed.remove(&file) {
+            session.names.mark(file, false);
+        }
         let Some(marks) = self.marks.get(file) else { return };
         if !marks.mapped.is_empty() {
             self.queues.mapped.insert((self.now, file));
@@ -267,7 +303,7 @@ impl Primary {
         };
         if first {
             let known = session.names.known.contains(&directory);
-            session.names.open = known.then(|| OpenList { directory, files: Vec::new() });
+            session.names.open = known.then(|| OpenList { directory, children: Vec::new() });
         }
         // Parts of a list that began in a former session, or whose directory is gone, are worth nothing.
         if session.names.open.as_ref().is_none_or(|open| open.directory != directory) {
@@ -281,7 +317,7 @@ impl Primary {
         }
         if last && let Some(session) = &mut self.session {
             if let Some(open) = session.names.open.take() {
-                session.names.unanswered.insert(sequence, open.files);
+                session.names.unanswered.insert(sequence, open.children);
             }
             session.names.scanned.insert(directory);
             self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
@@ -293,8 +329,18 @@ impl Primary {
         let Some(session) = &mut self.session else { return };
         let moved = session.names.moved.remove(&file);
         let deep = deep || moved;
-        if session.names.known.contains(&file) && !deep {
+        let kept = session.names.known.contains(&file) && !deep;
+        if let Some(open) = &mut session.names.open {
+            open.children.push(Listed { file, kind, kept });
+        }
+        if kept {
             return;
+        }
+        if kind != FileKind::Regular
+            && let Some(marks) = self.marks.get_mut(file)
+        {
+            // Nothing but names and attributes can differ.
+            marks.compare.clear();
         }
         match kind {
             FileKind::Directory => {
@@ -306,9 +352,6 @@ impl Primary {
                 self.on_attributes_changed(file);
             }
             FileKind::Regular => {
-                if let Some(open) = &mut session.names.open {
-                    open.files.push(file);
-                }
                 self.become_known(file);
                 self.mark_compare(file, true);
             }
@@ -369,9 +412,7 @@ impl Primary {
                     names.listings.remove(&directory);
                 }
             }
-            ReadOutcome::Gone => {
-                names.listings.remove(&directory);
-            }
+            ReadOutcome::Gone => self.lose_name(directory),
             ReadOutcome::Failed(errno) => {
                 names.resting.insert((self.now.after(RETRY), directory));
                 self.report(Notice::ReadFailed { file: directory, errno });
