@@ -60,6 +60,8 @@ pub(super) struct Waiter {
     pub(super) stage: Stage,
     /// In the count of running time.
     requested_awake: Time,
+    /// What was known to be listed when it began to wait for names.
+    deep_marks: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,7 +137,8 @@ impl Primary {
     pub(super) fn new_waiter(&mut self, scope: WaitScope) -> WaiterId {
         self.numbers.waiter += 1;
         let id = WaiterId(self.numbers.waiter);
-        let waiter = Waiter { caller: None, scope, stage: Stage::Held, requested_awake: self.awake };
+        let waiter =
+            Waiter { caller: None, scope, stage: Stage::Held, requested_awake: self.awake, deep_marks: 0 };
         self.waiters.insert(id, waiter);
         id
     }
@@ -245,9 +248,10 @@ impl Primary {
     /// Take the marks that are present now as what this waiter waits for.
     pub(super) fn start_waiter(&mut self, id: WaiterId) {
         let Some(session) = &self.session else { return };
-        let mark = session.names.last_mark();
+        let (mark, deep_marks) = (session.names.last_mark(), session.names.deep_marks());
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.stage = Stage::Names(mark);
+            waiter.deep_marks = deep_marks;
         }
         self.advance_waiter(id);
     }
@@ -263,7 +267,12 @@ impl Primary {
         if let Stage::Answers(position) = waiter.stage
             && session.names.unanswered.first_key_value().is_none_or(|(list, _)| *list > position)
         {
-            self.take_content(id);
+            if waiter.deep_marks == session.names.deep_marks() {
+                self.take_content(id);
+            } else {
+                // A list took away what another one has to bring back.
+                self.start_waiter(id);
+            }
         }
     }
 
@@ -347,12 +356,14 @@ impl Primary {
         }
     }
 
-    /// What the waiters of this file have to wait for is to be found anew.
-    pub(super) fn restart_waits(&mut self, file: FileId) {
-        let Some(marks) = self.marks.get(file) else { return };
-        let waiters: Vec<WaiterId> = marks.waits.iter().map(|wait| wait.waiter).collect();
-        for id in waiters {
+    /// What those have to wait for that are not covered by a barrier yet is to be found anew.
+    pub(super) fn restart_waiters(&mut self) {
+        let begun = |waiter: &Waiter| matches!(waiter.stage, Stage::Content(_) | Stage::Ready);
+        let begun: Vec<WaiterId> =
+            self.waiters.iter().filter(|(_, waiter)| begun(waiter)).map(|(id, _)| *id).collect();
+        for id in begun {
             self.remove_waits(id);
+            self.ready.retain(|ready| *ready != id);
             if let Some(waiter) = self.waiters.get_mut(&id) {
                 waiter.stage = Stage::Held;
             }

@@ -115,6 +115,8 @@ impl Primary {
         match *change {
             NamespaceChange::Created { parent, file, kind } => {
                 self.mark_parent(parent);
+                // What is known of a former file with this number is worth nothing.
+                self.void_reads(file);
                 self.mark_new(file, kind);
             }
             NamespaceChange::Linked { parent, file, kind } => {
@@ -153,8 +155,18 @@ impl Primary {
             self.mark_whole(file);
         }
         let marks = self.marks.entry(file);
+        if kind != FileKind::Regular {
+            marks.dirty.clear();
+            marks.mapped.clear();
+            marks.syncing.clear();
+        }
+        // All of it is sent.
+        marks.tail.clear();
+        marks.compare.clear();
+        marks.compare_gated = false;
         marks.named = true;
         marks.mark_attributes(true);
+        self.compare_ended(file);
         self.settle(file);
     }
 

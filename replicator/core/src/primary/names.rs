@@ -55,8 +55,6 @@ pub(super) struct Names {
     pub known: BTreeSet<FileId>,
     /// Directories whose list was sent completely, or that were made empty.
     pub scanned: BTreeSet<FileId>,
-    /// Files that moved to where they cannot be followed: when seen again, they count as never seen, with all below.
-    moved: BTreeSet<FileId>,
     /// Directories reported as changed before the operation that made them: capture has more than one source.
     changed: BTreeSet<FileId>,
     listings: BTreeMap<FileId, Listing>,
@@ -66,6 +64,8 @@ pub(super) struct Names {
     resting: BTreeSet<(Time, FileId)>,
     reading: usize,
     marks: u64,
+    /// How often it turned out that all below a directory has to be told again.
+    deep_marks: u64,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
@@ -96,8 +96,14 @@ impl Names {
         self.resting.first().map(|(at, _)| *at)
     }
 
+    /// Changes whenever more has to be listed than the marks before said.
+    pub fn deep_marks(&self) -> u64 {
+        self.deep_marks
+    }
+
     fn mark(&mut self, directory: FileId, deep: bool) {
         self.marks += 1;
+        self.deep_marks += u64::from(deep);
         let number = self.marks;
         if let Some(listing) = self.listings.get_mut(&directory) {
             listing.deep |= deep;
@@ -189,19 +195,12 @@ impl Primary {
     fn follow(&mut self, change: &NamespaceChange) {
         match *change {
             NamespaceChange::Created { file, kind, .. } => {
-                self.void_reads(file);
                 if let Some(session) = &mut self.session {
                     session.names.forget(file);
                     if kind == FileKind::Directory {
                         session.names.scanned.insert(file);
                     }
                 }
-                if let Some(marks) = self.marks.get_mut(file) {
-                    // All of it is sent; what was known of a former file with this number is worth nothing.
-                    marks.compare.clear();
-                    marks.compare_gated = false;
-                }
-                self.compare_ended(file);
                 self.become_known(file);
             }
             NamespaceChange::Linked { file, .. } => self.become_known(file),
@@ -218,32 +217,19 @@ impl Primary {
     /// The operation was not sent: directories that were listed before are listed again.
     fn list_instead(&mut self, change: &NamespaceChange) {
         match *change {
-            NamespaceChange::Created { file, .. } => self.void_reads(file),
+            // Whatever the peer knows under this number is another file.
+            NamespaceChange::Created { file, .. } => self.lose_name(file),
             NamespaceChange::Linked { .. } | NamespaceChange::Listed { .. } => {}
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
-            NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
+            NamespaceChange::Renamed { old_parent, new_parent, other, other_last, exchanged, .. } => {
                 self.mark_directory(old_parent, false);
                 self.mark_directory(new_parent, false);
-                self.lose_track(file);
                 if let Some(other) = other {
-                    if exchanged {
-                        self.lose_track(other);
-                    }
                     self.forget_name(other, other_last && !exchanged);
                 }
+                // The lists may take the files away before they bring them back, and say so in their answers.
+                self.restart_waiters();
             }
-        }
-    }
-
-    /// The file moved to a place that the peer does not know yet, and is removed there together with its old name.
-    fn lose_track(&mut self, file: FileId) {
-        if let Some(session) = &mut self.session
-            && session.names.known.contains(&file)
-        {
-            session.names.forget(file);
-            session.names.moved.insert(file);
-            session.compare_files.remove(&file);
-            self.restart_waits(file);
         }
     }
 
@@ -276,7 +262,6 @@ impl Primary {
         if !session.names.known.insert(file) {
             return;
         }
-        session.names.moved.remove(&file);
         session.names.found += 1;
         if session.names.changed.remove(&file) {
             session.names.mark(file, false);
@@ -327,8 +312,6 @@ impl Primary {
     /// A name in a list that was sent.
     fn see(&mut self, file: FileId, kind: FileKind, deep: bool) {
         let Some(session) = &mut self.session else { return };
-        let moved = session.names.moved.remove(&file);
-        let deep = deep || moved;
         let kept = session.names.known.contains(&file) && !deep;
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });
@@ -341,6 +324,7 @@ impl Primary {
         {
             // Nothing but names and attributes can differ.
             marks.compare.clear();
+            marks.compare_gated = false;
         }
         match kind {
             FileKind::Directory => {

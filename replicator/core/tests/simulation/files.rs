@@ -56,7 +56,10 @@ impl File {
             };
             let from = history.iter().rposition(|(version, _)| *version <= since).unwrap_or(0);
             if !history[from..].iter().any(|(_, value)| *value == is) {
-                return Err(format!("cell {at} is {is:?}, since version {since} it was {:?}", &history[from..]));
+                return Err(format!(
+                    "cell {at} is {is:?}, since version {since} it was {:?}",
+                    &history[from..]
+                ));
             }
         }
         Ok(())
@@ -188,9 +191,11 @@ impl Files {
 
     /// Whether `inner` is `outer` or lies in it.
     pub fn lies_in(&self, inner: u64, outer: u64) -> bool {
-        inner == outer || self.files[&outer].entries.values().any(|child| {
-            self.files.get(child).is_some_and(|file| file.kind == FileKind::Directory) && self.lies_in(inner, *child)
-        })
+        inner == outer
+            || self.files[&outer].entries.values().any(|child| {
+                self.files.get(child).is_some_and(|file| file.kind == FileKind::Directory)
+                    && self.lies_in(inner, *child)
+            })
     }
 
     /// A path of the file, if it has a name.

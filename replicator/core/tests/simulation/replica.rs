@@ -86,8 +86,11 @@ impl Replica {
     }
 
     fn resemble_directory(&mut self, files: &Files, inode: u64, node: u64, random: &mut Random) {
-        let mut names: Vec<(Vec<u8>, Option<u64>)> =
-            files.files[&inode].entries.iter().map(|(name, child)| (name.clone().into_bytes(), Some(*child))).collect();
+        let mut names: Vec<(Vec<u8>, Option<u64>)> = files.files[&inode]
+            .entries
+            .iter()
+            .map(|(name, child)| (name.clone().into_bytes(), Some(*child)))
+            .collect();
         names.push((b"stale".to_vec(), None));
         for (name, child) in names {
             if random.chance(40) {
@@ -183,7 +186,9 @@ impl Replica {
 
     fn put(&mut self, header: &Header, cells: &[u64]) {
         // A file that is not known (any more) is made, and told as made, by the list that names it.
-        let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get_mut(node)) else { return };
+        let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get_mut(node)) else {
+            return;
+        };
         let (at, end) = (header.offset as usize, (header.offset + header.length) as usize);
         assert_eq!(end - at, cells.len());
         if node.cells.len() < end {
@@ -237,7 +242,9 @@ impl Replica {
                     self.known.remove(file);
                 }
             }
-            Operation::Rename { old_parent, old_name, new_parent, new_name, file, other, exchange, .. } => {
+            Operation::Rename {
+                old_parent, old_name, new_parent, new_name, file, other, exchange, ..
+            } => {
                 let node = *self.known.get(file).ok_or(Errno(2))?;
                 self.directory(*new_parent)?;
                 self.remove_name(*old_parent, old_name)?;
@@ -272,7 +279,11 @@ impl Replica {
             let taken: BTreeSet<u64> = self.known.values().copied().collect();
             let node = match (self.known.get(&entry.node.file), there) {
                 (Some(known), _) => *known,
-                (None, Some(there)) if !taken.contains(&there) && self.nodes[&there].kind == entry.node.kind => there,
+                (None, Some(there))
+                    if !taken.contains(&there) && self.nodes[&there].kind == entry.node.kind =>
+                {
+                    there
+                }
                 _ => {
                     created.push(entry.node.file);
                     self.make(entry.node.kind)
@@ -336,7 +347,8 @@ impl Replica {
     }
 
     pub fn durable_at(&self, path: &[String]) -> Option<u64> {
-        path.iter().try_fold(1, |node, name| self.nodes.get(&node)?.durable_entries.get(name.as_bytes()).copied())
+        path.iter()
+            .try_fold(1, |node, name| self.nodes.get(&node)?.durable_entries.get(name.as_bytes()).copied())
     }
 
     /// Compare the whole tree with the primary's.
@@ -348,7 +360,10 @@ impl Replica {
         let (theirs, ours) = (&files.files[&inode], &self.nodes[&node]);
         let cells = if durable { &ours.durable_cells } else { &ours.cells };
         if theirs.kind != ours.kind || (theirs.kind == FileKind::Regular && theirs.cells != *cells) {
-            return Err(format!("{path} (inode {inode}) differs: primary {:?}, secondary {cells:?}", theirs.cells));
+            return Err(format!(
+                "{path} (inode {inode}) differs: primary {:?}, secondary {cells:?}",
+                theirs.cells
+            ));
         }
         let attributes = if durable {
             Attributes { mode: ours.durable_mode, mtime: theirs.attributes.mtime }
@@ -368,7 +383,9 @@ impl Replica {
             ));
         }
         for (name, child) in &theirs.entries {
-            let Some(ours) = entries.get(name.as_bytes()) else { return Err(format!("{path}/{name} is missing")) };
+            let Some(ours) = entries.get(name.as_bytes()) else {
+                return Err(format!("{path}/{name} is missing"));
+            };
             self.same(files, *child, *ours, durable, &format!("{path}/{name}"))?;
         }
         Ok(())

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use replicator_core::action::{Action, Body, CloseReason, DataState, DurableScope, Phase, StateRecord};
-use replicator_core::config::{
-    ExtentLimits, Mode, PrimaryConfig, SecondaryConfig, VolumeRoot, WhenAlone,
-};
+use replicator_core::config::{ExtentLimits, Mode, PrimaryConfig, SecondaryConfig, VolumeRoot, WhenAlone};
 use replicator_core::event::{
     AppliedOutcome, Event, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
 };
@@ -180,14 +178,14 @@ impl World {
         config.limits = ExtentLimits { per_file: 3 + random.below(6), total: 40 };
         config.seed = seed;
         let alone = random.chance(60);
-        let primary_disk = StateRecord {
-            term: Term(1),
-            generation: Generation(1),
-            data: DataState::UpToDate,
-            alone,
+        let primary_disk =
+            StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone };
+        let secondary_disk = StateRecord {
+            term: Term(0),
+            generation: Generation(0),
+            data: DataState::Inconsistent,
+            alone: false,
         };
-        let secondary_disk =
-            StateRecord { term: Term(0), generation: Generation(0), data: DataState::Inconsistent, alone: false };
         let now = Time(1_000_000_000);
         let mut world = World {
             mode: config.mode,
@@ -282,13 +280,20 @@ impl World {
     fn is_quiet(&self) -> bool {
         let snapshot = self.primary.snapshot();
         snapshot.phase == Phase::Mirrored
-            && self.files.files.iter().all(|(inode, file)| file.links == 0 || !self.primary.is_marked(id(*inode)))
+            && self
+                .files
+                .files
+                .iter()
+                .all(|(inode, file)| file.links == 0 || !self.primary.is_marked(id(*inode)))
             && self.tickets.is_empty()
             && self.traced.is_empty()
             && self.named.is_empty()
             && self.doing.is_empty()
             && self.serving.is_empty()
-            && self.link.as_ref().is_some_and(|link| link.to_secondary.is_empty() && link.to_primary.is_empty())
+            && self
+                .link
+                .as_ref()
+                .is_some_and(|link| link.to_secondary.is_empty() && link.to_primary.is_empty())
     }
 
     /// Files whose names never reach the quiet state, for the failure message.
@@ -489,7 +494,13 @@ impl World {
             return;
         }
         let (inode, last) = self.take_name(parent, &name);
-        self.log(Operation::Unlink { parent: id(parent), name: name.into_bytes(), file: id(inode), directory, last });
+        self.log(Operation::Unlink {
+            parent: id(parent),
+            name: name.into_bytes(),
+            file: id(inode),
+            directory,
+            last,
+        });
         self.reap(inode);
     }
 
@@ -561,7 +572,8 @@ impl World {
                 self.reap(inode);
             }
             _ => {
-                let (Some((name, inode)), Some(new_name)) = (self.some_entry(parent), self.free_name(other)) else {
+                let (Some((name, inode)), Some(new_name)) = (self.some_entry(parent), self.free_name(other))
+                else {
                     return;
                 };
                 if self.files.lies_in(other, inode) {
@@ -655,7 +667,9 @@ impl World {
                 assert!(!extent.is_empty() && extent.length() <= 12);
                 self.doing.push(Doing::Digests { read, file, extent });
             }
-            Action::ReadDirectory { read, directory } => self.doing.push(Doing::Directory { read, directory }),
+            Action::ReadDirectory { read, directory } => {
+                self.doing.push(Doing::Directory { read, directory })
+            }
             Action::DropRead { read } => {
                 self.held_reads.remove(&read);
             }
@@ -952,7 +966,9 @@ impl World {
             Action::MakeDurable { session, barrier, scope } => {
                 self.serving.push(Serving::MakeDurable { session, barrier, scope });
             }
-            Action::PersistState { persist, record } => self.serving.push(Serving::Persist { persist, record }),
+            Action::PersistState { persist, record } => {
+                self.serving.push(Serving::Persist { persist, record })
+            }
             Action::SendFrame { session, header, body } => {
                 let payload = match body {
                     Body::Structured(body) => Payload::Structured(body),
@@ -960,7 +976,9 @@ impl World {
                 };
                 let early = self.sabotage == Sabotage::EarlyBarrierDone && header.kind == Kind::BarrierDone;
                 let done = early && self.replica.known.len() < usize::MAX;
-                if let Some(link) = self.link.as_mut().filter(|link| link.secondary == session && !link.broken) {
+                if let Some(link) =
+                    self.link.as_mut().filter(|link| link.secondary == session && !link.broken)
+                {
                     // Forged answers came before; only that of ResyncEnd is the secondary's own.
                     let known = self.payloads.get(&(session, Sequence(header.offset)));
                     let is_barrier = known.is_some_and(|(about, _)| about.kind == Kind::Barrier);
@@ -970,7 +988,8 @@ impl World {
                 }
             }
             Action::CloseSession { session, reason } => {
-                let superseded = matches!(reason, CloseReason::Protocol("the primary opened another session"));
+                let superseded =
+                    matches!(reason, CloseReason::Protocol("the primary opened another session"));
                 if matches!(reason, CloseReason::Protocol(_)) && !superseded {
                     self.fail(format!("the secondary closes: {reason:?}"));
                 }
@@ -1087,7 +1106,10 @@ impl World {
         if !(p.queued >= p.sent && p.sent >= p.received && p.received >= p.applied && p.applied >= p.synced) {
             self.fail(format!("positions: {p:?}"));
         }
-        if self.random.chance(10) && snapshot.phase == Phase::Mirrored && self.traced.is_empty() && self.named.is_empty()
+        if self.random.chance(10)
+            && snapshot.phase == Phase::Mirrored
+            && self.traced.is_empty()
+            && self.named.is_empty()
         {
             self.stats.mirrored += 1;
             self.check_nothing_forgotten();
@@ -1102,7 +1124,9 @@ impl World {
             return;
         }
         for (inode, file) in &self.files.files {
-            let Some(node) = self.replica.known.get(&id(*inode)).and_then(|node| self.replica.nodes.get(node)) else {
+            let Some(node) =
+                self.replica.known.get(&id(*inode)).and_then(|node| self.replica.nodes.get(node))
+            else {
                 continue;
             };
             if file.kind == FileKind::Regular
@@ -1165,7 +1189,8 @@ impl World {
             };
             let node = self.replica.durable_at(&path).ok_or_else(|| format!("{path:?} is not there"))?;
             let node = &self.replica.nodes[&node];
-            file.is_as_new(request.version, &node.durable_cells).map_err(|reason| format!("{path:?}: {reason}"))?;
+            file.is_as_new(request.version, &node.durable_cells)
+                .map_err(|reason| format!("{path:?}: {reason}"))?;
             if mode_matters && !file.has_mode_since(request.version, node.durable_mode) {
                 return Err(format!("{path:?}: mode {}, now {:?}", node.durable_mode, file.attributes));
             }
@@ -1184,8 +1209,14 @@ impl World {
             // Names may have changed since; only what is found under its present name is looked at.
             let Some(node) = self.replica.durable_at(&path) else { continue };
             let node = &self.replica.nodes[&node];
-            if self.replica.known.get(&id(*inode)).is_some_and(|known| self.replica.nodes.get(known).is_some_and(|n| std::ptr::eq(n, node))) {
-                file.is_as_new(*version, &node.durable_cells).map_err(|reason| format!("{what}: {path:?}: {reason}"))?;
+            if self
+                .replica
+                .known
+                .get(&id(*inode))
+                .is_some_and(|known| self.replica.nodes.get(known).is_some_and(|n| std::ptr::eq(n, node)))
+            {
+                file.is_as_new(*version, &node.durable_cells)
+                    .map_err(|reason| format!("{what}: {path:?}: {reason}"))?;
             }
         }
         Ok(())
