@@ -42,7 +42,7 @@ pub enum Event {
     /// Answer to `Action::ReadExtent`.
     ExtentRead { read: ReadId, outcome: ReadOutcome<Vec<Segment>> },
     /// Answer to `Action::ReadAttributes`; the edge holds the encoded attributes under `read`. The number is the size
-    /// (bytes) among them: what was found to lie beyond the end of the file, but lies before this size, is read again.
+    /// among them in bytes (zero for anything but a regular file): what was found to lie beyond the end of the file, but lies before this size, is read again.
     AttributesRead { read: ReadId, outcome: ReadOutcome<u64> },
     /// Answer to `Action::ReadDigests`; the edge holds the encoded digests under `read`. `end` is the end of
     /// the range that was digested (the file may be shorter than asked; then the rest needs nothing).

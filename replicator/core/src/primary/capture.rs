@@ -46,7 +46,14 @@ impl Primary {
             self.mark_directory(file, true);
             self.on_attributes_changed(file);
         } else {
-            self.mark_compare(file, false);
+            let marks = self.marks.entry(file);
+            marks.lost = true;
+            marks.mark_attributes(true);
+            self.settle(file);
+            self.queue_compare(file);
+            if self.session.is_some() {
+                self.queues.mapped.insert((self.now, file));
+            }
         }
         self.report(Notice::Widened { file });
     }
@@ -159,6 +166,7 @@ impl Primary {
             marks.dirty.clear();
             marks.mapped.clear();
             marks.syncing.clear();
+            marks.lost = false;
         }
         // All of it is sent.
         marks.tail.clear();

@@ -48,7 +48,7 @@ enum Step {
 impl Primary {
     /// Issue reads: first for files with waiting callers, then for what has settled.
     pub(super) fn drain(&mut self) {
-        if self.session.is_none() {
+        if self.session.is_none() || !self.unprotected.is_empty() {
             return;
         }
         self.expire_queues();

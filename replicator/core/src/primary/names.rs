@@ -267,7 +267,7 @@ impl Primary {
             session.names.mark(file, false);
         }
         let Some(marks) = self.marks.get(file) else { return };
-        if !marks.mapped.is_empty() {
+        if marks.needs_sync() {
             self.queues.mapped.insert((self.now, file));
         }
         self.settle(file);
@@ -295,7 +295,10 @@ impl Primary {
             self.out.push(Action::DropEntry { entry });
             return;
         }
-        let deep = session.names.listings.get(&directory).is_some_and(|listing| listing.deep);
+        // In a directory's first list the peer takes files it has for those of the list: nothing told before is to be relied
+        // on, though a child may have been seen elsewhere.
+        let deep = !session.names.scanned.contains(&directory)
+            || session.names.listings.get(&directory).is_some_and(|listing| listing.deep);
         let Some(sequence) = self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry }) else { return };
         for &(file, kind) in children {
             self.see(file, kind, deep);
@@ -312,7 +315,8 @@ impl Primary {
     /// A name in a list that was sent.
     fn see(&mut self, file: FileId, kind: FileKind, deep: bool) {
         let Some(session) = &mut self.session else { return };
-        let kept = session.names.known.contains(&file) && !deep;
+        let known = session.names.known.contains(&file);
+        let kept = known && !deep;
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });
         }
@@ -325,13 +329,15 @@ impl Primary {
             // Nothing but names and attributes can differ.
             marks.compare.clear();
             marks.compare_gated = false;
+            marks.lost = false;
+            marks.syncing.clear();
         }
         match kind {
             FileKind::Directory => {
                 self.become_known(file);
                 if let Some(session) = &mut self.session {
                     session.names.scanned.remove(&file);
-                    session.names.mark(file, deep);
+                    session.names.mark(file, known);
                 }
                 self.on_attributes_changed(file);
             }

@@ -45,6 +45,8 @@ pub struct Replica {
     next: u64,
     listed: BTreeSet<Vec<u8>>,
     nameless: BTreeSet<u64>,
+    /// Directories that were made or listed in this session: what they hold that is not known is no file of the primary's.
+    settled: BTreeSet<u64>,
 }
 
 pub fn root_id() -> FileId {
@@ -59,6 +61,7 @@ impl Replica {
             next: 1,
             listed: BTreeSet::new(),
             nameless: BTreeSet::new(),
+            settled: BTreeSet::new(),
         };
         replica.make(FileKind::Directory);
         replica
@@ -75,6 +78,7 @@ impl Replica {
             durable_entries: BTreeMap::new(),
         };
         self.nodes.insert(self.next, node);
+        self.settled.insert(self.next);
         self.next += 1;
         self.next - 1
     }
@@ -158,6 +162,7 @@ impl Replica {
         match (header.kind, payload) {
             (Kind::ResyncBegin, _) => {
                 self.known = BTreeMap::from([(root_id(), 1)]);
+                self.settled.clear();
                 Ok(AppliedOutcome::Done)
             }
             (Kind::Data, Payload::Cells(cells)) => {
@@ -270,6 +275,7 @@ impl Replica {
     ) -> Result<AppliedOutcome, Errno> {
         let mut created = Vec::new();
         self.directory(directory)?;
+        let settled = self.settled.contains(&self.known[&directory]);
         if first {
             self.listed.clear();
         }
@@ -280,7 +286,7 @@ impl Replica {
             let node = match (self.known.get(&entry.node.file), there) {
                 (Some(known), _) => *known,
                 (None, Some(there))
-                    if !taken.contains(&there) && self.nodes[&there].kind == entry.node.kind =>
+                    if !settled && !taken.contains(&there) && self.nodes[&there].kind == entry.node.kind =>
                 {
                     there
                 }
@@ -296,6 +302,7 @@ impl Replica {
         }
         if last {
             self.directory(directory)?.attributes.mtime = DISTURBED;
+            self.settled.insert(self.known[&directory]);
             let listed = std::mem::take(&mut self.listed);
             let names: Vec<Vec<u8>> = self.directory(directory)?.entries.keys().cloned().collect();
             for name in names.iter().filter(|name| !listed.contains(*name)) {
