@@ -316,12 +316,17 @@ impl Primary {
     fn see(&mut self, file: FileId, kind: FileKind, deep: bool) {
         let Some(session) = &mut self.session else { return };
         let known = session.names.known.contains(&file);
-        let kept = known && !deep;
+        // A number that belongs to a file of another kind than before belongs to another file.
+        let was_directory = session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
+        let kept = known && !deep && was_directory == (kind == FileKind::Directory);
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });
         }
         if kept {
             return;
+        }
+        if known && was_directory && kind != FileKind::Directory {
+            session.names.forget(file);
         }
         if kind != FileKind::Regular
             && let Some(marks) = self.marks.get_mut(file)

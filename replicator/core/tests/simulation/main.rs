@@ -49,7 +49,10 @@ fn promises_hold_for_every_seed() {
 /// Whether the checker of that promise fires.
 fn is_caught(sabotage: Sabotage, promise: &str) -> bool {
     let mut failures = (0..200).filter_map(|seed| World::new(seed, sabotage).run().err());
-    failures.any(|reason| reason.starts_with(promise))
+    failures.any(|reason| {
+        println!("{}", &reason[..reason.len().min(200)]);
+        reason.starts_with(promise)
+    })
 }
 
 #[test]

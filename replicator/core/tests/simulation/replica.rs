@@ -284,8 +284,8 @@ impl Replica {
             let there = self.directory(directory)?.entries.get(&entry.name).copied();
             let taken: BTreeSet<u64> = self.known.values().copied().collect();
             let node = match (self.known.get(&entry.node.file), there) {
-                (Some(known), _) => *known,
-                (None, Some(there))
+                (Some(known), _) if self.nodes[known].kind == entry.node.kind => *known,
+                (_, Some(there))
                     if !settled && !taken.contains(&there) && self.nodes[&there].kind == entry.node.kind =>
                 {
                     there

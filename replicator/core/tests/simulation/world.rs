@@ -20,7 +20,7 @@ use crate::files::{File, Files, PAGE};
 use crate::replica::{Payload, Replica, root_id};
 
 const EIO: Errno = Errno(5);
-const STEPS: u64 = 1500;
+const STEPS: u64 = 3000;
 /// Bound on the time to heal after the last fault, in steps.
 const STEPS_TO_HEAL: u64 = 200_000;
 
@@ -151,6 +151,9 @@ pub struct World {
     link: Option<Link>,
     faults: bool,
     running: bool,
+    /// In percent.
+    business: usize,
+    misfortune: usize,
     tracing: bool,
     secondary_off: bool,
     failure: Option<String>,
@@ -186,6 +189,8 @@ impl World {
             data: DataState::Inconsistent,
             alone: false,
         };
+        let business = [100, 40, 15][random.below(3)];
+        let misfortune = [100, 20, 5][random.below(3)];
         let now = Time(1_000_000_000);
         let mut world = World {
             mode: config.mode,
@@ -211,6 +216,8 @@ impl World {
             link: None,
             faults: true,
             running: false,
+            business,
+            misfortune,
             tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
             secondary_off: false,
             failure: None,
@@ -310,7 +317,12 @@ impl World {
     fn step(&mut self) {
         self.now.0 += self.random.below(2_000_000) as u64;
         match self.random.below(100) {
-            0..=13 if self.faults => self.application(),
+            0..=13 if self.faults => {
+                // A busy application keeps a resync from its end for long; a calm one shows what comes after.
+                if self.random.chance(self.business) {
+                    self.application();
+                }
+            }
             14..=23 => self.capture(),
             24..=43 => self.do_something(),
             44..=63 => self.serve_something(),
@@ -318,7 +330,7 @@ impl World {
             76..=85 => self.deliver_to_primary(),
             86..=90 => self.tick_primary(),
             91..=95 => self.tick_secondary(),
-            96 if self.faults => self.fault(),
+            96 if self.faults && self.random.chance(self.misfortune) => self.fault(),
             97 => self.now.0 += self.random.below(300_000_000) as u64,
             _ => self.frames_sent(),
         }
