@@ -48,7 +48,7 @@ enum Step {
 impl Primary {
     /// Issue reads: first for files with waiting callers, then for what has settled.
     pub(super) fn drain(&mut self) {
-        if self.session.is_none() {
+        if self.session.is_none() || !self.unprotected.is_empty() {
             return;
         }
         self.expire_queues();
@@ -233,7 +233,7 @@ impl Primary {
         let Some((file, kind)) = self.end_read(read) else { return };
         let ReadKind::Data { claim, asked } = kind else { return };
         match outcome {
-            ReadOutcome::Gone => self.forget(file),
+            ReadOutcome::Gone => self.on_gone(file),
             ReadOutcome::Failed(errno) => {
                 self.mark_dirty(file, claim);
                 for wait in self.marks.entry(file).waits.iter_mut().filter(|wait| wait.reads.contains(&read))
@@ -333,7 +333,7 @@ impl Primary {
         let ReadKind::Attributes { explicit } = kind else { return };
         let known = self.is_known(file);
         match outcome {
-            ReadOutcome::Gone => self.forget(file),
+            ReadOutcome::Gone => self.on_gone(file),
             ReadOutcome::Failed(errno) => {
                 let marks = self.marks.entry(file);
                 marks.mark_attributes(explicit);
@@ -375,6 +375,11 @@ impl Primary {
         self.marks.entry(file).backoff = Some(due);
         self.queues.delayed.insert((due, file));
         self.fail_waits(file, errno);
+    }
+
+    fn on_gone(&mut self, file: FileId) {
+        self.forget(file);
+        self.lose_name(file);
     }
 
     /// The file is gone: its marks are worth nothing.
@@ -484,7 +489,7 @@ impl Primary {
         let Some((file, kind)) = self.end_read(read) else { return };
         let ReadKind::Digests { claim, asked } = kind else { return };
         match outcome {
-            ReadOutcome::Gone => self.forget(file),
+            ReadOutcome::Gone => self.on_gone(file),
             ReadOutcome::Failed(errno) => {
                 self.marks.entry(file).compare.insert(claim);
                 self.back_off(file, errno);

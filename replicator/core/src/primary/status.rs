@@ -13,7 +13,7 @@ impl Primary {
             marks.dirty.bytes()
                 + marks.mapped.bytes()
                 + marks.compare.bytes()
-                + marks.syncing.iter().map(|(_, covered)| covered.bytes()).sum::<u64>()
+                + marks.syncing.iter().map(|syncing| syncing.stored.bytes()).sum::<u64>()
         });
         Snapshot {
             phase: self.phase,
