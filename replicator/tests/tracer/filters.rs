@@ -11,7 +11,7 @@ use replicator::tracer::{Row, TraceEvent, Tracer, TracerOptions};
 use replicator_core::extent::Extent;
 
 use crate::fixture::{Image, Traced, VOLUME, assert_covered, file, not_run, options, row};
-use crate::operations::{filled, open_direct, Aligned};
+use crate::operations::{Aligned, filled, open_direct};
 
 fn shell(script: &str, path: &Path) {
     let status = Command::new("sh").args(["-c", script, "sh"]).arg(path).status().expect("a shell");

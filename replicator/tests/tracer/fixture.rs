@@ -183,7 +183,8 @@ pub fn file(path: &Path) -> FileId {
 pub fn uncovered(seen: &[Seen], file: FileId, range: Extent) -> Vec<Extent> {
     let mut left = vec![range];
     for seen in seen {
-        let (TraceEvent::Write { file: of, extent } | TraceEvent::Store { file: of, extent }) = seen.event else {
+        let (TraceEvent::Write { file: of, extent } | TraceEvent::Store { file: of, extent }) = seen.event
+        else {
             continue;
         };
         if of != file {

@@ -70,7 +70,8 @@ fn names() {
     assert_told("rmdir", &seen, directory(&one));
 
     let seen = traced.during(|| {
-        let nameless = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(&one).expect("O_TMPFILE");
+        let nameless =
+            OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(&one).expect("O_TMPFILE");
         drop(nameless);
     });
     assert!(

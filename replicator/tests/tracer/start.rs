@@ -59,7 +59,9 @@ fn a_row_that_is_refused_is_reported_by_auto() {
 #[test]
 fn the_probe_gives_a_reason_for_everything() {
     let probe = probe();
-    for finding in [&probe.types, &probe.ring_buffer, &probe.raw_tracepoint, &probe.typed_tracepoint, &probe.functions] {
+    for finding in
+        [&probe.types, &probe.ring_buffer, &probe.raw_tracepoint, &probe.typed_tracepoint, &probe.functions]
+    {
         println!("{}: {} ({})", finding.name, finding.available, finding.reason);
         assert!(!finding.reason.is_empty());
     }
