@@ -348,3 +348,19 @@ fn random_operations_do_the_same_as_without_the_gate() {
         }
     }
 }
+
+#[test]
+fn other_file_systems_are_no_different() {
+    if !runnable() {
+        return;
+    }
+    give_up_fsetid();
+    for (seed, filesystem) in ["xfs", "btrfs"].iter().enumerate() {
+        for passthrough in [Passthrough::Auto, Passthrough::Off] {
+            match Image::of(filesystem, 320) {
+                Some(image) => compare(100 + seed as u64, passthrough, Ground::Image(image)),
+                None => println!("not run: {filesystem} is not to be had here"),
+            }
+        }
+    }
+}
