@@ -266,7 +266,8 @@ fn checked_xattr(file: FileId, name: &[u8]) -> Result<CString, ReplicaError> {
         .map_err(|_| ReplicaError::Malformed { file, what: "an extended attribute with a NUL in its name" })
 }
 
-fn set_times(at: BorrowedFd<'_>, atime: Timestamp, mtime: Timestamp) -> io::Result<()> {
+/// Set both times of an open file, O_PATH included.
+pub(super) fn set_times(at: BorrowedFd<'_>, atime: Timestamp, mtime: Timestamp) -> io::Result<()> {
     let spec =
         |time: Timestamp| libc::timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds) };
     let times = [spec(atime), spec(mtime)];

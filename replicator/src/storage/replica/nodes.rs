@@ -58,8 +58,11 @@ impl Replica {
         let current = self.status_at(directory, name)?;
         if let (Some(status), Some(local)) = (&current, self.local(node.file))
             && status.inode == local.inode
-            && fits(directory.as_fd(), name, status, node)
-                .map_err(ReplicaError::name("read", directory.file, name))?
+            && fits(directory.as_fd(), name, status, node).map_err(ReplicaError::name(
+                "read",
+                directory.file,
+                name,
+            ))?
         {
             return Ok(false);
         }
@@ -170,30 +173,16 @@ impl Replica {
                 .map_err(ReplicaError::name("link", directory.file, name));
         }
         let (parent, old_name) = self.place_of(directory, file, &copy.local)?;
-        let moved = renameat(parent.as_fd(), old_name.as_c_str(), directory.as_fd(), name);
-        if moved != Err(Errno::EINVAL) || directory.is_root {
-            return moved.map_err(ReplicaError::name("rename", directory.file, name));
+        let rename = || renameat(parent.as_fd(), old_name.as_c_str(), directory.as_fd(), name);
+        match rename() {
+            Err(Errno::EINVAL) if self.step_aside(directory, copy.local.inode)? => rename(),
+            result => result,
         }
-        // Here it lies above the directory that it is to lie in, which therefore has another place on the primary: the
-        // list of that place, which is still to come, finds it in the orphanage.
-        let lower = self.local(directory.file).ok_or(ReplicaError::Unknown { file: directory.file })?;
-        let (above, lower_name) = self.place_of(directory, directory.file, &lower)?;
-        let above = Directory {
-            file: directory.file,
-            volume: directory.volume.clone(),
-            descriptor: above.into(),
-            is_root: false,
-        };
-        self.orphan(&above, &lower_name)?;
-        renameat(parent.as_fd(), old_name.as_c_str(), directory.as_fd(), name).map_err(ReplicaError::name(
-            "rename",
-            directory.file,
-            name,
-        ))
+        .map_err(ReplicaError::name("rename", directory.file, name))
     }
 
     /// Where a mapped directory is: the directory above, and its name there. It must be in the tree.
-    fn place_of(
+    pub(super) fn place_of(
         &self,
         near: &Directory,
         file: FileId,

@@ -9,7 +9,7 @@ use replicator_core::ids::FileKind;
 
 use super::fixture::{self, Image, inode};
 use super::mirror::Mirror;
-use super::random_tree::{Change, Random, change};
+use super::random_tree::{Change, Random, change, change_directories};
 use crate::storage::replica::Replica;
 
 /// Report a change on the primary to who mirrors it.
@@ -87,7 +87,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     from..to.parse().unwrap_or(from + 1)
 }
 
-fn run_seeds(parent: &Path, count: u64) {
+fn run_seeds(parent: &Path, count: u64, run: fn(&Path, u64)) {
     for seed in seeds(count) {
         let directory = tempfile::tempdir_in(parent).expect("a temporary directory");
         let at = directory.path().to_owned();
@@ -102,19 +102,47 @@ fn run_seeds(parent: &Path, count: u64) {
 #[test]
 fn random_trees_become_the_same() {
     let Some(directory) = fixture::directory() else { return };
-    run_seeds(directory.path(), 60);
+    run_seeds(directory.path(), 60, run);
+}
+
+/// Directories that move into each other while some are listed and some are not.
+fn run_directories(parent: &Path, seed: u64) {
+    let mut random = Random(seed);
+    let mut mirror = Mirror::new(parent);
+    for _ in 0..20 {
+        change_directories(&mirror.primary, &mut random);
+    }
+    for round in 0..4 {
+        mirror.begin();
+        for _ in 0..60 {
+            if random.below(2) > 0 {
+                mirror.step();
+            } else if let Some(change) = change_directories(&mirror.primary, &mut random) {
+                report(&mut mirror, change);
+            }
+        }
+        mirror.finish();
+        mirror.assert_same(&format!("seed {seed}, round {round}"));
+    }
+    assert_eq!(mirror.replica.counters().deviations, 0, "seed {seed}: deviations");
+}
+
+#[test]
+fn directories_that_move_into_each_other() {
+    let Some(directory) = fixture::directory() else { return };
+    run_seeds(directory.path(), 80, run_directories);
 }
 
 #[test]
 fn random_trees_become_the_same_on_ext4() {
     let Some(image) = Image::ext4() else { return };
-    run_seeds(image.path(), 20);
+    run_seeds(image.path(), 20, run);
 }
 
 #[test]
 fn random_trees_become_the_same_on_xfs() {
     let Some(image) = Image::xfs() else { return };
-    run_seeds(image.path(), 20);
+    run_seeds(image.path(), 20, run);
 }
 
 #[test]
