@@ -52,6 +52,10 @@ impl Replica {
     /// The descriptor for a file's bytes: read-write for a regular file, read-only for a directory. `None` ("ignored",
     /// see [`Applied`]; counted) where the file has no copy here, or is of another kind.
     ///
+    /// Who writes through it keeps it until the barrier that covers the write is synced. The kernel reports a failed write-back
+    /// to the descriptors that are open at the time; if none is, and the inode is dropped from memory, only
+    /// [`Replica::sync_volume`] still reports it. So where too many files were written to keep them all open, sync the volume.
+    ///
     /// # Errors
     /// [`ReplicaError::Lost`] where somebody else deleted the file; else what open_by_handle_at(2) returns.
     pub fn descriptor(&self, file: FileId) -> Result<Option<Arc<OwnedFd>>, ReplicaError> {
@@ -112,7 +116,8 @@ impl Replica {
     }
 
     /// Give a file exactly these attributes. The order is: size, owner (which takes setuid and capabilities away),
-    /// extended attributes (of which ACLs change the mode), mode, times.
+    /// extended attributes (of which ACLs change the mode), mode, times. Nothing else about this file may be applied at the
+    /// same time: a write that is under way could end behind the new size, or change the times after they were set.
     ///
     /// # Errors
     /// [`ReplicaError`]. An extended attribute that this system does not support is counted and left out.
