@@ -1,7 +1,7 @@
 //! A reader and a replica joined in one thread, as the core and the link join them: which operations are sent, when a
 //! directory is listed, what is compared and what is copied.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) struct Mirror {
     known: HashSet<FileId>,
     to_list: VecDeque<FileId>,
     /// Files whose content is to be compared, or (`true`) sent as it is.
-    content: HashMap<FileId, bool>,
+    content: BTreeMap<FileId, bool>,
     /// Files whose attributes are to be sent.
     attributes: BTreeSet<FileId>,
     /// Bytes that were sent.
@@ -53,7 +53,7 @@ impl Mirror {
             listed: HashSet::new(),
             known: HashSet::new(),
             to_list: VecDeque::new(),
-            content: HashMap::new(),
+            content: BTreeMap::new(),
             attributes: BTreeSet::new(),
             sent: 0,
         }
@@ -78,8 +78,7 @@ impl Mirror {
             }
             return true;
         }
-        if let Some((&file, &whole)) = self.content.iter().next() {
-            self.content.remove(&file);
+        if let Some((file, whole)) = self.content.pop_first() {
             self.send_content(file, whole);
             return true;
         }
