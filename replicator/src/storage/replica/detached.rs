@@ -1,14 +1,16 @@
-//! Directories that stepped aside while a resync knows two halves of two trees.
+//! Directories that stepped aside while halves of two trees are known here.
 //!
-//! An operation whose directories are not all listed yet is not sent: one of them is listed again later. Until then a
-//! directory can lie here below another that the primary has already moved into it. The lower one steps aside, into the
-//! orphanage. If its edge is the one that the primary cut, a list that is still to come claims it. If not (any edge between the
-//! two may be the one), it goes back to where it was when all lists are there, and no list will have told so.
+//! An operation whose directories are not all listed yet, or to be listed again, is not sent: lists tell instead. Until they
+//! are there, a directory can lie here below another that the primary has already moved into it. The lower one steps
+//! aside, into the orphanage. If its edge is the one that the primary cut, the list of the directory above it does not have
+//! it any more, and another list claims it. If not (any edge between the two may be the one), it goes back to where it was as
+//! soon as that is possible, because no list will say so.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::errno::Errno;
 use nix::fcntl::renameat;
 use replicator_core::ids::FileId;
 
@@ -52,30 +54,42 @@ impl Replica {
         Ok(true)
     }
 
-    /// All lists are there: what stepped aside and was not claimed goes back.
-    pub(super) fn put_back(&self) -> Result<(), ReplicaError> {
-        let detached = std::mem::take(&mut *self.detached());
-        for Detached { directory: file, parent, name } in detached {
-            let Some(local) = self.local(file) else { continue };
-            let volume = self.volume(file)?;
-            let find = |source: io::Error| ReplicaError::System { operation: "find", file, source };
-            let Some(orphans) = orphanage::find(&volume).map_err(find)? else { continue };
-            let Some(number) = name_of(orphans.as_fd(), local.inode).map_err(find)? else { continue };
-            let above = match self.directory(parent) {
-                // Removed on the primary since, so that this one was moved or removed as well.
-                Err(ReplicaError::Unknown { .. }) => continue,
-                above => above?,
-            };
-            if self.status_at(&above, &name)?.is_some() {
-                continue;
+    /// Put back what stepped aside, if it was not claimed, its place is not below it, and the list of that place
+    /// (`listed` is the one that was just applied) did not leave it out.
+    pub(super) fn put_back(&self, listed: Option<FileId>) -> Result<(), ReplicaError> {
+        let waiting = std::mem::take(&mut *self.detached());
+        for detached in waiting {
+            if Some(detached.parent) != listed && !self.put_one_back(&detached)? {
+                self.detached().push(detached);
             }
-            let status = Status::of(above.as_fd()).map_err(find)?;
-            renameat(orphans.as_fd(), number.as_c_str(), above.as_fd(), name.as_c_str())
-                .map_err(ReplicaError::name("put back", parent, &name))?;
-            set_times(above.as_fd(), status.atime, status.mtime)
-                .map_err(ReplicaError::system("set the times of", parent))?;
         }
         Ok(())
+    }
+
+    /// `false`: not yet.
+    fn put_one_back(&self, detached: &Detached) -> Result<bool, ReplicaError> {
+        let (file, parent, name) = (detached.directory, detached.parent, detached.name.as_c_str());
+        let Some(local) = self.local(file) else { return Ok(true) };
+        let volume = self.volume(file)?;
+        let find = |source: io::Error| ReplicaError::System { operation: "find", file, source };
+        let Some(orphans) = orphanage::find(&volume).map_err(find)? else { return Ok(true) };
+        let Some(number) = name_of(orphans.as_fd(), local.inode).map_err(find)? else { return Ok(true) };
+        let above = match self.directory(parent) {
+            // Removed on the primary since, so that this one was moved or removed as well.
+            Err(ReplicaError::Unknown { .. }) => return Ok(true),
+            above => above?,
+        };
+        if self.status_at(&above, name)?.is_some() {
+            return Ok(true);
+        }
+        let status = Status::of(above.as_fd()).map_err(find)?;
+        match renameat(orphans.as_fd(), number.as_c_str(), above.as_fd(), name) {
+            Err(Errno::EINVAL) => return Ok(false),
+            result => result.map_err(ReplicaError::name("put back", parent, name))?,
+        }
+        set_times(above.as_fd(), status.atime, status.mtime)
+            .map_err(ReplicaError::system("set the times of", parent))?;
+        Ok(true)
     }
 }
 

@@ -158,25 +158,42 @@ impl Replica {
     /// [`ReplicaError`]: the tree is the primary's all the same, but something is left in the orphanage; or a list is not
     /// complete.
     pub fn end_resync(&self) -> Result<(), ReplicaError> {
-        let mut namespace = self.lock_namespace();
-        if let Some(listing) = namespace.listing.take() {
-            return Err(ReplicaError::Malformed {
-                file: listing.directory(),
-                what: "the resync ends within a list",
-            });
+        let namespace = self.lock_namespace();
+        if let Some(listing) = &namespace.listing {
+            let file = listing.directory();
+            return Err(ReplicaError::Malformed { file, what: "the resync ends within a list" });
         }
         self.resyncing.store(false, Ordering::Relaxed);
         self.map().forget_hints();
-        self.put_back()?;
-        let volumes: Vec<_> = self.volumes.values().cloned().collect();
-        for volume in volumes {
-            self.empty_orphanage(&volume)?;
-        }
-        Ok(())
+        self.put_back(None)?;
+        drop(namespace);
+        self.delete_orphans().map(drop)
     }
 
-    /// Apply a namespace operation, in the order of the stream. [`AppliedOutcome::Created`] names the regular files that
-    /// a list or a link made here: they are empty, and all of their content is to be sent.
+    /// Delete what waits in the orphanage. In steady state something is left there too, whenever a directory is listed again. Who
+    /// runs the replica calls this now and then, when no list came for a while.
+    ///
+    /// Nobody claims anything once all lists that the primary owes were applied. Before, it deletes what a list would have
+    /// claimed: that is made anew then and reported as created, or an operation about it ends the session. Either is
+    /// repaired by sending it again; nothing is lost.
+    ///
+    /// Returns `false` if it cannot be done now: a list is arriving, or a directory waits to be put back.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]: something is left in the orphanage.
+    pub fn delete_orphans(&self) -> Result<bool, ReplicaError> {
+        let namespace = self.lock_namespace();
+        if namespace.listing.is_some() || !self.detached().is_empty() {
+            return Ok(false);
+        }
+        for volume in self.volumes.values() {
+            self.empty_orphanage(volume)?;
+        }
+        Ok(true)
+    }
+
+    /// Apply a namespace operation, in the order of the stream. [`AppliedOutcome::Created`] names the files, of any kind, that
+    /// this part of a list (or a link) made here: they are empty, and all of their state is to be sent.
     ///
     /// # Errors
     /// [`ReplicaError`]; the operation is then done in part or not at all, and the map may not know what is there: only
@@ -265,6 +282,12 @@ impl Replica {
 
     fn unbind(&self, file: FileId) {
         self.map().unbind(file);
+        self.descriptors.invalidate(file);
+    }
+
+    /// As `unbind`, where the primary may hold the file for known.
+    fn unbind_deleted(&self, file: FileId) {
+        self.map().unbind_deleted(file);
         self.descriptors.invalidate(file);
     }
 

@@ -46,7 +46,7 @@ impl Replica {
         }
     }
 
-    /// Let a name stand for a file of the primary, wherever the file is now. Returns whether a regular file was made.
+    /// Let a name stand for a file of the primary, wherever the file is now. Returns whether it was made.
     pub(super) fn settle(
         &self,
         directory: &Directory,
@@ -78,6 +78,7 @@ impl Replica {
         }
         if let Some(status) = current {
             if adoption == Adoption::Allowed
+                && !self.map().is_deleted(node.file)
                 && self.map().owner(directory.volume.id, status.inode).is_none()
                 && fits(directory.as_fd(), name, &status, node).map_err(ReplicaError::name(
                     "read",
@@ -96,7 +97,7 @@ impl Replica {
             self.displace(directory, name, &status)?;
         }
         self.make(directory, name, node)?;
-        Ok(node.kind == FileKind::Regular)
+        Ok(true)
     }
 
     /// The copy of a file, if it is mapped (or hinted at) and can be what the primary describes: else the number was
@@ -114,7 +115,7 @@ impl Replica {
                 _ => true,
             };
         if !same {
-            self.unbind(node.file);
+            self.unbind_deleted(node.file);
         }
         Ok(same.then_some(copy))
     }

@@ -2,8 +2,8 @@
 //!
 //! While the primary lists its tree directory by directory, a file that is missing in one list may show up in the next.
 //! So what has no place any more is renamed here (which costs the same for a file and for a whole tree), is claimed from
-//! here by [`super::Replica`], and deleted at the end of the resync. Names are numbers and mean nothing. What a
-//! crash leaves here is deleted at the end of the next resync.
+//! here by [`super::Replica`], and deleted at the end of the resync or at a quiet moment later. Names are numbers and mean
+//! nothing. What a crash leaves here is deleted at the end of the next resync.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -141,7 +141,7 @@ impl Replica {
     fn unbind_inode(&self, volume: &Volume, inode: u64) {
         let owner = self.map().owner(volume.id, inode);
         if let Some(owner) = owner {
-            self.unbind(owner);
+            self.unbind_deleted(owner);
         }
     }
 }

@@ -296,12 +296,26 @@ fn kinds_that_changed_are_replaced() {
         ("other", 4, Directory),
     ]);
     let outcome = replicated.apply(&list);
-    assert_eq!(outcome, AppliedOutcome::Created(vec![replicated.file(2)]));
+    assert_eq!(outcome, AppliedOutcome::Created([2, 3, 4].map(|number| replicated.file(number)).to_vec()));
     replicated.mirror.replica.end_resync().expect("end");
     assert_eq!(
         replicated.names(),
         ["directory", "fifo", "file", "other", "directory/with", "directory/with/content"]
     );
+}
+
+#[test]
+fn what_was_deleted_too_early_is_made_anew_and_not_adopted() {
+    let Some(replicated) = Replicated::new() else { return };
+    replicated.create(1000, "f", Regular);
+    replicated.create(1001, "d", Directory);
+    replicated.apply(&replicated.list(&[]));
+    assert!(replicated.mirror.replica.delete_orphans().expect("delete"));
+    fs::write(replicated.path().join("f"), b"of somebody else").expect("write");
+    let outcome = replicated.apply(&replicated.list(&[("d", 1001, Directory), ("f", 1000, Regular)]));
+    let both = [1001, 1000].map(|number| replicated.file(number)).to_vec();
+    assert_eq!(outcome, AppliedOutcome::Created(both));
+    assert_eq!(fs::read(replicated.path().join("f")).expect("read"), b"");
 }
 
 #[test]
