@@ -185,6 +185,8 @@ impl Mirror {
     fn forget(&mut self, file: FileId) {
         self.listed.remove(&file);
         self.known.remove(&file);
+        self.deep.remove(&file);
+        self.to_list.retain(|directory| *directory != file);
         self.content.remove(&file);
         self.attributes.remove(&file);
     }
@@ -239,7 +241,7 @@ impl Mirror {
     fn send_content(&mut self, file: FileId, whole: bool) {
         let source = match reader::open_for_read(&self.primary, file.inode) {
             // Gone, or not a regular file.
-            Err(error) if reader::is_gone(&error) || error.raw_os_error() == Some(libc::EINVAL) => return,
+            Err(error) if reader::is_gone(&error) || reader::has_no_bytes(&error) => return,
             source => source.expect("open for reading"),
         };
         let mut position = 0;
