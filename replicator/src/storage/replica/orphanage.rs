@@ -2,8 +2,8 @@
 //!
 //! While the primary lists its tree directory by directory, a file that is missing in one list may show up in the next.
 //! So what has no place any more is renamed here (which costs the same for a file and for a whole tree), is claimed from
-//! here by [`super::Replica`], and deleted at the end of the resync. Names are numbers and mean nothing. What a
-//! crash leaves here is deleted at the end of the next resync.
+//! here by [`super::Replica`], and deleted at the end of the resync or at a quiet moment later. Names are numbers and mean
+//! nothing. What a crash leaves here is deleted at the end of the next resync.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use replicator_core::ids::FileKind;
 
-use super::{Directory, Replica, ReplicaError, is_beneath};
+use super::{Directory, Replica, ReplicaError, is_beneath, parent_of};
 use crate::storage::status::{Status, names};
 use crate::volume::Volume;
 
@@ -45,13 +45,7 @@ impl Replica {
             file: root,
             source,
         };
-        let Some(own) = open_existing(volume.root(), OWN).map_err(fail)? else { return Ok(()) };
-        let Some(orphans) = open_existing(own.as_fd(), ORPHANS).map_err(fail)? else { return Ok(()) };
-        if Status::of(orphans.as_fd()).map_err(fail)?.device != volume.device
-            || !is_beneath(orphans.as_fd(), volume).map_err(fail)?
-        {
-            return Err(fail(io::Error::from_raw_os_error(libc::EXDEV)));
-        }
+        let Some(orphans) = find(volume).map_err(fail)? else { return Ok(()) };
         // Each round deletes what has no directories below it and lifts those that are below into the orphanage
         // itself, so that the depth of a tree costs neither stack nor descriptors.
         loop {
@@ -68,6 +62,7 @@ impl Replica {
                 return Ok(());
             }
         }
+        let own = parent_of(orphans.as_fd()).map_err(fail)?;
         match unlinkat(own.as_fd(), ORPHANS, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
             Err(errno) => Err(fail(errno.into())),
@@ -146,7 +141,7 @@ impl Replica {
     fn unbind_inode(&self, volume: &Volume, inode: u64) {
         let owner = self.map().owner(volume.id, inode);
         if let Some(owner) = owner {
-            self.unbind(owner);
+            self.unbind_deleted(owner);
         }
     }
 }
@@ -161,15 +156,22 @@ pub(super) fn prepare(volume: &Volume) -> io::Result<()> {
     open_or_make(volume.root(), OWN).map(drop)
 }
 
-/// Open the orphanage; it and replicator's own directory are made if they are not there.
-fn open_orphanage(volume: &Volume) -> io::Result<OwnedFd> {
-    let own = open_or_make(volume.root(), OWN)?;
-    let orphans = open_or_make(own.as_fd(), ORPHANS)?;
+/// Open the orphanage if there is one.
+pub(super) fn find(volume: &Volume) -> io::Result<Option<OwnedFd>> {
+    let Some(own) = open_existing(volume.root(), OWN)? else { return Ok(None) };
+    let Some(orphans) = open_existing(own.as_fd(), ORPHANS)? else { return Ok(None) };
     // A mount or a directory of somebody else in that place would take the orphans out of the tree.
     if Status::of(orphans.as_fd())?.device != volume.device || !is_beneath(orphans.as_fd(), volume)? {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
     }
-    Ok(orphans)
+    Ok(Some(orphans))
+}
+
+/// Open the orphanage; it and replicator's own directory are made if they are not there.
+fn open_orphanage(volume: &Volume) -> io::Result<OwnedFd> {
+    let own = open_or_make(volume.root(), OWN)?;
+    drop(open_or_make(own.as_fd(), ORPHANS)?);
+    find(volume)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
 }
 
 fn open_or_make(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
