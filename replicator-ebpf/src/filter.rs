@@ -71,7 +71,8 @@ pub fn not_outside(file: File) -> Option<File> {
 impl File {
     #[inline(always)]
     pub fn is_own(&self) -> bool {
-        self.tgid == setting!(own_tgid)
+        let own = setting!(own_tgid);
+        own != 0 && self.tgid == own
     }
 
     #[inline(always)]

@@ -281,7 +281,9 @@ impl Volume {
         let mut bytes = [0; 8];
         bytes[..4].copy_from_slice(&inode.to_ne_bytes());
         bytes[4..].copy_from_slice(&generation.to_ne_bytes());
-        let Ok(file) = FileHandle::from_parts(1, &bytes).open(self.root(), libc::O_PATH) else { return false };
+        let Ok(file) = FileHandle::from_parts(1, &bytes).open(self.root(), libc::O_PATH) else {
+            return false;
+        };
         fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
             .is_ok_and(|path| path.starts_with(&self.path) && path != self.path)
     }

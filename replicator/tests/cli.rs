@@ -257,6 +257,31 @@ fn doctor_reports_and_judges() {
 }
 
 #[test]
+fn compare_ends_as_diff_does() {
+    let place = Place::new();
+    for name in ["a", "b"] {
+        fs::create_dir(place.path(name)).unwrap();
+        fs::write(place.path(name).join("file"), "same").unwrap();
+        let file = fs::File::options().write(true).open(place.path(name).join("file")).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let trees = [place.text("a"), place.text("b")];
+    // The roots were made one after the other.
+    for tree in &trees {
+        fs::File::open(tree).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    let same = replicator(&["compare", &trees[0], &trees[1]]);
+    assert_eq!(code(&same), 0, "{}", String::from_utf8_lossy(&same.stdout));
+    fs::set_permissions(place.path("b/file"), std::os::unix::fs::PermissionsExt::from_mode(0o751)).unwrap();
+    let output = replicator(&["compare", &trees[0], &trees[1], "--json"]);
+    assert_eq!(code(&output), 1);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["identical"], false);
+    assert_eq!(report["differences"][0]["path"], "file");
+    assert_eq!(code(&replicator(&["compare", &trees[0], &place.text("none")])), 2);
+}
+
+#[test]
 fn completions_and_manual_come_from_the_same_definition() {
     for (arguments, part) in [(&["completions", "bash"][..], "check-config"), (&["man"], "Exit codes")] {
         let output = replicator(arguments);

@@ -3,6 +3,7 @@
 //! It has no powers of its own: what a running node is asked goes through [`crate::control`].
 
 pub mod check_config;
+pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
@@ -44,6 +45,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Check a configuration file
     CheckConfig(check_config::Arguments),
+    /// Compare two trees that nobody changes: names, bytes, holes, attributes (reads all data of both)
+    Compare(compare::Arguments),
     /// Print a shell's completion script
     #[command(hide = true)]
     Completions(generate::CompletionsArguments),
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man => generate::man(),
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigWarning};
 use super::{Config, Mode, WhenAlone};
-use crate::mounts::{MountTable, Place};
+use crate::mounts::{Mount, MountTable, Place};
 
 const DIRECTORIES: &str = "mirror.directories";
 /// File systems the mirror is made for.
@@ -47,8 +47,11 @@ fn directory(
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<Directory, ConfigError> {
     let unusable = |source| ConfigError::PathUnusable { key: DIRECTORIES, path: path.to_owned(), source };
-    let real = match fs::canonicalize(path) {
-        Ok(real) => real,
+    // Finding the real path of a dead mount may or may not fail, by the way the C library goes; looking at it does.
+    let found = fs::canonicalize(path).and_then(|real| Ok((fs::metadata(&real)?.is_dir(), real)));
+    let real = match found {
+        Ok((true, real)) => real,
+        Ok((false, _)) => return Err(ConfigError::NotADirectory { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(ConfigError::DirectoryMissing { path: path.to_owned() });
         }
@@ -57,8 +60,8 @@ fn directory(
         }
         // A FUSE mount whose daemon is gone answers so. The directory below it is fine.
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-            let real = covered(path).map_err(unusable)?;
-            if !mounts.at(&real).is_some_and(crate::mounts::Mount::is_fuse) {
+            let real = fs::canonicalize(path).or_else(|_| covered(path)).map_err(unusable)?;
+            if !mounts.at(&real).is_some_and(Mount::is_fuse) {
                 return Err(unusable(error));
             }
             warnings.push(ConfigWarning::DeadMount { path: path.to_owned() });
@@ -66,9 +69,6 @@ fn directory(
         }
         Err(error) => return Err(unusable(error)),
     };
-    if !fs::metadata(&real).map_err(unusable)?.is_dir() {
-        return Err(ConfigError::NotADirectory { path: path.to_owned() });
-    }
     if real == Path::new("/") {
         return Err(ConfigError::RootDirectory);
     }
@@ -177,4 +177,55 @@ fn key_file(config: &Config, warnings: &mut Vec<ConfigWarning>) -> Result<(), Co
         warnings.push(ConfigWarning::ClusterKeyMode { path: path.clone(), mode });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+    use super::*;
+
+    /// A FUSE mount whose daemon is gone: what a crashed node leaves.
+    struct DeadGate(tempfile::TempDir);
+
+    impl DeadGate {
+        fn new() -> Result<DeadGate, String> {
+            let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+            let device = fs::File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/fuse")
+                .map_err(|error| format!("/dev/fuse: {error}"))?;
+            let options = format!("fd={},rootmode=40755,user_id=0,group_id=0", device.as_raw_fd());
+            mount(Some("dead"), directory.path(), Some("fuse"), MsFlags::empty(), Some(options.as_str()))
+                .map_err(|errno| format!("mount: {errno}"))?;
+            Ok(DeadGate(directory))
+        }
+    }
+
+    impl Drop for DeadGate {
+        fn drop(&mut self) {
+            let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+        }
+    }
+
+    #[test]
+    fn a_crashed_daemon_s_mount_is_a_warning() {
+        let gate = match DeadGate::new() {
+            Ok(gate) => gate,
+            Err(why) => return println!("not run: {why}"),
+        };
+        let path = gate.0.path();
+        assert_eq!(fs::metadata(path).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+        let mut warnings = Vec::new();
+        let found = directory(path, &MountTable::read().unwrap(), &mut warnings).unwrap();
+        assert_eq!(found.written, path);
+        assert_eq!(warnings, [ConfigWarning::DeadMount { path: path.to_owned() }]);
+        // What lies below it cannot be looked at, and is not taken for such a mount.
+        let below = path.join("below");
+        let result = directory(&below, &MountTable::read().unwrap(), &mut warnings).map(|_| ());
+        assert!(matches!(result, Err(ConfigError::PathUnusable { .. })), "{result:?}");
+    }
 }

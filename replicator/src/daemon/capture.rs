@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::{Capture, Config};
 use crate::gate::Passthrough;
@@ -54,7 +54,12 @@ pub fn select(config: &Config, volumes: &[Arc<Volume>]) -> anyhow::Result<Select
                 Row::Fentry | Row::Auto => "fentry",
             };
             for uncovered in &report.uncovered {
-                warn!(filesystem = uncovered.filesystem, change = uncovered.cover.name(), "goes unseen by the kernel programs");
+                // With the gate these are the gate's to see; the kernel programs would only be a second witness.
+                info!(
+                    filesystem = uncovered.filesystem,
+                    change = uncovered.cover.name(),
+                    "goes unseen by the kernel programs"
+                );
             }
             Ok(Selected { tracer: Some(tracer), passthrough: Passthrough::Auto, row, why })
         }
@@ -87,9 +92,9 @@ fn watch(volume: &Volume) -> Watch {
 fn resolver(volumes: &[Arc<Volume>]) -> Resolve {
     let volumes = volumes.to_vec();
     Box::new(move |file, generation| {
-        volumes
-            .get(usize::from(file.volume.0))
-            .is_some_and(|volume| volume.handle(file.inode).is_some() || volume.contains(file.inode, generation))
+        volumes.get(usize::from(file.volume.0)).is_some_and(|volume| {
+            volume.handle(file.inode).is_some() || volume.contains(file.inode, generation)
+        })
     })
 }
 
@@ -101,9 +106,13 @@ pub fn hooks_of(report: &TracerReport) -> Vec<HookStatus> {
         .map(|hook| {
             let (state, why) = match hook.state {
                 HookState::Attached => ("attached", String::new()),
-                HookState::Refused { errno } => ("refused", std::io::Error::from_raw_os_error(errno).to_string()),
+                HookState::Refused { errno } => {
+                    ("refused", std::io::Error::from_raw_os_error(errno).to_string())
+                }
                 HookState::Absent => ("absent", "this kernel does not have it".to_owned()),
-                HookState::NotNeeded => ("not needed", "another hook covers it, or nothing watched needs it".to_owned()),
+                HookState::NotNeeded => {
+                    ("not needed", "another hook covers it, or nothing watched needs it".to_owned())
+                }
             };
             HookStatus {
                 name: hook.name.to_owned(),

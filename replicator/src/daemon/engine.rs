@@ -64,7 +64,12 @@ pub trait Role {
     ///
     /// # Errors
     /// The payload makes no sense: the session is closed with this text.
-    fn on_frame(&mut self, session: SessionId, header: &Header, payload: Shared) -> Result<ReceivedBody, &'static str>;
+    fn on_frame(
+        &mut self,
+        session: SessionId,
+        header: &Header,
+        payload: Shared,
+    ) -> Result<ReceivedBody, &'static str>;
 
     /// Carry out an order that is not the engine's own.
     fn perform(&mut self, core: &mut Core, action: Action);
@@ -146,7 +151,6 @@ impl Core {
     pub fn queued_bytes(&self) -> u64 {
         self.session.as_ref().map_or(0, |(_, connection)| connection.queued_bytes())
     }
-
 }
 
 /// Everything [`Engine::new`] joins.
@@ -309,7 +313,8 @@ impl<R: Role> Engine<R> {
         let peer = String::from_utf8_lossy(&established.peer.node).into_owned();
         info!(%session, peer, version = established.version, "session opened");
         if !established.authenticated {
-            warn!(peer, "the peer proved nothing: without link.cluster-key-file anybody who knows the cluster's name is a member");
+            // Warned of at the start already.
+            info!(peer, "the peer proved nothing: no link.cluster-key-file is set");
         }
         self.core.publisher.on_connected(&peer, &established);
         self.core.peer_roots = roots_of(&established.peer);
@@ -385,8 +390,10 @@ impl<R: Role> Engine<R> {
                 // What was queued before (a Failed or Goodbye frame) should still reach the peer if the socket takes it.
                 connection.pump(&mut self.core.ring);
                 connection.close();
-                let applies =
-                    matches!(reason, CloseReason::PeerSilent | CloseReason::PeerFailed(_) | CloseReason::Stopping);
+                let applies = matches!(
+                    reason,
+                    CloseReason::PeerSilent | CloseReason::PeerFailed(_) | CloseReason::Stopping
+                );
                 self.role.on_session_end(session, applies);
             }
             other => self.core.session = other,
@@ -401,7 +408,9 @@ impl<R: Role> Engine<R> {
 
     fn publish(&mut self) {
         let snapshot = self.core.node.snapshot();
-        self.core.publisher.renew(&snapshot, self.core.session.as_ref().map(|(_, connection)| connection.statistics()));
+        self.core
+            .publisher
+            .renew(&snapshot, self.core.session.as_ref().map(|(_, connection)| connection.statistics()));
         self.role.publish(&mut self.core.publisher);
         self.core.publisher.publish();
     }

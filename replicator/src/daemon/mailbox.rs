@@ -19,7 +19,12 @@ pub struct Mailbox<M> {
 impl<M> Mailbox<M> {
     /// An empty mailbox; `waker` ends the reader's sleep.
     pub fn new(waker: Waker) -> Mailbox<M> {
-        Mailbox { queue: Mutex::new(Vec::new()), pending: AtomicBool::new(false), closed: AtomicBool::new(false), waker }
+        Mailbox {
+            queue: Mutex::new(Vec::new()),
+            pending: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            waker,
+        }
     }
 
     /// Post a message that may wait until the reader comes by (it does so at least every few milliseconds).

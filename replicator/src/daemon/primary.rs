@@ -8,14 +8,12 @@ use std::time::Instant;
 use replicator_core::action::{Action, Body};
 use replicator_core::event::{Event, ReadOutcome, ReceivedBody, SyncScope};
 use replicator_core::extent::Extent;
-use replicator_core::ids::{
-    EntryId, Errno, FileId, LocalSyncId, ReadId, SessionId, Ticket, VolumeId,
-};
+use replicator_core::ids::{EntryId, Errno, FileId, LocalSyncId, ReadId, SessionId, Ticket, VolumeId};
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
 use tracing::{debug, error, warn};
 
-use super::engine::{role_token, Core, Role};
+use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
 use crate::gate::sink::SyncReply;
@@ -191,13 +189,22 @@ impl Primary {
     }
 
     fn open<T>(&mut self, file: FileId) -> Result<Arc<OwnedFd>, ReadOutcome<T>> {
-        let Some(volume) = self.volumes.get(usize::from(file.volume.0)) else { return Err(ReadOutcome::Gone) };
+        let Some(volume) = self.volumes.get(usize::from(file.volume.0)) else {
+            return Err(ReadOutcome::Gone);
+        };
         self.descriptors
             .get_or_open(file, Access::Read, || reader::open_for_read(volume, file.inode))
             .map_err(|error| outcome_of(&error))
     }
 
-    fn on_read(&mut self, core: &mut Core, read: ReadId, file: &OwnedFd, extent: Extent, completion: Completion) {
+    fn on_read(
+        &mut self,
+        core: &mut Core,
+        read: ReadId,
+        file: &OwnedFd,
+        extent: Extent,
+        completion: Completion,
+    ) {
         let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
         self.reading = self.reading.saturating_sub(length as u64);
         let outcome = match completion.result {
@@ -348,7 +355,8 @@ fn sync_on_worker(
 /// began in between would miss what the mark stood for. SEEK_DATA takes the lock (see `tracer`), so afterwards the change is
 /// complete; where it leads to does not matter.
 fn wait_for_writers(file: &OwnedFd, offset: u64) {
-    let _ = nix::unistd::lseek(file, i64::try_from(offset).unwrap_or(i64::MAX), nix::unistd::Whence::SeekData);
+    let _ =
+        nix::unistd::lseek(file, i64::try_from(offset).unwrap_or(i64::MAX), nix::unistd::Whence::SeekData);
 }
 
 /// Bytes of file content on their way to the peer (being read or queued) beyond which no further read begins.
@@ -408,8 +416,11 @@ impl Role for Primary {
             Message::Namespace(operation) => self.on_namespace(core, &operation),
             Message::Written { file, extent } => core.mark(Event::WriteTraced { file, extent }),
             Message::Attributes(file) => core.mark(Event::AttributesChanged { file }),
-            // The marks go when the file is found gone: its number may already belong to a new file.
-            Message::Forgotten(file) => self.descriptors.invalidate(file),
+            Message::Forgotten(file) => {
+                // Posted under the namespace lock, before the number can be given to a new file.
+                self.descriptors.invalidate(file);
+                core.tell(Event::FileForgotten { file });
+            }
             Message::Sync { scope, backing, reply } => self.on_sync(core, scope, backing, reply),
             Message::Digests { read, outcome, payload } => {
                 self.reads.insert(read, Held::Payload(payload));
@@ -435,9 +446,16 @@ impl Role for Primary {
         self.start_reads(core);
     }
 
-    fn on_frame(&mut self, _: SessionId, header: &Header, payload: Shared) -> Result<ReceivedBody, &'static str> {
+    fn on_frame(
+        &mut self,
+        _: SessionId,
+        header: &Header,
+        payload: Shared,
+    ) -> Result<ReceivedBody, &'static str> {
         match header.kind {
-            Kind::Ack | Kind::DigestReply | Kind::CreatedReply => Ok(ReceivedBody::Structured(payload.to_vec())),
+            Kind::Ack | Kind::DigestReply | Kind::CreatedReply => {
+                Ok(ReceivedBody::Structured(payload.to_vec()))
+            }
             _ => Ok(ReceivedBody::Opaque),
         }
     }

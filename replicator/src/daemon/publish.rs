@@ -156,7 +156,8 @@ impl Publisher {
     pub fn on_connected(&mut self, peer: &str, established: &Established) {
         self.status.counters.sessions += 1;
         self.status.peer.name = peer.to_owned();
-        self.status.peer.address = established.stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+        self.status.peer.address =
+            established.stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
         self.status.peer.authenticated = established.authenticated;
         self.status.peer.version = established.version;
         self.link_before = sum(self.link_before, self.link);

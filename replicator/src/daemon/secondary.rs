@@ -12,7 +12,7 @@ use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
 use tracing::{debug, error};
 
-use super::engine::{role_token, Core, Role};
+use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
 use crate::link::Payload;
@@ -188,23 +188,32 @@ impl Secondary {
         }
     }
 
-    fn sync_volumes(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, only: Option<VolumeId>) {
+    fn sync_volumes(
+        &mut self,
+        core: &mut Core,
+        session: SessionId,
+        barrier: Sequence,
+        only: Option<VolumeId>,
+    ) {
         let volumes: Vec<_> =
             self.volumes.iter().filter(|volume| only.is_none_or(|id| id == volume.id)).cloned().collect();
         let mailbox = Arc::clone(&core.mailbox);
         core.workers.run(move || {
-            let result = volumes
-                .iter()
-                .try_for_each(|volume| volume.sync())
-                .map_err(|error| {
-                    error!(%error, "cannot make the copy durable");
-                    Errno(error.raw_os_error().unwrap_or(libc::EIO))
-                });
+            let result = volumes.iter().try_for_each(|volume| volume.sync()).map_err(|error| {
+                error!(%error, "cannot make the copy durable");
+                Errno(error.raw_os_error().unwrap_or(libc::EIO))
+            });
             mailbox.post_urgent(Message::Answer(Event::MadeDurable { session, barrier, result }));
         });
     }
 
-    fn on_synced(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, result: Result<(), Errno>) {
+    fn on_synced(
+        &mut self,
+        core: &mut Core,
+        session: SessionId,
+        barrier: Sequence,
+        result: Result<(), Errno>,
+    ) {
         let Some(durability) = self.barriers.get_mut(&(session, barrier)) else { return };
         durability.left -= 1;
         if result.is_err() {
@@ -264,9 +273,16 @@ impl Role for Secondary {
         }
     }
 
-    fn on_frame(&mut self, session: SessionId, header: &Header, payload: Shared) -> Result<ReceivedBody, &'static str> {
+    fn on_frame(
+        &mut self,
+        session: SessionId,
+        header: &Header,
+        payload: Shared,
+    ) -> Result<ReceivedBody, &'static str> {
         let (frame, body) = match header.kind {
-            Kind::Data if payload.len() as u64 != header.length => return Err("a data frame of another length"),
+            Kind::Data if payload.len() as u64 != header.length => {
+                return Err("a data frame of another length");
+            }
             Kind::Data => (Frame::Data { header: *header, bytes: payload }, ReceivedBody::Opaque),
             Kind::Hole => (Frame::Hole { header: *header }, ReceivedBody::Opaque),
             Kind::Attributes => {
@@ -279,9 +295,7 @@ impl Role for Secondary {
                 let change = operation.change();
                 (Frame::Namespace(operation), ReceivedBody::Namespace(change))
             }
-            Kind::Digests => {
-                (Frame::Digests { header: *header, digests: payload }, ReceivedBody::Opaque)
-            }
+            Kind::Digests => (Frame::Digests { header: *header, digests: payload }, ReceivedBody::Opaque),
             Kind::ResyncBegin => (Frame::ResyncBegin, ReceivedBody::Opaque),
             Kind::ResyncEnd => (Frame::ResyncEnd, ReceivedBody::Opaque),
             Kind::Barrier => return Ok(ReceivedBody::Structured(payload.to_vec())),
@@ -294,7 +308,9 @@ impl Role for Secondary {
     fn perform(&mut self, core: &mut Core, action: Action) {
         match action {
             Action::Apply { session, sequence } => self.apply(core, session, sequence),
-            Action::MakeDurable { session, barrier, scope } => self.make_durable(core, session, barrier, scope),
+            Action::MakeDurable { session, barrier, scope } => {
+                self.make_durable(core, session, barrier, scope)
+            }
             other => error!(?other, "an order for another role"),
         }
     }

@@ -2,8 +2,8 @@
 //! own and arrives at the data plane as a message.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use replicator_core::ids::SessionId;
@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::mailbox::Mailbox;
 use super::message::Message;
-use crate::link::handshake::{dial, Acceptor, Established, HandshakeError, Host, Identity, Limits, Timeouts};
+use crate::link::handshake::{Acceptor, Established, HandshakeError, Host, Identity, Limits, Timeouts, dial};
 
 /// Number of the first session a secondary accepts; a primary's core numbers those it dials.
 const FIRST_ACCEPTED: SessionId = SessionId(1);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{bail, Context};
+use anyhow::{Context, bail};
 use replicator_core::action::{DataState, StateRecord};
 use replicator_core::config::{ExtentLimits, LinkTimes, PrimaryConfig, SecondaryConfig, VolumeRoot};
 use replicator_core::ids::{Generation, Term, Time, VolumeId};
@@ -33,7 +33,7 @@ use super::workers::Workers;
 use crate::config::{Config, Mode, Role, WhenAlone};
 use crate::control::{self, NodeView};
 use crate::gate::{self, Gate};
-use crate::link::handshake::{boot_id, ClusterKey, Identity, Timeouts};
+use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
 use crate::status::{Status, VolumeStatus};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
 use crate::uring::Ring;
@@ -49,7 +49,9 @@ const WORKERS: usize = 3;
 /// What keeps the node from starting or going on.
 pub fn run(config: Config) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        bail!("a node needs root (it opens files by handle, mounts, and loads kernel programs); run it as root");
+        bail!(
+            "a node needs root (it opens files by handle, mounts, and loads kernel programs); run it as root"
+        );
     }
     raise_limits();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("catch signals")?;
@@ -71,7 +73,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
 
 /// Descriptors for the data plane's caches and the gate's handles.
 fn raise_limits() {
-    use nix::sys::resource::{getrlimit, setrlimit, Resource};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -113,12 +115,9 @@ fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<StateR
     };
     Ok(match (config.node.role, record) {
         // Nobody else can have anything newer in this version: the operator says who is primary.
-        (Role::Primary, None) => StateRecord {
-            term: Term(1),
-            generation: Generation(1),
-            data: DataState::UpToDate,
-            alone: true,
-        },
+        (Role::Primary, None) => {
+            StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone: true }
+        }
         (Role::Primary, Some(record)) => StateRecord { data: DataState::UpToDate, ..record },
         (Role::Secondary, None) => StateRecord {
             term: Term(0),
@@ -172,7 +171,8 @@ impl StartedNode {
         volumes: Vec<Arc<Volume>>,
         record: StateRecord,
     ) -> anyhow::Result<StartedNode> {
-        let ids = NodeState { cluster: name_id(&config.node.cluster), node: name_id(&config.node.name), record };
+        let ids =
+            NodeState { cluster: name_id(&config.node.cluster), node: name_id(&config.node.name), record };
         if config.node.role == Role::Primary {
             // Before the first caller is answered it must be on record how callers are answered.
             state.store(&ids)?;
@@ -321,8 +321,8 @@ fn open_sessions(
 }
 
 fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> anyhow::Result<Identity> {
-    let key = match config.cluster_secret()? {
-        Some(secret) => ClusterKey::from_secret(secret.bytes()),
+    let key = match config.cluster_key()? {
+        Some(key) => ClusterKey::from_secret(key.bytes()),
         None => ClusterKey::from_cluster_name(config.node.cluster.as_bytes()),
     };
     let hello = Hello {

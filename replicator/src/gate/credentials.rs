@@ -75,6 +75,10 @@ impl Identity {
         let mut capabilities = [CapabilityData::default(); 2];
         // SAFETY: version 3 fills two data structures; both pointers outlive the call.
         check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, capabilities.as_mut_ptr()) })?;
+        for word in &mut capabilities {
+            // Whoever started the thread may have laid some aside.
+            word.effective = word.permitted;
+        }
         capabilities[0].effective &= !(1 << CAP_SYS_RESOURCE);
         let mut identity = Identity {
             caller: ROOT,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -76,6 +76,9 @@ pub struct Inode {
     /// Set-id bits were seen on it: then its mode can change by a write, and is not to be cached.
     privileged: AtomicBool,
     directory: Mutex<Option<Arc<OwnedFd>>>,
+    /// O_PATH, taken before the last name went: what the kernel opens without asking (pipes, sockets, devices, working
+    /// directories) lives on until it is forgotten, and a handle leads to nothing any more.
+    nameless: OnceLock<Arc<OwnedFd>>,
     opens: Mutex<Opens>,
 }
 
@@ -90,6 +93,7 @@ impl Inode {
             lookups: AtomicU64::new(lookups),
             privileged: AtomicBool::new(false),
             directory: Mutex::new(None),
+            nameless: OnceLock::new(),
             opens: Mutex::new(Opens {
                 handles: Vec::new(),
                 beginning: 0,
@@ -130,11 +134,19 @@ impl Inode {
         self.handle.open(volume.root(), flags.bits())
     }
 
+    /// Keep it reachable although its last name is gone.
+    pub fn keep(&self, descriptor: OwnedFd) {
+        let _ = self.nameless.set(Arc::new(descriptor));
+    }
+
     /// Any descriptor of it, possibly O_PATH: good for fstat, for linkat and, through /proc/self/fd, for the rest.
     ///
     /// # Errors
     /// As [`Inode::open`].
     pub fn any_descriptor(&self, volume: &Volume) -> io::Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.nameless.get() {
+            return Ok(Arc::clone(fd));
+        }
         if self.kind == FileKind::Directory
             && let Some(fd) = self.directory.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
         {
@@ -241,6 +253,9 @@ impl Inodes {
     pub fn directory(&self, inode: &Arc<Inode>, volume: &Volume) -> io::Result<Arc<OwnedFd>> {
         if inode.kind != FileKind::Directory {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+        }
+        if let Some(fd) = inode.nameless.get() {
+            return Ok(Arc::clone(fd));
         }
         if let Some(fd) = inode.directory.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             return Ok(Arc::clone(fd));

@@ -29,7 +29,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ pub struct Gate {
     mount: MountEntry,
     readers: Vec<JoinHandle<()>>,
     /// Closed when the last reader has ended.
-    ended: mpsc::Receiver<()>,
+    ended: Mutex<mpsc::Receiver<()>>,
     passthrough_refusal: Option<String>,
     grace: Duration,
     detached: bool,
@@ -196,7 +196,7 @@ impl Gate {
             server,
             mount,
             readers: Vec::new(),
-            ended,
+            ended: Mutex::new(ended),
             passthrough_refusal,
             grace: options.grace,
             detached: false,
@@ -284,7 +284,8 @@ impl Gate {
 
     /// Wait until all readers have ended; false if some have not in time.
     fn wait(&mut self, time: Duration) -> bool {
-        if matches!(self.ended.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout)) {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
             return false;
         }
         for reader in self.readers.drain(..) {

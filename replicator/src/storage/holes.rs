@@ -12,7 +12,7 @@ use replicator_core::extent::Extent;
 use super::status::Status;
 
 /// Zeroes are written in pieces of this size where a hole cannot be punched.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Whether all bytes are zero. Runs at the speed of memory: the comparison of 64 bytes is vector code.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {

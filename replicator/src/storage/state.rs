@@ -347,6 +347,8 @@ mod tests {
         assert!(matches!(directory.load(), Loaded::State(loaded) if loaded == state));
     }
 
+    type Expected = fn(&StateError) -> bool;
+
     #[test]
     fn an_unusable_file_is_kept_aside_and_reported() {
         let (_parent, directory) = directory();
@@ -354,7 +356,7 @@ mod tests {
         let mut newer = example().encode().to_vec();
         newer[8] = 2;
         newer.push(0);
-        let cases: [(&[u8], fn(&StateError) -> bool); 5] = [
+        let cases: [(&[u8], Expected); 5] = [
             (b"", |e| matches!(e, StateError::WrongLength { found: 0 })),
             (b"something else entirely", |e| matches!(e, StateError::NoMagic)),
             (&example().encode()[..79], |e| matches!(e, StateError::WrongLength { found: 79 })),

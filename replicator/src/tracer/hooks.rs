@@ -226,12 +226,6 @@ pub const PLACES: &[Place] = &[
     place(Hook::VfsFsync, Entry, "vfs_fsync", None, Synced, &[FILE]),
 ];
 
-/// Where a hook sits.
-#[must_use]
-pub fn place_of(hook: Hook) -> Option<&'static Place> {
-    PLACES.iter().find(|place| place.hook == hook)
-}
-
 /// Why a hook's parameters could not be told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unresolved {

@@ -450,5 +450,15 @@ fn pipes_sockets_and_devices_are_the_kernels_own() {
         client.write_all(b"y").unwrap();
         listener.accept().unwrap().0.read_exact(&mut byte).unwrap();
         assert_eq!(byte, *b"y");
+        // Open without a name.
+        fs::remove_file(&path).unwrap();
+        assert_eq!(both_ends.metadata().unwrap().nlink(), 0);
+        both_ends.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+        let directory = fixture.join("directory");
+        fs::create_dir(&directory).unwrap();
+        let open = File::open(&directory).unwrap();
+        fs::remove_dir(&directory).unwrap();
+        assert_eq!(open.metadata().unwrap().mode() & libc::S_IFMT, libc::S_IFDIR);
+        assert_eq!(open.metadata().unwrap().nlink(), 0);
     });
 }

@@ -150,6 +150,27 @@ impl Sink for Recorder {
     }
 }
 
+/// Answers at once and remembers nothing.
+pub struct Quiet;
+
+impl Sink for Quiet {
+    fn namespace(&self, _: Operation) {}
+
+    fn open_for_write(&self, _: FileId) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn written(&self, _: FileId, _: Extent) {}
+
+    fn attributes(&self, _: FileId) {}
+
+    fn forgotten(&self, _: FileId) {}
+
+    fn sync(&self, _: SyncScope, _: Arc<OwnedFd>, reply: SyncReply) {
+        reply.answer(Ok(()));
+    }
+}
+
 /// A file system of its own in an image file, gone in the end.
 pub struct Image {
     directory: tempfile::TempDir,
@@ -217,8 +238,13 @@ impl Fixture {
 
     pub fn over(ground: Ground, passthrough: Passthrough) -> Fixture {
         let path = ground.path();
-        recover(&path).unwrap();
-        let volume = Arc::new(Volume::open(VolumeId(3), &path).unwrap());
+        Fixture::at(ground, &path, passthrough)
+    }
+
+    /// Over a directory somewhere on the ground.
+    pub fn at(ground: Ground, path: &Path, passthrough: Passthrough) -> Fixture {
+        recover(path).unwrap();
+        let volume = Arc::new(Volume::open(VolumeId(3), path).unwrap());
         let recorder = Arc::new(Recorder::default());
         let options = GateOptions { passthrough, grace: Duration::from_secs(5), ..GateOptions::default() };
         let gate = Gate::mount(Arc::clone(&volume), options, Arc::clone(&recorder) as Arc<dyn Sink>).unwrap();

@@ -18,7 +18,8 @@ const LISTED_MAX: usize = 8;
 
 /// All findings about one directory.
 pub fn findings(path: &Path) -> Vec<Finding> {
-    let real = match fs::canonicalize(path) {
+    // Finding the real path of a dead mount may or may not fail; looking at it does.
+    let real = match fs::canonicalize(path).and_then(|real| fs::metadata(&real).map(|_| real)) {
         Ok(real) => real,
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
             let detail = "covered by the dead mount of a daemon that crashed; it is replaced at start";

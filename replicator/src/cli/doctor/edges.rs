@@ -1,12 +1,12 @@
 //! What only the edges can find out, by trying: kernel programs, FUSE protocol and passthrough, io_uring.
 
 use super::finding::Finding;
-use crate::{gate, uring};
+use crate::{gate, tracer, uring};
 
 /// Whether fentry/fexit programs may be loaded and attached.
 pub const TRAMPOLINES: &str = "bpf-fentry";
-/// Whether raw tracepoint programs may be loaded and attached.
-pub const RAW_TRACEPOINTS: &str = "bpf-raw-tracepoints";
+/// Whether tracepoint programs with types may be loaded and attached.
+pub const TRACEPOINTS: &str = "bpf-tracepoints";
 /// Whether a FUSE file system can be mounted.
 pub const FUSE: &str = "fuse-mount";
 /// Whether the FUSE protocol of this kernel has passthrough.
@@ -16,12 +16,23 @@ pub const IO_URING: &str = "io-uring";
 
 /// The probes of `tracer`, `gate` and `uring`.
 pub fn findings() -> Vec<Finding> {
-    let not_probed = "this build has no probe for it";
-    let mut findings: Vec<Finding> =
-        [TRAMPOLINES, RAW_TRACEPOINTS].into_iter().map(|name| Finding::unknown(name, not_probed)).collect();
+    let mut findings = kernel_programs();
     findings.extend(fuse());
     findings.extend(io_uring());
     findings
+}
+
+/// What loading and attaching programs that do nothing shows.
+fn kernel_programs() -> Vec<Finding> {
+    let probe = tracer::probe();
+    let named = |name, finding: tracer::Finding| Finding::of(name, finding.available, finding.reason);
+    vec![
+        named("bpf-types", probe.types),
+        named("bpf-ring-buffer", probe.ring_buffer),
+        named(TRAMPOLINES, probe.functions),
+        named(TRACEPOINTS, probe.typed_tracepoint),
+        named("bpf-raw-tracepoints", probe.raw_tracepoint),
+    ]
 }
 
 /// What a test mount in a mount namespace of its own shows.

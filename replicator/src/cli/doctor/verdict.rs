@@ -61,8 +61,10 @@ pub fn verdict(host: &[Finding], directories: &[Finding]) -> Verdict {
 
 fn row(host: &[Finding], gate: bool) -> (Capture, &'static str) {
     let is = |name| state_of(host, name);
-    if is("btf") == State::No {
+    if is("btf") == State::No || is("bpf-types") == State::No {
         (Capture::Gate, "row gate, because without BTF no kernel program can find its fields")
+    } else if is("bpf-ring-buffer") == State::No {
+        (Capture::Gate, "row gate, because the kernel has no ring buffer for events (Linux 5.8)")
     } else if gate && is(edges::PASSTHROUGH) == State::No {
         (
             Capture::Gate,
@@ -70,12 +72,9 @@ fn row(host: &[Finding], gate: bool) -> (Capture, &'static str) {
         )
     } else if is(edges::TRAMPOLINES) == State::Yes {
         (Capture::Fentry, "row fentry, because fentry/fexit programs may be attached")
-    } else if is(edges::RAW_TRACEPOINTS) == State::Yes {
-        (
-            Capture::Tracepoints,
-            "row tracepoints, because raw tracepoints are permitted and fentry/fexit is not",
-        )
-    } else if is(edges::TRAMPOLINES) == State::No && is(edges::RAW_TRACEPOINTS) == State::No {
+    } else if is(edges::TRACEPOINTS) == State::Yes {
+        (Capture::Tracepoints, "row tracepoints, because tracepoints are permitted and fentry/fexit is not")
+    } else if is(edges::TRAMPOLINES) == State::No && is(edges::TRACEPOINTS) == State::No {
         (Capture::Gate, "row gate, because kernel programs are refused")
     } else {
         (Capture::Auto, "row not known before the start, because the kernel was not asked for programs")
@@ -107,7 +106,7 @@ mod tests {
             finding("fuse-device", State::Yes),
             finding("btf", State::Yes),
             finding(edges::TRAMPOLINES, fentry),
-            finding(edges::RAW_TRACEPOINTS, tracepoints),
+            finding(edges::TRACEPOINTS, tracepoints),
             finding(edges::PASSTHROUGH, passthrough),
         ]
     }

@@ -4,8 +4,9 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 
-use nix::fcntl::{AtFlags, RenameFlags};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags};
 use nix::sys::stat::{FileStat, Mode, fstatat};
 use nix::unistd::UnlinkatFlags;
 use replicator_core::extent::Extent;
@@ -13,6 +14,7 @@ use replicator_core::ids::{FileId, FileKind};
 use replicator_core::wire::namespace::{NewNode, Operation};
 
 use super::super::abi::{LinkIn, MkdirIn, MknodIn};
+use super::super::inodes::Inode;
 use super::super::server::{Answer, Context, Outcome, REPLY, Refusal, Server, Undo, decode_device};
 use super::names::is_reserved;
 use crate::volume::FileHandle;
@@ -127,8 +129,12 @@ pub fn unlink(context: &mut Context<'_>, name: &CStr, directory: bool) -> Answer
     let flags = if directory { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
     let _namespace = server.volume.lock_namespace();
     let stat = stat_name(server, &parent_fd, name)?;
-    nix::unistd::unlinkat(&*parent_fd, name, flags)?;
     let last = is_last_name(&stat);
+    let kept = if last { keep_reachable(server, &parent_fd, name, &stat) } else { None };
+    nix::unistd::unlinkat(&*parent_fd, name, flags)?;
+    if let Some((inode, descriptor)) = kept {
+        inode.keep(descriptor);
+    }
     server.sink.namespace(Operation::Unlink {
         parent: server.file(&parent),
         name: name.to_bytes().to_vec(),
@@ -145,6 +151,22 @@ pub fn unlink(context: &mut Context<'_>, name: &CStr, directory: bool) -> Answer
 /// Whether a file that loses a name has none left then.
 fn is_last_name(stat: &FileStat) -> bool {
     FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) || stat.st_nlink <= 1
+}
+
+/// What the kernel opens without asking may be in use when its last name goes: a descriptor for the time after. Regular files
+/// have one of their own while they are open, and their space is to be free at once when they are not.
+fn keep_reachable(
+    server: &Server,
+    directory: &OwnedFd,
+    name: &CStr,
+    stat: &FileStat,
+) -> Option<(Arc<Inode>, OwnedFd)> {
+    if FileKind::from_mode(stat.st_mode) == Some(FileKind::Regular) {
+        return None;
+    }
+    let inode = server.inodes.get(server.inodes.node_of(stat.st_ino)).ok()?;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Some((inode, nix::fcntl::openat(directory, name, flags, Mode::empty()).ok()?))
 }
 
 pub fn rename(
@@ -175,12 +197,19 @@ pub fn rename(
         Err(refusal) if refusal == Refusal::errno(libc::ENOENT) => None,
         Err(refusal) => return Err(refusal),
     };
+    let other_last = !exchange && other.as_ref().is_some_and(is_last_name);
+    let kept = other
+        .as_ref()
+        .filter(|_| other_last)
+        .and_then(|other| keep_reachable(server, &new_fd, new_name, other));
     nix::fcntl::renameat2(&*old_fd, old_name, &*new_fd, new_name, flags)?;
     if other.as_ref().is_some_and(|other| other.st_ino == moved.st_ino) && !whiteout {
         // Two names of one file: rename(2) does nothing, and exchanging them changes nothing.
         return REPLY;
     }
-    let other_last = !exchange && other.as_ref().is_some_and(is_last_name);
+    if let Some((inode, descriptor)) = kept {
+        inode.keep(descriptor);
+    }
     server.sink.namespace(Operation::Rename {
         old_parent: server.file(&old_directory),
         old_name: old_name.to_bytes().to_vec(),

@@ -56,6 +56,16 @@ impl Replica {
     ) -> Result<bool, ReplicaError> {
         checked_node(&self.map(), directory.volume.id, node)?;
         let current = self.status_at(directory, name)?;
+        if let (Some(status), Some(local)) = (&current, self.local(node.file))
+            && status.inode == local.inode
+            && fits(directory.as_fd(), name, status, node).map_err(ReplicaError::name(
+                "read",
+                directory.file,
+                name,
+            ))?
+        {
+            return Ok(false);
+        }
         if let Some(copy) = self.copy_of(directory, node)? {
             if current.is_some_and(|status| status.inode == copy.local.inode) {
                 return Ok(false);
