@@ -16,6 +16,8 @@ use super::xattr;
 /// How many differences are kept; more say nothing new.
 const KEPT: usize = 20;
 const CHUNK: usize = 256 * 1024;
+/// The node's own directory in the root of a mirrored one, which is no part of what is mirrored.
+const RESERVED: &str = ".replicator";
 
 /// What a comparison found.
 #[derive(Clone, Default, Debug)]
@@ -84,6 +86,7 @@ fn scan(root: &Path) -> Result<Tree> {
         if meta.is_dir() {
             let list = fs::read_dir(&full).with_context(|| format!("list {}", full.display()))?;
             let mut names: Vec<OsString> = list.map(|item| Ok(item?.file_name())).collect::<Result<_>>()?;
+            names.retain(|name| !path.as_os_str().is_empty() || name != RESERVED);
             names.sort();
             open.extend(names.into_iter().rev().map(|name| path.join(name)));
         }

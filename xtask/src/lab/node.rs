@@ -187,7 +187,7 @@ impl Node {
         found.map_err(|error| {
             let tail = log::tail(&self.log, 12);
             match last {
-                Some(last) => anyhow!("{error:#}; last status: {last:?}; log:\n{tail}"),
+                Some(last) => anyhow!("{error:#}; last status: {}; log:\n{tail}", last.summary()),
                 None => anyhow!("{error:#}; it never answered; log:\n{tail}"),
             }
         })

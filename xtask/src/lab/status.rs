@@ -166,6 +166,22 @@ impl Status {
         self.dirty == Dirty::default()
     }
 
+    /// What matters of it in one line, for an error message.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "{} {}, capture {}, {:?}, {:?}, {:?}, {:?}, {:?}",
+            self.word,
+            self.phase,
+            self.capture.row,
+            self.positions,
+            self.dirty,
+            self.barriers,
+            self.resync,
+            self.counters
+        )
+    }
+
     /// Whether this is a primary whose peer holds everything, or a secondary that does.
     #[must_use]
     pub fn is_mirrored(&self) -> bool {

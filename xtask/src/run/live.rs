@@ -42,7 +42,11 @@ pub fn watch(mirror: &mut Mirror) -> Result<()> {
     }
     while !interrupt::requested() {
         let begin = Instant::now();
-        let text = match (look(mirror, true), look(mirror, false)) {
+        let looked = (look(mirror, true), look(mirror, false));
+        if interrupt::requested() {
+            break;
+        }
+        let text = match looked {
             (Some(primary), Some(secondary)) if terminal => table(&primary, &secondary),
             (Some(primary), _) if !terminal => line(&primary),
             _ => restart(mirror)?,

@@ -91,7 +91,9 @@ fn say(port: SocketAddr, words: &[u8]) -> Result<()> {
 /// Bits flipped between the nodes.
 pub fn run_damaged(context: &Context) -> Result<Outcome> {
     const ROUNDS: u64 = 8;
-    let mut mirror = Mirror::build(&context.options())?;
+    // Held, not released: then an fsync that returned means both nodes, whatever breaks in between.
+    let options = context.options().with("mirror.when-alone", "hold").with("mirror.hold-limit", "60s");
+    let mut mirror = Mirror::build(&options)?;
     mirror.start_secondary()?;
     let mut proxy = Proxy::start(&mirror.net.b, PORT + 1, mirror.net.b.socket(PORT))?;
     mirror.primary.config.set("link.peer", proxy.address.to_string());
@@ -102,7 +104,9 @@ pub fn run_damaged(context: &Context) -> Result<Outcome> {
         // Near: a header; far: the middle of a payload.
         proxy.damage_after(random.below([60, 4000, 200_000][round as usize % 3]) as u32);
         for number in 0..6 {
-            write_synced(&data.join(format!("f{number}")), &random.bytes(60_000))?;
+            let name = format!("f{number}");
+            write_synced(&data.join(&name), &random.bytes(60_000))?;
+            require_copied(&mirror, &name, &format!("round {round}"))?;
         }
         wait::until("a damaged byte", wait::SHORT, || {
             // The stream carries keep-alives, so the byte comes even if nothing is written.
@@ -115,6 +119,6 @@ pub fn run_damaged(context: &Context) -> Result<Outcome> {
     }
     let connections = proxy.connections();
     proxy.stop(&mirror.net.b)?;
-    let found = mirror.finish(&[PEER_LOST, STRANGER, &["checksum", "damaged"]].concat())?;
+    let found = mirror.finish(&[PEER_LOST, STRANGER, &["checksum", "damaged", "held", "hold"]].concat())?;
     passed(format!("{ROUNDS} damaged bytes, {connections} connections; {} bytes identical", found.bytes))
 }

@@ -32,6 +32,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
         file.write_all_at(&random.bytes(4096), at)?;
     }
     file.sync_all()?;
+    drop(file);
     require_sparse(&mirror, "sparse")?;
 
     let file = open(&data.join("changed"), 0)?;

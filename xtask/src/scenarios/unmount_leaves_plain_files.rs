@@ -38,6 +38,6 @@ pub fn run(context: &Context) -> Result<Outcome> {
     mirror.start_nodes()?;
     mirror.wait_identical()?;
     // A file that is in use is a reason to warn.
-    let found = mirror.finish(&["in use", "busy", "peer", "session"])?;
+    let found = mirror.finish(&["in use", "connection aborted", "peer", "session"])?;
     passed(format!("{} entries, idle and with an open file", found.entries))
 }
