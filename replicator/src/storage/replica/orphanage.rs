@@ -12,7 +12,8 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, futimens, mkdirat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use replicator_core::ids::FileKind;
 
@@ -26,6 +27,21 @@ const OWN: &CStr = c".replicator";
 const ORPHANS: &CStr = c"orphans";
 /// How many taken numbers are tried one after the other before giving up.
 const NUMBERS_TRIED: u32 = 1 << 20;
+
+/// Remove replicator's own directory if nothing is in it: the copy is then nothing but the primary's tree. The root keeps the
+/// times it was given.
+fn leave_root(volume: &Volume) -> io::Result<()> {
+    let times = fstat(volume.root())?;
+    match unlinkat(volume.root(), OWN, UnlinkatFlags::RemoveDir) {
+        Ok(()) => {
+            let atime = TimeSpec::new(times.st_atime, times.st_atime_nsec);
+            let mtime = TimeSpec::new(times.st_mtime, times.st_mtime_nsec);
+            Ok(futimens(volume.root(), &atime, &mtime)?)
+        }
+        Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
 
 impl Replica {
     /// Take a name of the tree away without deleting what it stands for, which may be claimed later.
@@ -64,7 +80,7 @@ impl Replica {
         }
         let own = parent_of(orphans.as_fd()).map_err(fail)?;
         match unlinkat(own.as_fd(), ORPHANS, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
+            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => leave_root(volume).map_err(fail),
             Err(errno) => Err(fail(errno.into())),
         }
     }
