@@ -109,6 +109,15 @@ fn kernel_device(mount: &Path) -> u32 {
     major.parse::<u32>().expect("a number") << 20 | minor.parse::<u32>().expect("a number")
 }
 
+/// Whether the running kernel is that version or a later one.
+pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// The row to test.
 pub fn row() -> Row {
     match std::env::var("REPLICATOR_TEST_ROW").as_deref() {
