@@ -42,7 +42,7 @@ impl Image {
             );
             Ok(())
         };
-        run(Command::new("mkfs.ext4").arg("-q").arg(&image))?;
+        run(Command::new("mkfs.ext4").args(["-q", "-b", "4096"]).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
         Ok(Image { _directory: directory, mount })
     }
