@@ -400,8 +400,7 @@ fn flags_changed_afterwards_count() {
     both(|fixture| {
         let path = fixture.join("file");
         fs::write(&path, b"0123456789").unwrap();
-        let file =
-            OpenOptions::new().write(true).append(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
+        let file = OpenOptions::new().append(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
         // SAFETY: takes no memory.
         assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) }, 0);
         file.write_all_at(b"AB", 2).unwrap();
