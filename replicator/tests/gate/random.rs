@@ -159,10 +159,10 @@ impl Side {
             Step::SetLength { slot, length } => self.file(slot)?.set_len(length)?,
             Step::Truncate { name, length } => nix::unistd::truncate(&self.path(name), length as i64)?,
             Step::Allocate { slot, mode, offset, length } => {
+                let file = self.file(slot)?.as_raw_fd();
                 // SAFETY: takes no memory.
-                check(
-                    unsafe { libc::fallocate(self.file(slot)?.as_raw_fd(), mode, offset, length) } as isize
-                )?;
+                let result = unsafe { libc::fallocate(file, mode, offset, length) };
+                check(result as isize)?;
             }
             Step::Copy { from, to, mut from_offset, mut to_offset, length } => {
                 let (from, to) = (self.file(from)?, self.file(to)?);

@@ -342,3 +342,22 @@ pub fn both(test: impl Fn(Fixture)) {
 pub fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
     result.unwrap_err().raw_os_error().unwrap_or(-1)
 }
+
+/// Run `inside` with other file-system credentials in a thread of its own.
+pub fn as_user<T: Send>(uid: u32, gid: u32, groups: &[u32], inside: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                // SAFETY: the bare system calls change this thread only, which ends with the closure; the groups are
+                // readable for their number.
+                unsafe {
+                    assert_eq!(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()), 0);
+                    assert_eq!(libc::syscall(libc::SYS_setresgid, gid, gid, gid), 0);
+                    assert_eq!(libc::syscall(libc::SYS_setresuid, uid, uid, uid), 0);
+                }
+                inside()
+            })
+            .join()
+            .unwrap()
+    })
+}
