@@ -42,7 +42,16 @@ pub struct Capture {
     #[serde(default)]
     pub why: String,
     #[serde(default)]
-    pub hooks: Vec<serde_json::Value>,
+    pub hooks: Vec<Hook>,
+}
+
+/// A kernel program.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Hook {
+    pub kind: String,
+    pub state: String,
 }
 
 /// A mirrored directory.

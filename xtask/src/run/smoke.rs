@@ -12,6 +12,7 @@ use super::live;
 use crate::lab::mirror::{Mirror, Options};
 use crate::lab::{interrupt, place, wait, watchdog};
 use crate::report::{Report, Row, Verdict};
+use crate::scenarios::files::{CRASHED, PEER_LOST};
 use crate::scenarios::primary_killed_under_load;
 
 const BOUND: Duration = Duration::from_secs(15 * 60);
@@ -20,9 +21,6 @@ const TREE_BOUND: Duration = Duration::from_secs(180);
 const SECONDS_OF_PGBENCH: u32 = 10;
 const TRANSACTIONS: u32 = 200;
 const ROUNDS: u32 = 4;
-
-/// Words in the log that a killed primary explains.
-const KILLED: &[&str] = crate::scenarios::files::PEER_LOST;
 
 /// Check every promise under each of the modes.
 ///
@@ -86,7 +84,7 @@ fn under(report: &mut Report, options: &Options, mode: &str) -> Result<()> {
         let found = mirror.compare()?;
         ensure!(found.is_identical(), "{} differences:\n{}", found.count, found.differences.join("\n"));
         mirror.require_plain()?;
-        mirror.check_logs(KILLED)?;
+        mirror.check_logs(&[PEER_LOST, CRASHED].concat())?;
         Ok(((), Some(format!("{} entries, {}", found.entries, live::bytes(found.bytes as f64)))))
     })
 }

@@ -71,6 +71,9 @@ fn row(context: &Context, name: &'static str) -> Result<Outcome> {
     mirror.start_nodes()?;
     let status = mirror.primary.wait_for("it answers", START_BOUND, |_| true)?;
     ensure!(status.capture.row == name, "told to use {name}, uses {}", status.capture.row);
+    let attached = status.capture.hooks.iter().filter(|hook| hook.state == "attached");
+    let functions = attached.filter(|hook| hook.kind.starts_with('f')).count();
+    ensure!(name != "fentry" || functions > 0, "the row is said to be fentry, and no function has a program");
     mirror.finish(&[])?;
     for (scenario, run) in UNDER_EACH {
         match run(&context).with_context(|| format!("{scenario} under {name}"))? {

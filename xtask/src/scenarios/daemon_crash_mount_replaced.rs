@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
-use super::files::{PEER_LOST, plant, require_copied, write_synced};
+use super::files::{CRASHED, PEER_LOST, plant, require_copied, write_synced};
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::Mirror;
 use crate::lab::records::Random;
@@ -29,6 +29,6 @@ pub fn run(context: &Context) -> Result<Outcome> {
         require_copied(&mirror, "after", &format!("crash {crash}"))?;
         mirror.wait_identical()?;
     }
-    let found = mirror.finish(&[PEER_LOST, &["mount", "crash"]].concat())?;
+    let found = mirror.finish(&[PEER_LOST, CRASHED].concat())?;
     passed(format!("{CRASHES} crashes; {} entries identical", found.entries))
 }

@@ -16,6 +16,9 @@ use crate::lab::records::Random;
 /// Words in logs that losing the peer explains.
 pub const PEER_LOST: &[&str] = &["peer", "session", "link", "connect", "alone"];
 
+/// Words in logs that a killed daemon explains at its next start.
+pub const CRASHED: &[&str] = &["crashed"];
+
 /// Make a file with these bytes, fsync it and its directory.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::files::PEER_LOST;
+use super::files::{CRASHED, PEER_LOST};
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::Mirror;
 use crate::lab::wait;
@@ -19,7 +19,7 @@ const RECORDS: u64 = 40;
 pub fn run(context: &Context) -> Result<Outcome> {
     let mut mirror = Mirror::start(&context.options())?;
     let found = rounds(&mut mirror, 4, 4)?;
-    mirror.finish(PEER_LOST)?;
+    mirror.finish(&[PEER_LOST, CRASHED].concat())?;
     passed(format!("4 rounds: {} acknowledged, {} found", found.acknowledged, found.records))
 }
 

@@ -14,7 +14,7 @@ use crate::lab::records::Random;
 use crate::lab::wait;
 
 const WRITES: u64 = 20_000;
-const SIZE: u64 = 64 << 20;
+const SIZE: u64 = 16 << 20;
 const STALL_BOUND: Duration = Duration::from_secs(20);
 
 /// Make the situation and check.

@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 
+use super::files::{CRASHED, PEER_LOST};
 use super::{Context, Outcome, passed, primary_killed_under_load};
 use crate::lab::mirror::Mirror;
 
@@ -10,6 +11,6 @@ use crate::lab::mirror::Mirror;
 pub fn run(context: &Context) -> Result<Outcome> {
     let mut mirror = Mirror::start(&context.options().with("mirror.mode", "semi-sync"))?;
     let found = primary_killed_under_load::rounds(&mut mirror, 2, 4)?;
-    mirror.finish(super::files::PEER_LOST)?;
+    mirror.finish(&[PEER_LOST, CRASHED].concat())?;
     passed(format!("2 rounds: {} acknowledged, {} found", found.acknowledged, found.records))
 }
