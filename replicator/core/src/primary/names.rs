@@ -203,7 +203,12 @@ impl Primary {
                 }
                 self.become_known(file);
             }
-            NamespaceChange::Linked { file, .. } => self.become_known(file),
+            NamespaceChange::Linked { file, kind, .. } => {
+                if kind != FileKind::Directory && self.is_directory(file) {
+                    self.lose_name(file);
+                }
+                self.become_known(file);
+            }
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
             NamespaceChange::Renamed { other, other_last, exchanged, .. } => {
                 if let Some(other) = other {
@@ -317,7 +322,8 @@ impl Primary {
         let Some(session) = &mut self.session else { return };
         let known = session.names.known.contains(&file);
         // A number that belongs to a file of another kind than before belongs to another file.
-        let was_directory = session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
+        let was_directory =
+            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
         let kept = known && !deep && was_directory == (kind == FileKind::Directory);
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });
