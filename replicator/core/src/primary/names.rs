@@ -116,6 +116,15 @@ impl Names {
         }
     }
 
+    /// A list that is being read is to be read once more instead.
+    fn begin_again(&mut self, directory: FileId) {
+        if let Some(listing) = self.listings.get_mut(&directory)
+            && listing.read.take().is_some()
+        {
+            self.queue.push_back(directory);
+        }
+    }
+
     /// The file has no name at the peer any more, or none that can be relied on.
     fn forget(&mut self, file: FileId) {
         self.known.remove(&file);
@@ -328,9 +337,17 @@ impl Primary {
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });
         }
+        if known {
+            // Reads that began before may yet find a former file with this number gone.
+            session.names.begin_again(file);
+            self.void_reads(file);
+        }
         if kept {
+            self.requeue(file);
+            self.queue_compare(file);
             return;
         }
+        let Some(session) = &mut self.session else { return };
         if known && was_directory && kind != FileKind::Directory {
             session.names.forget(file);
         }
