@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use crate::action::{Action, Body, Notice};
-use crate::dirty::{FileMarks, Read, ReadKind, Sent, pick};
+use crate::dirty::{FileMarks, Read, ReadKind, Sent, Wait, pick};
 use crate::event::{ReadOutcome, Segment, SegmentContent};
 use crate::extent::{Extent, ExtentSet};
 use crate::ids::{Errno, FileId, ReadId, Sequence};
@@ -207,20 +207,25 @@ impl Primary {
         found
     }
 
-    /// The outstanding reads of a file are of a former file with its number: what they bring is dropped.
+    /// The outstanding reads of a file may be of a former file with its number: what they bring is dropped, and what they were
+    /// to read is marked again.
     pub(super) fn void_reads(&mut self, file: FileId) {
         let Some(marks) = self.marks.get_mut(file) else { return };
         for read in core::mem::take(&mut marks.reads) {
             self.reads.insert(read.id, None);
-            for wait in &mut marks.waits {
-                wait.reads.retain(|waited| *waited != read.id);
-            }
+            let mut waiting: Vec<&mut Wait> =
+                marks.waits.iter_mut().filter(|wait| wait.reads.contains(&read.id)).collect();
+            waiting.iter_mut().for_each(|wait| wait.reads.retain(|waited| *waited != read.id));
             match read.kind {
                 ReadKind::Data { claim, asked } => {
                     marks.dirty.insert(claim);
+                    waiting.iter_mut().for_each(|wait| wait.wanted.insert(claim));
                     self.reading_bytes -= asked.length();
                 }
-                ReadKind::Attributes { explicit } => marks.mark_attributes(explicit),
+                ReadKind::Attributes { explicit } => {
+                    waiting.iter_mut().for_each(|wait| wait.attributes = true);
+                    marks.mark_attributes(explicit);
+                }
                 ReadKind::Digests { claim, .. } => {
                     marks.compare.insert(claim);
                     self.digests_reading -= 1;

@@ -116,6 +116,15 @@ impl Names {
         }
     }
 
+    /// A list that is being read is to be read once more instead.
+    fn begin_again(&mut self, directory: FileId) {
+        if let Some(listing) = self.listings.get_mut(&directory)
+            && listing.read.take().is_some()
+        {
+            self.queue.push_back(directory);
+        }
+    }
+
     /// The file has no name at the peer any more, or none that can be relied on.
     fn forget(&mut self, file: FileId) {
         self.known.remove(&file);
@@ -203,7 +212,12 @@ impl Primary {
                 }
                 self.become_known(file);
             }
-            NamespaceChange::Linked { file, .. } => self.become_known(file),
+            NamespaceChange::Linked { file, kind, .. } => {
+                if kind != FileKind::Directory && self.is_directory(file) {
+                    self.lose_name(file);
+                }
+                self.become_known(file);
+            }
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
             NamespaceChange::Renamed { other, other_last, exchanged, .. } => {
                 if let Some(other) = other {
@@ -317,14 +331,23 @@ impl Primary {
         let Some(session) = &mut self.session else { return };
         let known = session.names.known.contains(&file);
         // A number that belongs to a file of another kind than before belongs to another file.
-        let was_directory = session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
+        let was_directory =
+            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
         let kept = known && !deep && was_directory == (kind == FileKind::Directory);
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });
         }
+        if known {
+            // Reads that began before may yet find a former file with this number gone.
+            session.names.begin_again(file);
+            self.void_reads(file);
+        }
         if kept {
+            self.requeue(file);
+            self.queue_compare(file);
             return;
         }
+        let Some(session) = &mut self.session else { return };
         if known && was_directory && kind != FileKind::Directory {
             session.names.forget(file);
         }

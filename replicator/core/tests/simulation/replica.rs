@@ -233,8 +233,9 @@ impl Replica {
             Operation::Link { parent, name, node } => {
                 self.directory(*parent)?;
                 let known = match self.known.get(&node.file) {
-                    Some(known) => *known,
-                    None => self.make(node.kind),
+                    // A number that belongs to a file of another kind belongs to another file.
+                    Some(known) if self.nodes[known].kind == node.kind => *known,
+                    _ => self.make(node.kind),
                 };
                 self.known.insert(node.file, known);
                 self.set_name(*parent, name, known)?;
@@ -367,8 +368,10 @@ impl Replica {
         let (theirs, ours) = (&files.files[&inode], &self.nodes[&node]);
         let cells = if durable { &ours.durable_cells } else { &ours.cells };
         if theirs.kind != ours.kind || (theirs.kind == FileKind::Regular && theirs.cells != *cells) {
+            let known = self.known.iter().find(|(_, known)| **known == node);
+            let meant = self.known.get(&FileId { volume: VolumeId(0), inode });
             return Err(format!(
-                "{path} (inode {inode}) differs: primary {:?}, secondary {cells:?}",
+                "{path} (inode {inode}) differs: primary {:?}, secondary {cells:?} (node {node}, known as {known:?}; meant {meant:?})",
                 theirs.cells
             ));
         }

@@ -431,6 +431,7 @@ impl World {
         }
         let entry = EntryId(self.next_entry);
         self.next_entry += 1;
+        self.trace("gate", &operation);
         self.named.push_back(Event::NamespaceLogged { entry, change: operation.change() });
         self.held_entries.insert(entry, operation);
     }
@@ -568,6 +569,7 @@ impl World {
 
     fn change_behind_the_gate(&mut self) {
         let (parent, other) = (self.some_directory(), self.some_directory());
+        self.trace("behind", &(parent, other));
         match self.random.below(3) {
             0 => {
                 let Some(name) = self.free_name(parent) else { return };
