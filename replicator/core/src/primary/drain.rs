@@ -137,7 +137,7 @@ impl Primary {
             return Step::Idle;
         }
         let share = if urgent { 2 } else { 1 };
-        let under_way = self.reading_bytes + session.unreceived_bytes;
+        let under_way = self.reading_bytes + session.unapplied_bytes;
         if under_way >= self.config.window_bytes * share || self.reads.len() >= READS_MAX * share as usize {
             return Step::Full;
         }
