@@ -112,7 +112,7 @@ pub const fn phase_name(phase: Phase) -> &'static str {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CaptureStatus {
-    /// The row in use: "fentry", "tracepoints", "gate", or "none" on a secondary.
+    /// The row in use: "fentry", "tracepoints", "gate"; empty on a secondary.
     pub row: String,
     /// Why this row and no better one.
     pub why: String,
@@ -128,7 +128,7 @@ pub struct HookStatus {
     pub name: String,
     /// How: "raw-tracepoint", "btf-tracepoint", "fentry", "fexit".
     pub kind: String,
-    /// "attached", or what it is instead.
+    /// "attached", "not needed" (another one sees the same), or what it is instead.
     pub state: String,
     /// Why it is not attached; empty if it is.
     pub why: String,

@@ -40,9 +40,12 @@ fn entered(arguments: Arguments) -> Option<()> {
 
 #[inline(always)]
 fn left(arguments: Arguments) -> Option<()> {
-    let directory = parent(arguments.pointer(1), arguments.pointer(0)?).and_then(ours);
-    tell_victim(arguments.hook(), directory.as_ref());
-    emit(arguments.hook(), Kind::Directory, &directory?, Range::NONE);
+    let Some(directory) = parent(arguments.pointer(1), arguments.pointer(0)?).and_then(ours) else {
+        forget_victim();
+        return None;
+    };
+    tell_victim(arguments.hook(), &directory);
+    emit(arguments.hook(), Kind::Directory, &directory, Range::NONE);
     Some(())
 }
 
@@ -63,12 +66,17 @@ pub fn note_victim(dentry: Kernel) -> Option<()> {
 
 /// At exit: tell that its link count changed.
 #[inline(always)]
-pub fn tell_victim(hook: Hook, directory: Option<&File>) {
+pub fn tell_victim(hook: Hook, directory: &File) {
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: copied at once, and only this thread writes its own entry.
     let Some(key) = (unsafe { VICTIMS.get(&thread) }).copied() else { return };
     let _ = VICTIMS.remove(&thread);
-    let Some(directory) = directory else { return };
     let victim = File { key, member: 0, flags: 0, ..*directory }.looked_up();
     emit(hook, Kind::Attributes, &victim, Range::NONE);
+}
+
+/// At exit: what was noted is of no use.
+#[inline(always)]
+pub fn forget_victim() {
+    let _ = VICTIMS.remove(&bpf_get_current_pid_tgid());
 }

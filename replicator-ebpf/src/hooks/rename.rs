@@ -2,7 +2,7 @@
 
 use replicator_common::{Kind, flag};
 
-use super::remove::{note_victim, tell_victim};
+use super::remove::{forget_victim, note_victim, tell_victim};
 use super::{on_entry, on_exit};
 use crate::emit::{Range, emit};
 use crate::filter::{on_watched_device, ours};
@@ -22,24 +22,26 @@ on_entry! {
 on_exit! {
     VfsRename, vfs_rename => |arguments: Arguments| {
         let rename = arguments.pointer(0)?;
-        let old = directory(rename, offset!(rename_old_parent), offset!(rename_old_directory)).and_then(ours);
-        let new = directory(rename, offset!(rename_new_parent), offset!(rename_new_directory)).and_then(ours);
-        tell_victim(arguments.hook(), new.as_ref());
-        if new.is_some()
-            && let Some(inode) = rename.pointer(offset!(rename_old))?.pointer(offset!(dentry_inode))
-            && let Some(file) = on_watched_device(inode)
+        if let Some(old) =
+            directory(rename, offset!(rename_old_parent), offset!(rename_old_directory)).and_then(ours)
         {
-            let mut file = file.looked_up();
-            file.flags |= flag::MOVED;
-            if file.inode.u16(offset!(inode_mode)) & TYPE == DIRECTORY {
-                file.flags |= flag::DIRECTORY;
-            }
-            emit(arguments.hook(), Kind::Attributes, &file, Range::NONE);
-        }
-        if let Some(old) = old {
             emit(arguments.hook(), Kind::Directory, &old, Range::NONE);
         }
-        emit(arguments.hook(), Kind::Directory, &new?, Range::NONE);
+        let Some(new) =
+            directory(rename, offset!(rename_new_parent), offset!(rename_new_directory)).and_then(ours)
+        else {
+            forget_victim();
+            return None;
+        };
+        tell_victim(arguments.hook(), &new);
+        emit(arguments.hook(), Kind::Directory, &new, Range::NONE);
+        let inode = rename.pointer(offset!(rename_old))?.pointer(offset!(dentry_inode))?;
+        let mut file = on_watched_device(inode)?.looked_up();
+        file.flags |= flag::MOVED;
+        if inode.u16(offset!(inode_mode)) & TYPE == DIRECTORY {
+            file.flags |= flag::DIRECTORY;
+        }
+        emit(arguments.hook(), Kind::Attributes, &file, Range::NONE);
         Some(())
     }
 }

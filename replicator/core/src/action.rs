@@ -17,7 +17,8 @@ pub enum Action {
     /// fdatasync (`data_only`) or fsync the scope on this node. Answer: `LocalSynced`.
     SyncLocal { sync: LocalSyncId, scope: SyncScope },
     /// Read the current state of an extent. Answer: `ExtentRead`. `extent.end` may be `Extent::END`-clipped by the
-    /// core to its read size; the edge stops at the end of the file.
+    /// core to its read size; the edge stops at the end of the file. A file that is not a regular one has no bytes: the answer
+    /// is `Read` of nothing, as also for `ReadDigests`.
     ReadExtent { read: ReadId, file: FileId, extent: Extent },
     /// Read the current attributes. Answer: `AttributesRead`.
     ReadAttributes { read: ReadId, file: FileId },

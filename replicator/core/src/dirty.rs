@@ -84,6 +84,14 @@ pub(crate) struct Wait {
     pub compare: bool,
 }
 
+/// Marks that a running local sync covers.
+#[derive(Clone, Debug)]
+pub(crate) struct Syncing {
+    pub sync: LocalSyncId,
+    pub stored: ExtentSet,
+    pub lost: bool,
+}
+
 /// The marks of one file.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct FileMarks {
@@ -93,8 +101,10 @@ pub(crate) struct FileMarks {
     pub tail: ExtentSet,
     /// Stored to through shared mappings: to be read after a local sync.
     pub mapped: ExtentSet,
-    /// `mapped` marks that a running local sync covers.
-    pub syncing: Vec<(LocalSyncId, ExtentSet)>,
+    /// Events were lost, perhaps of stores through mappings: to be compared after a local sync.
+    pub lost: bool,
+    /// `mapped` and `lost` marks that a running local sync covers.
+    pub syncing: Vec<Syncing>,
     /// May differ from the peer's: to be digested.
     pub compare: ExtentSet,
     /// No digests before the peer told which files of the directory's list it had to make.
@@ -138,7 +148,16 @@ impl FileMarks {
     }
 
     pub fn has_compare(&self) -> bool {
-        !self.compare.is_empty() || !self.comparing.is_empty() || self.reads_digests()
+        !self.compare.is_empty()
+            || !self.comparing.is_empty()
+            || self.reads_digests()
+            || self.lost
+            || self.syncing.iter().any(|syncing| syncing.lost)
+    }
+
+    /// Whether a local sync has to come before some of the marks can be read.
+    pub fn needs_sync(&self) -> bool {
+        !self.mapped.is_empty() || self.lost
     }
 
     pub fn reads_digests(&self) -> bool {

@@ -21,7 +21,8 @@ pub enum Event {
     StoreMapped { file: FileId, extent: Extent },
     /// Mode, owner, size, times or extended attributes may have changed.
     AttributesChanged { file: FileId },
-    /// Events about this file may have been lost: all of it is to be compared.
+    /// Events about this file may have been lost, or its number was found to belong to another file than before: all of it
+    /// is to be compared (of a directory, all below it).
     CaptureLost { file: FileId },
     /// The edge holds one more encoded namespace operation under `entry`. Arrives in the order in which
     /// the operations happened (the edge takes both under one lock).
@@ -41,7 +42,7 @@ pub enum Event {
     /// Answer to `Action::ReadExtent`.
     ExtentRead { read: ReadId, outcome: ReadOutcome<Vec<Segment>> },
     /// Answer to `Action::ReadAttributes`; the edge holds the encoded attributes under `read`. The number is the size
-    /// (bytes) among them: what was found to lie beyond the end of the file, but lies before this size, is read again.
+    /// among them in bytes (zero for anything but a regular file): what was found to lie beyond the end of the file, but lies before this size, is read again.
     AttributesRead { read: ReadId, outcome: ReadOutcome<u64> },
     /// Answer to `Action::ReadDigests`; the edge holds the encoded digests under `read`. `end` is the end of
     /// the range that was digested (the file may be shorter than asked; then the rest needs nothing).
@@ -159,7 +160,8 @@ pub enum AppliedOutcome {
     Done,
     /// Digests were compared: these extents differ (for the primary to send).
     Differs(Vec<Extent>),
-    /// A directory's list was applied: these regular files were not there and are empty now (all of their
-    /// content is to be sent; nothing is to be compared).
+    /// (A part of) a directory's list was applied: these files, of any kind, were not there and are new and empty now. All
+    /// of their state is to be sent, and nothing is to be compared. The answer to the last part need not repeat those of
+    /// the parts before.
     Created(Vec<FileId>),
 }

@@ -19,7 +19,7 @@ pub struct Snapshot {
     pub dirty_bytes: u64,
     /// Bytes sent and not confirmed durable (primary).
     pub in_flight_bytes: u64,
-    /// Bytes being read or sent and not yet received by the peer (primary).
+    /// Bytes being read or sent and not yet applied by the peer (primary).
     pub window_bytes: u64,
     /// Callers that wait for durability (primary).
     pub waiting: u64,

@@ -1,5 +1,6 @@
 //! `replicator status`
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -15,6 +16,9 @@ use crate::status::{Colour, Counters, Status};
 
 /// Time between two answers of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// State of a hook that another one makes superfluous.
+const NOT_NEEDED: &str = "not needed";
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -95,10 +99,7 @@ fn coloured() -> bool {
 pub fn render(status: &Status, coloured: bool) -> String {
     let mut lines: Vec<(&str, String)> = vec![("node", headline(status, coloured)), ("peer", peer(status))];
     lines.push(("capture", capture(status)));
-    lines.extend(status.capture.hooks.iter().filter(|hook| hook.state != "attached").map(|hook| {
-        let why = if hook.why.is_empty() { String::new() } else { format!(" ({})", hook.why) };
-        ("", format!("{} {}: {}{why}", hook.kind, hook.name, hook.state))
-    }));
+    lines.extend(hooks_in_trouble(status).into_iter().map(|line| ("", line)));
     lines.extend(status.volumes.iter().map(|volume| {
         let passthrough = if volume.passthrough { ", passthrough" } else { "" };
         let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
@@ -189,9 +190,28 @@ fn peer(status: &Status) -> String {
 
 fn capture(status: &Status) -> String {
     let capture = &status.capture;
+    if capture.row.is_empty() {
+        return "none, the copy is only written by this node".into();
+    }
     let attached = capture.hooks.iter().filter(|hook| hook.state == "attached").count();
+    let wanted = capture.hooks.iter().filter(|hook| hook.state != NOT_NEEDED).count();
     let why = if capture.why.is_empty() { String::new() } else { format!(": {}", capture.why) };
-    format!("{}, {attached} of {} hooks{why}", capture.row, capture.hooks.len())
+    format!("{}, {attached} of {wanted} hooks{why}", capture.row)
+}
+
+/// The kernel programs that should be attached and are not, together where the reason is the same.
+fn hooks_in_trouble(status: &Status) -> Vec<String> {
+    let mut by_reason: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for hook in
+        status.capture.hooks.iter().filter(|hook| !["attached", NOT_NEEDED].contains(&hook.state.as_str()))
+    {
+        by_reason.entry((&hook.state, &hook.why)).or_default().push(&hook.name);
+    }
+    let lines = by_reason.into_iter().map(|((state, why), names)| {
+        let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+        format!("{state}{why}: {}", names.join(", "))
+    });
+    lines.collect()
 }
 
 fn fsync(status: &Status) -> String {
@@ -273,6 +293,7 @@ pub(super) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::HookStatus;
 
     #[test]
     fn sizes_are_short() {
@@ -286,6 +307,29 @@ mod tests {
         assert!(text.lines().all(|line| line.len() > 9 && line.as_bytes()[8] == b' '), "{text}");
         assert!(!text.contains('\x1b'));
         assert!(render(&Status::default(), true).contains("\x1b[1;31m"));
+    }
+
+    #[test]
+    fn hooks_are_named_where_one_is_missing() {
+        let hook = |name: &str, state: &str, why: &str| HookStatus {
+            name: name.into(),
+            state: state.into(),
+            why: why.into(),
+            ..HookStatus::default()
+        };
+        let mut status = Status::default();
+        status.capture.row = "tracepoints".into();
+        status.capture.hooks = vec![
+            hook("a", "attached", ""),
+            hook("b", NOT_NEEDED, "a covers it"),
+            hook("c", "refused", "EPERM"),
+            hook("d", "refused", "EPERM"),
+        ];
+        let text = render(&status, false);
+        assert!(
+            text.contains("capture  tracepoints, 1 of 3 hooks\n         refused (EPERM): c, d\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Primary {
     }
 
     fn on_namespace(&mut self, core: &mut Core, operation: &Operation) {
+        if let Operation::Rename { file, other: Some(other), exchange: true, .. } = operation {
+            // XFS gives exchanged directories a new modification time.
+            core.mark(Event::AttributesChanged { file: *file });
+            core.mark(Event::AttributesChanged { file: *other });
+        }
         self.forget_descriptors(operation);
         let entry = self.next_entry;
         self.next_entry = entry.next();
@@ -169,7 +174,7 @@ impl Primary {
     }
 
     fn start_read(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
-        let outcome = match self.open(file) {
+        let outcome = match self.open(file, Vec::new()) {
             Ok(descriptor) => {
                 wait_for_writers(&descriptor, extent.start);
                 let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
@@ -188,13 +193,18 @@ impl Primary {
         core.tell(Event::ExtentRead { read, outcome });
     }
 
-    fn open<T>(&mut self, file: FileId) -> Result<Arc<OwnedFd>, ReadOutcome<T>> {
-        let Some(volume) = self.volumes.get(usize::from(file.volume.0)) else {
-            return Err(ReadOutcome::Gone);
-        };
-        self.descriptors
-            .get_or_open(file, Access::Read, || reader::open_for_read(volume, file.inode))
-            .map_err(|error| outcome_of(&error))
+    /// A file's descriptor for reading, or how the read ends without one: `nothing` is what a file without bytes holds.
+    fn open<T>(&mut self, file: FileId, nothing: T) -> Result<Arc<OwnedFd>, ReadOutcome<T>> {
+        let Some(volume) = self.volumes.get(usize::from(file.volume.0)) else { return Err(ReadOutcome::Gone) };
+        self.descriptors.get_or_open(file, Access::Read, || reader::open_for_read(volume, file.inode)).map_err(
+            |error| {
+                if reader::has_no_bytes(&error) {
+                    ReadOutcome::Read(nothing)
+                } else {
+                    outcome_of(&error)
+                }
+            },
+        )
     }
 
     fn on_read(
@@ -226,7 +236,7 @@ impl Primary {
 
     fn read_attributes(&mut self, core: &mut Core, read: ReadId, file: FileId) {
         // Only a regular file has a size that a writer may be about to change.
-        if let Ok(descriptor) = self.open::<()>(file) {
+        if let Ok(descriptor) = self.open(file, ()) {
             wait_for_writers(&descriptor, 0);
         }
         let outcome = match self.volume(file.volume) {
@@ -243,7 +253,7 @@ impl Primary {
     }
 
     fn read_digests(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
-        let descriptor = match self.open(file) {
+        let descriptor = match self.open(file, Extent { end: extent.start, ..extent }) {
             Ok(descriptor) => descriptor,
             Err(outcome) => return core.tell(Event::DigestsRead { read, outcome }),
         };
@@ -279,7 +289,7 @@ impl Primary {
         match scope {
             SyncScope::File { file, data_only } => {
                 let held = self.backings.get(&file).map(|(backing, _)| Arc::clone(backing));
-                match held.map_or_else(|| self.open::<()>(file), Ok) {
+                match held.map_or_else(|| self.open(file, ()), Ok) {
                     Ok(descriptor) => self.sync_file(core, sync, descriptor, data_only),
                     // A file that is gone has nothing left to make durable.
                     Err(ReadOutcome::Gone | ReadOutcome::Read(())) => {

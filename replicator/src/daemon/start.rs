@@ -85,9 +85,7 @@ fn raise_limits() {
 fn open_volumes(config: &Config) -> anyhow::Result<Vec<Arc<Volume>>> {
     let mut volumes = Vec::new();
     for (number, directory) in config.mirror.directories.iter().enumerate() {
-        if let gate::Recovered::Removed(mounts) = gate::recover(directory)? {
-            warn!(directory = %directory.display(), mounts, "what a crashed daemon left mounted was removed");
-        }
+        gate::recover(directory)?;
         let id = VolumeId(u16::try_from(number).context("too many directories")?);
         volumes.push(Arc::new(Volume::open(id, directory)?));
     }

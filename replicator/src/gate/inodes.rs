@@ -313,3 +313,60 @@ fn fingerprint(handle: &FileHandle) -> u32 {
 pub fn handle_of(fd: &impl AsFd) -> io::Result<FileHandle> {
     FileHandle::of(fd.as_fd(), c"")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replicator_core::ids::VolumeId;
+
+    fn table() -> (tempfile::TempDir, Volume, Inodes) {
+        let directory = tempfile::tempdir().unwrap();
+        let volume = Volume::open(VolumeId(0), directory.path()).unwrap();
+        let inodes = Inodes::new(&volume).unwrap();
+        (directory, volume, inodes)
+    }
+
+    fn handle(generation: u8) -> FileHandle {
+        FileHandle::from_parts(1, &[9, 0, 0, 0, generation, 0, 0, 0])
+    }
+
+    #[test]
+    fn numbers_the_kernel_has_a_meaning_for_are_mapped() {
+        let (_directory, volume, inodes) = table();
+        assert_eq!(inodes.node_of(volume.root_inode), ROOT_NODE);
+        let mapped = [inodes.node_of(0), inodes.node_of(1), inodes.node_of(77)];
+        assert_eq!(mapped, [u64::MAX - 1, u64::MAX, 77]);
+    }
+
+    #[test]
+    fn a_file_stays_until_all_lookups_are_forgotten() {
+        let (_directory, _volume, inodes) = table();
+        let (first, new) = inodes.admit(77, FileKind::Regular, handle(1));
+        assert!(new);
+        let (second, new) = inodes.admit(77, FileKind::Regular, handle(1));
+        assert!(!new && Arc::ptr_eq(&first, &second));
+        inodes.forget(77, 1);
+        assert!(inodes.get(77).is_ok());
+        inodes.forget(77, 1);
+        assert_eq!(inodes.get(77).unwrap_err().raw_os_error(), Some(libc::ESTALE));
+        // More than there were is no reason to break.
+        inodes.forget(77, 5);
+        inodes.forget(ROOT_NODE, u64::MAX);
+        assert!(inodes.get(ROOT_NODE).is_ok());
+    }
+
+    /// The kernel forgets old and new lookups under one number, and tells files apart by the generation.
+    #[test]
+    fn a_reused_number_is_another_file_that_inherits_the_lookups() {
+        let (_directory, _volume, inodes) = table();
+        let (old, _) = inodes.admit(77, FileKind::Regular, handle(1));
+        inodes.admit(77, FileKind::Regular, handle(1));
+        let (new, is_new) = inodes.admit(77, FileKind::Directory, handle(2));
+        assert!(is_new);
+        assert_ne!(old.generation, new.generation);
+        inodes.forget(77, 2);
+        assert!(Arc::ptr_eq(&inodes.get(77).unwrap(), &new));
+        inodes.forget(77, 1);
+        assert!(inodes.get(77).is_err());
+    }
+}

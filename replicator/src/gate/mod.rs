@@ -240,7 +240,8 @@ impl Gate {
     }
 
     /// Drop what the kernel has cached under a name (also that there is none), after a change that the daemon made below.
-    /// Waits for operations under way in that directory: not from inside a [`Sink`].
+    /// Waits for operations under way in that directory, a held fsync of it among them: never from inside a [`Sink`], nor from
+    /// the thread that answers syncs.
     pub fn invalidate_entry(&self, parent: u64, name: &[u8]) {
         let node = self.server.inodes.node_of(parent);
         ignore_unknown(self.server.device.invalidate_entry(node, name));

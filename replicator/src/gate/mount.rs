@@ -25,6 +25,9 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// Mounts of crashed daemons on top of each other that are taken away in one go.
 const STACKED_MOUNTS_MAX: usize = 16;
 
+/// Symlinks followed to find a directory (as the kernel does, path_resolution(7)).
+const SYMLINKS_MAX: usize = 40;
+
 /// A line of /proc/self/mountinfo (proc(5)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MountEntry {
@@ -261,17 +264,17 @@ pub fn recover(path: &Path) -> Result<Recovered, RecoverError> {
 
 /// The path as the mount table shows it. The last part may be dead, so it is not looked at unless it is a symlink.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
-    match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => {
-            let point = fs::canonicalize(parent)?.join(name);
-            match fs::read_link(&point) {
-                Ok(_) => fs::canonicalize(&point),
-                Err(_) => Ok(point),
-            }
+    let mut path = std::path::absolute(path)?;
+    for _ in 0..SYMLINKS_MAX {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path) };
+        let parent = fs::canonicalize(parent)?;
+        let point = parent.join(name);
+        match fs::read_link(&point) {
+            Ok(target) => path = parent.join(target),
+            Err(_) => return Ok(point),
         }
-        _ => Ok(absolute),
     }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
 /// Whether somebody answers for the file system at `path`; `None` if nobody does so in time.

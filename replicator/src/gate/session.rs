@@ -230,3 +230,40 @@ fn answer(server: &Arc<Server>, identity: &mut Identity, reply: &mut ReplyBuffer
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(flags: u64) -> InitIn {
+        InitIn { major: 7, minor: 45, flags: flags as u32, flags2: (flags >> 32) as u32, ..InitIn::default() }
+    }
+
+    #[test]
+    fn passthrough_needs_both_sides_and_its_depth() {
+        let offered = init::INIT_EXT | init::PASSTHROUGH | init::POSIX_ACL;
+        let (negotiated, answer) = agree(&offer(offered), true);
+        assert!(negotiated.passthrough);
+        assert_eq!(answer.max_stack_depth, 1);
+        assert_eq!(u64::from(answer.flags) | u64::from(answer.flags2) << 32, offered);
+        let (negotiated, answer) = agree(&offer(offered), false);
+        assert!(!negotiated.passthrough);
+        assert_eq!((answer.max_stack_depth, answer.flags2), (0, 0));
+        assert_ne!(negotiated.offered & init::PASSTHROUGH, 0, "what is offered is shown all the same");
+    }
+
+    /// Without INIT_EXT the second word is not part of the offer.
+    #[test]
+    fn an_old_kernels_second_word_is_nothing() {
+        let (negotiated, answer) = agree(&offer(init::PASSTHROUGH | init::ASYNC_DIO), true);
+        assert!(!negotiated.passthrough);
+        assert_eq!((negotiated.flags, answer.flags2), (init::ASYNC_DIO, 0));
+    }
+
+    #[test]
+    fn nothing_is_asked_that_is_not_offered() {
+        let (negotiated, answer) = agree(&offer(0), true);
+        assert_eq!((negotiated.flags, answer.flags, answer.flags2), (0, 0, 0));
+        assert!(!negotiated.extended_setxattr);
+    }
+}

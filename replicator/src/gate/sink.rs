@@ -39,8 +39,10 @@ pub trait Sink: Send + Sync {
 /// The answer a held caller waits for: from any thread, exactly once. Dropping it unanswered answers EIO, so that no path
 /// can forget a caller.
 pub struct SyncReply {
-    answer: Option<Box<dyn FnOnce(Result<(), Errno>) + Send>>,
+    answer: Option<Answer>,
 }
+
+type Answer = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 
 impl SyncReply {
     /// A reply that is given by calling this.

@@ -32,10 +32,17 @@ const LIST_PART_BYTES: usize = 512 << 10;
 /// Bound of what an entry takes beside its name and target when encoded.
 const ENTRY_FIXED_BYTES: usize = 64;
 
-/// Whether a read failed because the file does not exist any more.
+/// Whether a read failed because the file does not exist any more. ENOTDIR counts as that: a directory whose number was
+/// given to a file of another kind is gone.
 #[must_use]
 pub fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT))
+    matches!(error.raw_os_error(), Some(libc::ESTALE | libc::ENOENT | libc::ENOTDIR))
+}
+
+/// Whether a file could not be opened for reading because it is not a regular one: it has no bytes to be sent.
+#[must_use]
+pub fn has_no_bytes(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 /// Open a regular file for reading, without a trace in its access time.

@@ -3,6 +3,9 @@
 //! Format: Documentation/bpf/btf.rst of the kernel. The data comes from the kernel, but a module or a container may show us
 //! anything, so every access is checked and a file that makes no sense is an error, never a panic.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};

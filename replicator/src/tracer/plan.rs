@@ -269,12 +269,14 @@ impl Attempt {
 
     /// What goes unseen on a file system.
     fn uncovered(&self, filesystem: &str, row: Row) -> Vec<Uncovered> {
-        let any = |cover: Cover| {
-            PLACES.iter().any(|place| {
-                place.covers == cover
-                    && place.filesystem.is_none_or(|name| name == filesystem)
-                    && self.is_attached(place.hook)
-            })
+        // One that the kernel does not have is replaced by another there; one that it refuses leaves a gap.
+        let covered = |cover: Cover| {
+            let of = PLACES.iter().filter(|place| {
+                place.covers == cover && place.filesystem.is_none_or(|name| name == filesystem)
+            });
+            let states: Vec<_> = of.filter_map(|place| self.states.get(&place.hook)).collect();
+            states.iter().any(|state| matches!(state, HookState::Attached))
+                && !states.iter().any(|state| matches!(state, HookState::Refused { .. }))
         };
         let mut covers =
             vec![Cover::Direct, Cover::Shape, Cover::Copied, Cover::Names, Cover::Attributes, Cover::Synced];
@@ -284,7 +286,7 @@ impl Attempt {
         }
         covers
             .into_iter()
-            .filter(|cover| !any(*cover))
+            .filter(|cover| !covered(*cover))
             .map(|cover| Uncovered { filesystem: filesystem.to_owned(), cover })
             .collect()
     }

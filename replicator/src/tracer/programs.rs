@@ -162,7 +162,10 @@ impl Programs {
         })
         .map_err(|refused| {
             if !refused.log.is_empty() {
-                tracing::debug!(program = name, errno = refused.errno, "verifier: {}", refused.log);
+                // What was tried last is what was refused.
+                let last = refused.log.lines().rev().take(60).collect::<Vec<_>>();
+                let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+                tracing::debug!(program = name, errno = refused.errno, "the verifier refuses:\n{last}");
             }
             Unattached::Refused { errno: refused.errno }
         })

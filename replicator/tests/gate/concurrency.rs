@@ -3,11 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use replicator_core::wire::namespace::Operation;
 use std::collections::{BTreeMap, HashMap};
 
-use super::support::both;
+use super::support::{both, wait_for};
 
 /// Small deterministic generator (xorshift64*).
 pub struct Dice(u64);
@@ -157,6 +159,42 @@ fn opens_of_all_kinds_race() {
         });
         fixture.wait_for("releases", |fixture| fixture.report().open_files == 0);
         assert_eq!(fixture.report().backing_files, 0);
+    });
+}
+
+/// Callers killed in the middle of anything leave nothing behind in the gate.
+#[test]
+fn killed_callers_leave_nothing_behind() {
+    both(|fixture| {
+        for round in 0..12 {
+            let script = format!(
+                "cd {} && while :; do echo x > k{round}; cat k{round}; ln -s x l{round}; ls; mkdir d{round}; \
+                 rm -r l{round} d{round}; mv k{round} m{round}; rm m{round}; done",
+                fixture.path().display()
+            );
+            let before = fixture.recorder.operations().len();
+            let mut child = Command::new("sh")
+                .args(["-c", &script])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            wait_for("some operations", || fixture.recorder.operations().len() > before + 20 + round);
+            let group = nix::unistd::Pid::from_raw(-(child.id() as i32));
+            nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL).unwrap();
+            child.wait().unwrap();
+        }
+        fixture.wait_for("everything released", |fixture| {
+            let report = fixture.report();
+            report.open_files == 0 && report.open_directories == 0 && report.backing_files == 0
+        });
+        for entry in fs::read_dir(fixture.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+        fixture.wait_for("everything forgotten", |fixture| fixture.report().inodes == 1);
+        assert_eq!(fixture.report().requests.malformed, 0);
     });
 }
 

@@ -10,7 +10,7 @@ use replicator::gate::Passthrough;
 use replicator_core::extent::Extent;
 use replicator_core::wire::namespace::Operation;
 
-use super::support::{Fixture, Ground, Image, Seen, both, errno, runnable};
+use super::support::{Fixture, Ground, Image, Seen, as_user, both, errno, runnable};
 
 #[test]
 fn what_was_written_is_read_and_stays() {
@@ -374,6 +374,31 @@ fn a_full_disk_is_reported_as_such() {
     }
 }
 
+/// The file system keeps a part of itself for root, whoever moves the bytes.
+#[test]
+fn users_leave_the_reserve_alone() {
+    if !runnable() {
+        return;
+    }
+    for passthrough in [Passthrough::Auto, Passthrough::Off] {
+        for flags in [0, libc::O_DSYNC] {
+            let fixture = Fixture::over(Ground::Image(Image::ext4(16)), passthrough);
+            fs::set_permissions(fixture.path(), fs::Permissions::from_mode(0o777)).unwrap();
+            let inside = File::open(fixture.path()).unwrap();
+            let path = format!("/proc/self/fd/{}/file", inside.as_raw_fd());
+            as_user(1000, 1000, &[], || {
+                let mut file =
+                    File::options().create(true).write(true).custom_flags(flags).open(path).unwrap();
+                let block = vec![1; 64 << 10];
+                let error = (0..1024).find_map(|_| file.write_all(&block).err()).unwrap();
+                assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+            });
+            let left = nix::sys::statvfs::fstatvfs(fixture.volume.root()).unwrap();
+            assert!(left.blocks_free() > left.blocks() / 50, "{passthrough:?} {flags:o}: {left:?}");
+        }
+    }
+}
+
 /// A program written through the gate can be run at once, and not be written while it runs.
 #[test]
 fn programs_are_run() {
@@ -400,8 +425,7 @@ fn flags_changed_afterwards_count() {
     both(|fixture| {
         let path = fixture.join("file");
         fs::write(&path, b"0123456789").unwrap();
-        let file =
-            OpenOptions::new().write(true).append(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
+        let file = OpenOptions::new().append(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
         // SAFETY: takes no memory.
         assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) }, 0);
         file.write_all_at(b"AB", 2).unwrap();

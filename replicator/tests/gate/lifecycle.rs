@@ -21,6 +21,9 @@ fn serve_for_another_test() {
     let Some(path) = std::env::var_os(SERVED) else { return };
     let volume = Arc::new(Volume::open(VolumeId(0), path.as_ref()).unwrap());
     let mut options = GateOptions::default();
+    if let Some(readers) = std::env::var("REPLICATOR_GATE_TEST_READERS").ok().and_then(|n| n.parse().ok()) {
+        options.readers = readers;
+    }
     if std::env::var_os("REPLICATOR_GATE_TEST_OFF").is_some() {
         options.passthrough = Passthrough::Off;
     }
@@ -117,9 +120,10 @@ fn a_mount_left_by_a_killed_daemon_is_replaced() {
     fs::write(path.join("again"), b"served").unwrap();
     // Whoever was there before has a descriptor that can no more be synced.
     assert_eq!(errno(old.sync_all()), libc::ENOTCONN);
-    // Twice crashed, once recovered between: and now two at a time.
     daemon.kill();
-    assert_eq!(recover(&path).unwrap(), Recovered::Removed(1));
+    let link = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(&path, link.path().join("link")).unwrap();
+    assert_eq!(recover(&link.path().join("link")).unwrap(), Recovered::Removed(1), "also by a symlink to it");
     assert_eq!(fs::read(path.join("again")).unwrap(), b"served");
     drop(old);
 }

@@ -13,7 +13,7 @@ use replicator::gate::Passthrough;
 use replicator_core::ids::FileKind;
 use replicator_core::wire::namespace::Operation;
 
-use super::support::{Fixture, Seen, both, errno, runnable};
+use super::support::{Fixture, Seen, as_user, both, errno, runnable};
 
 fn rename_with(from: &Path, to: &Path, flags: RenameFlags) -> nix::Result<()> {
     renameat2(AT_FDCWD, from, AT_FDCWD, to, flags)
@@ -225,25 +225,6 @@ fn mounts_inside_are_not_entered() {
     assert_eq!(names, ["inside"]);
     fixture.unmount();
     drop(guard);
-}
-
-/// Run `inside` with other file-system credentials in a thread of its own.
-fn as_user<T: Send>(uid: u32, gid: u32, groups: &[u32], inside: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                // SAFETY: the bare system calls change this thread only, which ends with the closure; the groups are
-                // readable for their number.
-                unsafe {
-                    assert_eq!(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()), 0);
-                    assert_eq!(libc::syscall(libc::SYS_setresgid, gid, gid, gid), 0);
-                    assert_eq!(libc::syscall(libc::SYS_setresuid, uid, uid, uid), 0);
-                }
-                inside()
-            })
-            .join()
-            .unwrap()
-    })
 }
 
 #[test]

@@ -159,10 +159,10 @@ impl Side {
             Step::SetLength { slot, length } => self.file(slot)?.set_len(length)?,
             Step::Truncate { name, length } => nix::unistd::truncate(&self.path(name), length as i64)?,
             Step::Allocate { slot, mode, offset, length } => {
+                let file = self.file(slot)?.as_raw_fd();
                 // SAFETY: takes no memory.
-                check(
-                    unsafe { libc::fallocate(self.file(slot)?.as_raw_fd(), mode, offset, length) } as isize
-                )?;
+                let result = unsafe { libc::fallocate(file, mode, offset, length) };
+                check(result as isize)?;
             }
             Step::Copy { from, to, mut from_offset, mut to_offset, length } => {
                 let (from, to) = (self.file(from)?, self.file(to)?);
@@ -345,6 +345,22 @@ fn random_operations_do_the_same_as_without_the_gate() {
     for seed in seeds {
         for passthrough in [Passthrough::Auto, Passthrough::Off] {
             compare(seed, passthrough, Ground::Image(Image::ext4(64)));
+        }
+    }
+}
+
+#[test]
+fn other_file_systems_are_no_different() {
+    if !runnable() {
+        return;
+    }
+    give_up_fsetid();
+    for (seed, filesystem) in ["xfs", "btrfs"].iter().enumerate() {
+        for passthrough in [Passthrough::Auto, Passthrough::Off] {
+            match Image::of(filesystem, 320) {
+                Some(image) => compare(100 + seed as u64, passthrough, Ground::Image(image)),
+                None => println!("not run: {filesystem} is not to be had here"),
+            }
         }
     }
 }

@@ -178,13 +178,20 @@ pub struct Image {
 
 impl Image {
     pub fn ext4(megabytes: u64) -> Image {
+        Image::of("ext4", megabytes).unwrap()
+    }
+
+    /// `None` where this machine has not got that file system.
+    pub fn of(filesystem: &str, megabytes: u64) -> Option<Image> {
         let image = Image { directory: tempfile::tempdir().unwrap() };
         let file = image.directory.path().join("image");
         fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
         fs::create_dir(image.path()).unwrap();
-        run("mkfs.ext4", &["-q", "-F", file.to_str().unwrap()]);
-        run("mount", &["-o", "loop", file.to_str().unwrap(), image.path().to_str().unwrap()]);
-        image
+        let force = if filesystem == "ext4" { "-F" } else { "-f" };
+        let succeeds = |command: &mut Command| command.status().is_ok_and(|status| status.success());
+        let made = succeeds(Command::new(format!("mkfs.{filesystem}")).args(["-q", force]).arg(&file));
+        (made && succeeds(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(image.path())))
+            .then_some(image)
     }
 
     pub fn path(&self) -> PathBuf {
@@ -334,4 +341,23 @@ pub fn both(test: impl Fn(Fixture)) {
 /// The error number of a failed call.
 pub fn errno<T: std::fmt::Debug>(result: std::io::Result<T>) -> i32 {
     result.unwrap_err().raw_os_error().unwrap_or(-1)
+}
+
+/// Run `inside` with other file-system credentials in a thread of its own.
+pub fn as_user<T: Send>(uid: u32, gid: u32, groups: &[u32], inside: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                // SAFETY: the bare system calls change this thread only, which ends with the closure; the groups are
+                // readable for their number.
+                unsafe {
+                    assert_eq!(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()), 0);
+                    assert_eq!(libc::syscall(libc::SYS_setresgid, gid, gid, gid), 0);
+                    assert_eq!(libc::syscall(libc::SYS_setresuid, uid, uid, uid), 0);
+                }
+                inside()
+            })
+            .join()
+            .unwrap()
+    })
 }

@@ -2,7 +2,7 @@
 
 use replicator::tracer::Hook;
 
-use crate::fixture::Traced;
+use crate::fixture::{Traced, kernel_is_at_least, not_run};
 use crate::operations::{self, Shape};
 
 const SHAPE: Shape = Shape {
@@ -43,6 +43,11 @@ fn without_journal() {
 
 #[test]
 fn journalled_data() {
+    if !kernel_is_at_least(6, 3) {
+        return not_run(
+            "before Linux 6.3, a store to a mapping does not make the folio dirty with data=journal",
+        );
+    }
     let Some(mut traced) = Traced::new("ext4", &[], "data=journal") else { return };
     everything(&mut traced, Hook::Ext4JournalledWriteEnd);
 }

@@ -52,10 +52,13 @@ impl Image {
         let megabytes = if filesystem == "ext4" { 128 } else { 320 };
         let file = fs::File::create(&image).expect("an image");
         file.set_len(megabytes << 20).expect("room for an image");
-        let quiet: &[&str] = if filesystem == "btrfs" { &["-q"] } else { &["-q"] };
+        // Of so small a file system, mke2fs would make the blocks smaller than they are in practice.
+        let usual: &[&str] =
+            if filesystem == "ext4" && !make.contains(&"-b") { &["-b", "4096"] } else { &[] };
         let options = if options.is_empty() { "loop".to_owned() } else { format!("loop,{options}") };
-        let made = run(Command::new(format!("mkfs.{filesystem}")).args(quiet).args(make).arg(&image))
-            .and_then(|()| run(Command::new("mount").args(["-o", &options]).arg(&image).arg(&mount)));
+        let made =
+            run(Command::new(format!("mkfs.{filesystem}")).arg("-q").args(usual).args(make).arg(&image))
+                .and_then(|()| run(Command::new("mount").args(["-o", &options]).arg(&image).arg(&mount)));
         if let Err(error) = made {
             not_run(&error);
             return None;
@@ -106,6 +109,15 @@ fn kernel_device(mount: &Path) -> u32 {
     major.parse::<u32>().expect("a number") << 20 | minor.parse::<u32>().expect("a number")
 }
 
+/// Whether the running kernel is that version or a later one.
+pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// The row to test.
 pub fn row() -> Row {
     match std::env::var("REPLICATOR_TEST_ROW").as_deref() {
@@ -115,8 +127,15 @@ pub fn row() -> Row {
     }
 }
 
+/// Let the verifier's reasons be seen where a test is watched.
+fn log() {
+    let filter = std::env::var("REPLICATOR_TEST_LOG").unwrap_or_default();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stdout).try_init();
+}
+
 /// Options for tests that make the changes themselves: nobody is ignored.
 pub fn options(watches: Vec<Watch>) -> TracerOptions {
+    log();
     TracerOptions { row: row(), ring_bytes: 1 << 20, ignored_process: Some(0), ..TracerOptions::new(watches) }
 }
 

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use crate::action::{Action, Body, CloseReason, DurableScope, Notice, Phase};
 use crate::config::Mode;
-use crate::dirty::{FileMarks, Sent, Wait, WaiterId};
+use crate::dirty::{FileMarks, Sent, Syncing, Wait, WaiterId};
 use crate::event::SyncScope;
 use crate::extent::ExtentSet;
 use crate::ids::{Errno, FileId, LocalSyncId, Sequence, Ticket, Time, VolumeId};
@@ -60,6 +60,8 @@ pub(super) struct Waiter {
     pub(super) stage: Stage,
     /// In the count of running time.
     requested_awake: Time,
+    /// What was known to be listed when it began to wait for names.
+    deep_marks: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +107,17 @@ pub(super) struct LocalSync {
     /// Files with stores through mappings that it makes visible.
     files: Vec<FileId>,
     caller: Option<WaiterId>,
+    /// The first sync of this volume.
+    protects: Option<VolumeId>,
+}
+
+/// What is left to do until stores through mappings that were made before this node was started are told like all others.
+#[derive(Debug)]
+pub(super) enum Protection {
+    /// The volume is to be synced at this time.
+    Due(Time),
+    /// It is being synced.
+    Running,
 }
 
 /// A Barrier or ResyncEnd frame that is not answered.
@@ -135,7 +148,8 @@ impl Primary {
     pub(super) fn new_waiter(&mut self, scope: WaitScope) -> WaiterId {
         self.numbers.waiter += 1;
         let id = WaiterId(self.numbers.waiter);
-        let waiter = Waiter { caller: None, scope, stage: Stage::Held, requested_awake: self.awake };
+        let waiter =
+            Waiter { caller: None, scope, stage: Stage::Held, requested_awake: self.awake, deep_marks: 0 };
         self.waiters.insert(id, waiter);
         id
     }
@@ -152,15 +166,15 @@ impl Primary {
             SyncScope::Volume(volume) => WaitScope::Volume(volume),
         }) {
             let Some(marks) = self.marks.get_mut(file) else { continue };
-            if !marks.mapped.is_empty() {
-                let covered = marks.mapped.take();
-                marks.syncing.push((sync, covered));
+            if marks.needs_sync() {
+                let (stored, lost) = (marks.mapped.take(), core::mem::take(&mut marks.lost));
+                marks.syncing.push(Syncing { sync, stored, lost });
             }
             if !marks.syncing.is_empty() {
                 files.push(file);
             }
         }
-        self.syncs.insert(sync, LocalSync { files, caller });
+        self.syncs.insert(sync, LocalSync { files, caller, protects: None });
         self.out.push(Action::SyncLocal { sync, scope });
         sync
     }
@@ -179,7 +193,16 @@ impl Primary {
     }
 
     pub(super) fn on_local_synced(&mut self, sync: LocalSyncId, result: Result<(), Errno>) {
-        let Some(LocalSync { files, caller }) = self.syncs.remove(&sync) else { return };
+        let Some(LocalSync { files, caller, protects }) = self.syncs.remove(&sync) else { return };
+        match (protects, result) {
+            (Some(volume), Ok(())) => {
+                self.unprotected.remove(&volume);
+            }
+            (Some(volume), Err(_)) => {
+                self.unprotected.insert(volume, Protection::Due(self.now.after(RETRY)));
+            }
+            (None, _) => {}
+        }
         for file in files {
             self.mapped_synced(file, sync, result.is_ok());
         }
@@ -192,30 +215,26 @@ impl Primary {
     /// A local sync with that number has ended: the stores it covers can be read now, or wait for another one.
     fn mapped_synced(&mut self, file: FileId, sync: LocalSyncId, ok: bool) {
         let Some(marks) = self.marks.get_mut(file) else { return };
-        let mut synced = ExtentSet::new();
         if ok {
+            let mut lost = false;
             // A sync that began later covers the stores of all that began before.
-            marks.syncing.retain(|(began, covered)| {
-                let stays = *began > sync;
-                if !stays {
-                    synced.insert_all(covered);
-                }
-                stays
-            });
+            for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync <= sync) {
+                marks.dirty.insert_all(&syncing.stored);
+                lost |= syncing.lost;
+            }
             for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync <= sync) {
                 let stored = wait.mapped.take();
                 wait.wanted.insert_all(&stored);
             }
-            marks.dirty.insert_all(&synced);
+            if lost {
+                self.mark_compare(file, false);
+            }
             self.finish_waits(file);
         } else {
-            marks.syncing.retain(|(began, covered)| {
-                let stays = *began != sync;
-                if !stays {
-                    marks.mapped.insert_all(covered);
-                }
-                stays
-            });
+            for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync == sync) {
+                marks.mapped.insert_all(&syncing.stored);
+                marks.lost |= syncing.lost;
+            }
             for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync == sync) {
                 wait.mapped_sync = sync.next();
             }
@@ -226,6 +245,28 @@ impl Primary {
         self.requeue(file);
     }
 
+    /// Pages that were stored to before this node was started are writable: further stores to them are silent until a sync.
+    /// Nothing is read for the peer before that sync.
+    pub(super) fn protect_volumes(&mut self) {
+        let due = |protection: &Protection| matches!(protection, Protection::Due(at) if *at <= self.now);
+        let volumes = self.unprotected.iter().filter(|(_, protection)| due(protection));
+        for volume in volumes.map(|(volume, _)| *volume).collect::<Vec<_>>() {
+            let sync = self.sync_local(SyncScope::Volume(volume), None);
+            self.unprotected.insert(volume, Protection::Running);
+            if let Some(ordered) = self.syncs.get_mut(&sync) {
+                ordered.protects = Some(volume);
+            }
+        }
+    }
+
+    pub(super) fn protection_deadline(&self) -> Option<Time> {
+        let due = self.unprotected.values().filter_map(|protection| match protection {
+            Protection::Due(at) => Some(*at),
+            Protection::Running => None,
+        });
+        due.min()
+    }
+
     /// Stores through mappings are sent a while after they were seen, following a local sync.
     pub(super) fn sync_mapped(&mut self) {
         while let Some(&(due, file)) = self.queues.mapped.first() {
@@ -233,7 +274,7 @@ impl Primary {
                 break;
             }
             self.queues.mapped.pop_first();
-            let stored = self.marks.get(file).is_some_and(|marks| !marks.mapped.is_empty());
+            let stored = self.marks.get(file).is_some_and(FileMarks::needs_sync);
             if stored && self.is_known(file) {
                 self.sync_local(SyncScope::File { file, data_only: true }, None);
             }
@@ -245,9 +286,10 @@ impl Primary {
     /// Take the marks that are present now as what this waiter waits for.
     pub(super) fn start_waiter(&mut self, id: WaiterId) {
         let Some(session) = &self.session else { return };
-        let mark = session.names.last_mark();
+        let (mark, deep_marks) = (session.names.last_mark(), session.names.deep_marks());
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.stage = Stage::Names(mark);
+            waiter.deep_marks = deep_marks;
         }
         self.advance_waiter(id);
     }
@@ -263,7 +305,12 @@ impl Primary {
         if let Stage::Answers(position) = waiter.stage
             && session.names.unanswered.first_key_value().is_none_or(|(list, _)| *list > position)
         {
-            self.take_content(id);
+            if waiter.deep_marks == session.names.deep_marks() {
+                self.take_content(id);
+            } else {
+                // A list took away what another one has to bring back.
+                self.start_waiter(id);
+            }
         }
     }
 
@@ -279,7 +326,7 @@ impl Primary {
                 continue;
             }
             let Some(marks) = self.marks.get(file) else { continue };
-            let stored = |marks: &FileMarks| !marks.mapped.is_empty() || !marks.syncing.is_empty();
+            let stored = |marks: &FileMarks| marks.needs_sync() || !marks.syncing.is_empty();
             let sync = match own_sync {
                 Some(sync) => sync,
                 None if stored(marks) => self.sync_local(SyncScope::File { file, data_only: true }, None),
@@ -347,12 +394,14 @@ impl Primary {
         }
     }
 
-    /// What the waiters of this file have to wait for is to be found anew.
-    pub(super) fn restart_waits(&mut self, file: FileId) {
-        let Some(marks) = self.marks.get(file) else { return };
-        let waiters: Vec<WaiterId> = marks.waits.iter().map(|wait| wait.waiter).collect();
-        for id in waiters {
+    /// What those have to wait for that are not covered by a barrier yet is to be found anew.
+    pub(super) fn restart_waiters(&mut self) {
+        let begun = |waiter: &Waiter| matches!(waiter.stage, Stage::Content(_) | Stage::Ready);
+        let begun: Vec<WaiterId> =
+            self.waiters.iter().filter(|(_, waiter)| begun(waiter)).map(|(id, _)| *id).collect();
+        for id in begun {
             self.remove_waits(id);
+            self.ready.retain(|ready| *ready != id);
             if let Some(waiter) = self.waiters.get_mut(&id) {
                 waiter.stage = Stage::Held;
             }
@@ -663,8 +712,8 @@ impl Primary {
 fn new_wait(waiter: WaiterId, marks: &FileMarks, data_only: bool, urgent: bool, sync: LocalSyncId) -> Wait {
     let mut mapped = ExtentSet::new();
     // Stores that were seen before the local sync began; later ones came after the request.
-    for (_, covered) in marks.syncing.iter().filter(|(began, _)| *began <= sync) {
-        mapped.insert_all(covered);
+    for syncing in marks.syncing.iter().filter(|syncing| syncing.sync <= sync) {
+        mapped.insert_all(&syncing.stored);
     }
     let compare = marks.has_compare();
     let any = !marks.dirty.is_empty() || !marks.reads.is_empty() || !mapped.is_empty() || compare;

@@ -42,7 +42,19 @@ impl Primary {
 
     pub(super) fn on_capture_lost(&mut self, file: FileId) {
         self.marks.widened += 1;
-        self.mark_compare(file, false);
+        if self.is_directory(file) {
+            self.mark_directory(file, true);
+            self.on_attributes_changed(file);
+        } else {
+            let marks = self.marks.entry(file);
+            marks.lost = true;
+            marks.mark_attributes(true);
+            self.settle(file);
+            self.queue_compare(file);
+            if self.session.is_some() {
+                self.queues.mapped.insert((self.now, file));
+            }
+        }
         self.report(Notice::Widened { file });
     }
 
@@ -110,12 +122,17 @@ impl Primary {
         match *change {
             NamespaceChange::Created { parent, file, kind } => {
                 self.mark_parent(parent);
+                // What is known of a former file with this number is worth nothing.
+                self.void_reads(file);
                 self.mark_new(file, kind);
             }
             NamespaceChange::Linked { parent, file, kind } => {
                 self.mark_parent(parent);
                 if !self.is_known(file) {
                     self.mark_new(file, kind);
+                } else if kind == FileKind::Regular {
+                    // If a list removed it there because it was moved behind the gate's back, the peer makes it anew, empty.
+                    self.mark_compare(file, false);
                 }
                 self.on_attributes_changed(file);
             }
@@ -145,8 +162,19 @@ impl Primary {
             self.mark_whole(file);
         }
         let marks = self.marks.entry(file);
+        if kind != FileKind::Regular {
+            marks.dirty.clear();
+            marks.mapped.clear();
+            marks.syncing.clear();
+            marks.lost = false;
+        }
+        // All of it is sent.
+        marks.tail.clear();
+        marks.compare.clear();
+        marks.compare_gated = false;
         marks.named = true;
         marks.mark_attributes(true);
+        self.compare_ended(file);
         self.settle(file);
     }
 

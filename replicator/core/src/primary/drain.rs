@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use crate::action::{Action, Body, Notice};
-use crate::dirty::{FileMarks, Read, ReadKind, Sent, pick};
+use crate::dirty::{FileMarks, Read, ReadKind, Sent, Wait, pick};
 use crate::event::{ReadOutcome, Segment, SegmentContent};
 use crate::extent::{Extent, ExtentSet};
 use crate::ids::{Errno, FileId, ReadId, Sequence};
@@ -48,7 +48,7 @@ enum Step {
 impl Primary {
     /// Issue reads: first for files with waiting callers, then for what has settled.
     pub(super) fn drain(&mut self) {
-        if self.session.is_none() {
+        if self.session.is_none() || !self.unprotected.is_empty() {
             return;
         }
         self.expire_queues();
@@ -137,7 +137,7 @@ impl Primary {
             return Step::Idle;
         }
         let share = if urgent { 2 } else { 1 };
-        let under_way = self.reading_bytes + session.unreceived_bytes;
+        let under_way = self.reading_bytes + session.unapplied_bytes;
         if under_way >= self.config.window_bytes * share || self.reads.len() >= READS_MAX * share as usize {
             return Step::Full;
         }
@@ -207,20 +207,25 @@ impl Primary {
         found
     }
 
-    /// The outstanding reads of a file are of a former file with its number: what they bring is dropped.
+    /// The outstanding reads of a file may be of a former file with its number: what they bring is dropped, and what they were
+    /// to read is marked again.
     pub(super) fn void_reads(&mut self, file: FileId) {
         let Some(marks) = self.marks.get_mut(file) else { return };
         for read in core::mem::take(&mut marks.reads) {
             self.reads.insert(read.id, None);
-            for wait in &mut marks.waits {
-                wait.reads.retain(|waited| *waited != read.id);
-            }
+            let mut waiting: Vec<&mut Wait> =
+                marks.waits.iter_mut().filter(|wait| wait.reads.contains(&read.id)).collect();
+            waiting.iter_mut().for_each(|wait| wait.reads.retain(|waited| *waited != read.id));
             match read.kind {
                 ReadKind::Data { claim, asked } => {
                     marks.dirty.insert(claim);
+                    waiting.iter_mut().for_each(|wait| wait.wanted.insert(claim));
                     self.reading_bytes -= asked.length();
                 }
-                ReadKind::Attributes { explicit } => marks.mark_attributes(explicit),
+                ReadKind::Attributes { explicit } => {
+                    waiting.iter_mut().for_each(|wait| wait.attributes = true);
+                    marks.mark_attributes(explicit);
+                }
                 ReadKind::Digests { claim, .. } => {
                     marks.compare.insert(claim);
                     self.digests_reading -= 1;
@@ -233,7 +238,7 @@ impl Primary {
         let Some((file, kind)) = self.end_read(read) else { return };
         let ReadKind::Data { claim, asked } = kind else { return };
         match outcome {
-            ReadOutcome::Gone => self.forget(file),
+            ReadOutcome::Gone => self.on_gone(file),
             ReadOutcome::Failed(errno) => {
                 self.mark_dirty(file, claim);
                 for wait in self.marks.entry(file).waits.iter_mut().filter(|wait| wait.reads.contains(&read))
@@ -333,7 +338,7 @@ impl Primary {
         let ReadKind::Attributes { explicit } = kind else { return };
         let known = self.is_known(file);
         match outcome {
-            ReadOutcome::Gone => self.forget(file),
+            ReadOutcome::Gone => self.on_gone(file),
             ReadOutcome::Failed(errno) => {
                 let marks = self.marks.entry(file);
                 marks.mark_attributes(explicit);
@@ -375,6 +380,11 @@ impl Primary {
         self.marks.entry(file).backoff = Some(due);
         self.queues.delayed.insert((due, file));
         self.fail_waits(file, errno);
+    }
+
+    fn on_gone(&mut self, file: FileId) {
+        self.forget(file);
+        self.lose_name(file);
     }
 
     /// The file is gone: its marks are worth nothing.
@@ -484,7 +494,7 @@ impl Primary {
         let Some((file, kind)) = self.end_read(read) else { return };
         let ReadKind::Digests { claim, asked } = kind else { return };
         match outcome {
-            ReadOutcome::Gone => self.forget(file),
+            ReadOutcome::Gone => self.on_gone(file),
             ReadOutcome::Failed(errno) => {
                 self.marks.entry(file).compare.insert(claim);
                 self.back_off(file, errno);

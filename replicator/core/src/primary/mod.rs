@@ -17,10 +17,10 @@ use crate::action::{Action, Notice, Phase, StateRecord};
 use crate::config::PrimaryConfig;
 use crate::dirty::{DirtySet, WaiterId};
 use crate::event::Event;
-use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time};
+use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
 use crate::record::Record;
 use crate::snapshot::Counters;
-use barrier::{LocalSync, Waiter};
+use barrier::{LocalSync, Protection, Waiter};
 use capture::Logged;
 use session::{Dial, Session};
 
@@ -86,6 +86,7 @@ pub(crate) struct Primary {
     /// Callers' conditions may have changed.
     review: bool,
     syncs: BTreeMap<LocalSyncId, LocalSync>,
+    unprotected: BTreeMap<VolumeId, Protection>,
     numbers: Numbers,
     counters: Counters,
     out: Vec<Action>,
@@ -94,6 +95,8 @@ pub(crate) struct Primary {
 impl Primary {
     pub fn new(config: PrimaryConfig, record: StateRecord, now: Time) -> Primary {
         let phase = if record.alone { Phase::Alone } else { Phase::Holding };
+        let volumes = config.volumes.iter();
+        let unprotected = volumes.map(|volume| (volume.volume, Protection::Due(now))).collect();
         let mut primary = Primary {
             phase,
             record: Record::new(record),
@@ -115,6 +118,7 @@ impl Primary {
             ready: VecDeque::new(),
             review: false,
             syncs: BTreeMap::new(),
+            unprotected,
             numbers: Numbers::default(),
             counters: Counters::default(),
             out: Vec::new(),
@@ -165,6 +169,7 @@ impl Primary {
     fn schedule(&mut self) {
         self.check_silence();
         self.check_callers();
+        self.protect_volumes();
         self.list_directories();
         self.sync_mapped();
         self.drain();
@@ -201,6 +206,7 @@ impl Primary {
             self.queues.delayed.first().map(|(due, _)| *due),
             self.queues.mapped.first().map(|(due, _)| *due),
             self.caller_deadline(),
+            self.protection_deadline(),
         ]
         .into_iter()
         .flatten()

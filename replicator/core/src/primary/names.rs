@@ -36,8 +36,16 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct OpenList {
     directory: FileId,
-    /// Regular files seen for the first time.
-    files: Vec<FileId>,
+    children: Vec<Listed>,
+}
+
+/// A child in a list that the peer has not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed {
+    pub file: FileId,
+    pub kind: FileKind,
+    /// Known from an earlier list or operation, and not to be compared because of this one.
+    pub kept: bool,
 }
 
 /// What the peer knows of the tree in this session.
@@ -47,8 +55,8 @@ pub(super) struct Names {
     pub known: BTreeSet<FileId>,
     /// Directories whose list was sent completely, or that were made empty.
     pub scanned: BTreeSet<FileId>,
-    /// Files that moved to where they cannot be followed: when seen again, they count as never seen, with all below.
-    moved: BTreeSet<FileId>,
+    /// Directories reported as changed before the operation that made them: capture has more than one source.
+    changed: BTreeSet<FileId>,
     listings: BTreeMap<FileId, Listing>,
     /// Marked directories that are not being read, in the order of their marks.
     queue: VecDeque<FileId>,
@@ -56,9 +64,11 @@ pub(super) struct Names {
     resting: BTreeSet<(Time, FileId)>,
     reading: usize,
     marks: u64,
+    /// How often it turned out that all below a directory has to be told again.
+    deep_marks: u64,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
-    pub unanswered: BTreeMap<Sequence, Vec<FileId>>,
+    pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
     pub found: u64,
 }
 
@@ -86,8 +96,14 @@ impl Names {
         self.resting.first().map(|(at, _)| *at)
     }
 
+    /// Changes whenever more has to be listed than the marks before said.
+    pub fn deep_marks(&self) -> u64 {
+        self.deep_marks
+    }
+
     fn mark(&mut self, directory: FileId, deep: bool) {
         self.marks += 1;
+        self.deep_marks += u64::from(deep);
         let number = self.marks;
         if let Some(listing) = self.listings.get_mut(&directory) {
             listing.deep |= deep;
@@ -96,6 +112,15 @@ impl Names {
             }
         } else {
             self.listings.insert(directory, Listing { number, read: None, again: None, deep });
+            self.queue.push_back(directory);
+        }
+    }
+
+    /// A list that is being read is to be read once more instead.
+    fn begin_again(&mut self, directory: FileId) {
+        if let Some(listing) = self.listings.get_mut(&directory)
+            && listing.read.take().is_some()
+        {
             self.queue.push_back(directory);
         }
     }
@@ -115,10 +140,11 @@ impl Primary {
 
     /// The directory is to be listed (again). Without a session nothing is to be remembered: a new one lists all.
     pub(super) fn mark_directory(&mut self, directory: FileId, deep: bool) {
-        if let Some(session) = &mut self.session
-            && session.names.known.contains(&directory)
-        {
-            session.names.mark(directory, deep);
+        let Some(Session { names, .. }) = &mut self.session else { return };
+        if names.known.contains(&directory) {
+            names.mark(directory, deep);
+        } else {
+            names.changed.insert(directory);
         }
     }
 
@@ -128,7 +154,12 @@ impl Primary {
         while let Some(logged) = self.log.pop_front() {
             match logged {
                 Logged::Changed(directory) => self.mark_directory(directory, false),
-                Logged::Forgotten(file) => self.forget_nameless(file),
+                Logged::Forgotten(file) => {
+                    if let Some(session) = &mut self.session {
+                        session.names.changed.remove(&file);
+                    }
+                    self.forget_nameless(file);
+                }
                 Logged::Entry(entry, NamespaceChange::Listed { directory, first, last, children }) => {
                     self.flush_list(entry, directory, first, last, &children);
                 }
@@ -152,14 +183,16 @@ impl Primary {
     fn can_follow(&self, change: &NamespaceChange) -> bool {
         let Some(session) = &self.session else { return false };
         let scanned = |directory| session.names.scanned.contains(directory);
+        // What is in a directory that is to be listed again, the peer may not know.
+        let settled = |directory| scanned(directory) && !session.names.listings.contains_key(directory);
         let known = |file| session.names.known.contains(file);
         match change {
             NamespaceChange::Created { parent, .. }
             | NamespaceChange::Linked { parent, .. }
             | NamespaceChange::Unlinked { parent, .. } => scanned(parent),
             NamespaceChange::Renamed { old_parent, new_parent, file, other, exchanged, .. } => {
-                scanned(old_parent)
-                    && scanned(new_parent)
+                settled(old_parent)
+                    && settled(new_parent)
                     && known(file)
                     && (!exchanged || other.as_ref().is_some_and(known))
             }
@@ -171,22 +204,20 @@ impl Primary {
     fn follow(&mut self, change: &NamespaceChange) {
         match *change {
             NamespaceChange::Created { file, kind, .. } => {
-                self.void_reads(file);
                 if let Some(session) = &mut self.session {
                     session.names.forget(file);
                     if kind == FileKind::Directory {
                         session.names.scanned.insert(file);
                     }
                 }
-                if let Some(marks) = self.marks.get_mut(file) {
-                    // All of it is sent; what was known of a former file with this number is worth nothing.
-                    marks.compare.clear();
-                    marks.compare_gated = false;
-                }
-                self.compare_ended(file);
                 self.become_known(file);
             }
-            NamespaceChange::Linked { file, .. } => self.become_known(file),
+            NamespaceChange::Linked { file, kind, .. } => {
+                if kind != FileKind::Directory && self.is_directory(file) {
+                    self.lose_name(file);
+                }
+                self.become_known(file);
+            }
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
             NamespaceChange::Renamed { other, other_last, exchanged, .. } => {
                 if let Some(other) = other {
@@ -200,33 +231,35 @@ impl Primary {
     /// The operation was not sent: directories that were listed before are listed again.
     fn list_instead(&mut self, change: &NamespaceChange) {
         match *change {
-            NamespaceChange::Created { file, .. } => self.void_reads(file),
+            // Whatever the peer knows under this number is another file.
+            NamespaceChange::Created { file, .. } => self.lose_name(file),
             NamespaceChange::Linked { .. } | NamespaceChange::Listed { .. } => {}
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
-            NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
+            NamespaceChange::Renamed { old_parent, new_parent, other, other_last, exchanged, .. } => {
                 self.mark_directory(old_parent, false);
                 self.mark_directory(new_parent, false);
-                self.lose_track(file);
                 if let Some(other) = other {
-                    if exchanged {
-                        self.lose_track(other);
-                    }
                     self.forget_name(other, other_last && !exchanged);
                 }
+                // The lists may take the files away before they bring them back, and say so in their answers.
+                self.restart_waiters();
             }
         }
     }
 
-    /// The file moved to a place that the peer does not know yet, and is removed there together with its old name.
-    fn lose_track(&mut self, file: FileId) {
-        if let Some(session) = &mut self.session
-            && session.names.known.contains(&file)
-        {
+    /// The file turned out to be gone. If its number is seen again, that is another file.
+    pub(super) fn lose_name(&mut self, file: FileId) {
+        if let Some(session) = &mut self.session {
             session.names.forget(file);
-            session.names.moved.insert(file);
             session.compare_files.remove(&file);
-            self.restart_waits(file);
         }
+    }
+
+    /// Whether the file is a directory, as far as this session tells.
+    pub(super) fn is_directory(&self, file: FileId) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file)
+        })
     }
 
     fn forget_name(&mut self, file: FileId, last: bool) {
@@ -243,10 +276,12 @@ impl Primary {
         if !session.names.known.insert(file) {
             return;
         }
-        session.names.moved.remove(&file);
         session.names.found += 1;
+        if session.names.changed.remove(&file) {
+            session.names.mark(file, false);
+        }
         let Some(marks) = self.marks.get(file) else { return };
-        if !marks.mapped.is_empty() {
+        if marks.needs_sync() {
             self.queues.mapped.insert((self.now, file));
         }
         self.settle(file);
@@ -267,21 +302,24 @@ impl Primary {
         };
         if first {
             let known = session.names.known.contains(&directory);
-            session.names.open = known.then(|| OpenList { directory, files: Vec::new() });
+            session.names.open = known.then(|| OpenList { directory, children: Vec::new() });
         }
         // Parts of a list that began in a former session, or whose directory is gone, are worth nothing.
         if session.names.open.as_ref().is_none_or(|open| open.directory != directory) {
             self.out.push(Action::DropEntry { entry });
             return;
         }
-        let deep = session.names.listings.get(&directory).is_some_and(|listing| listing.deep);
+        // In a directory's first list the peer takes files it has for those of the list: nothing told before is to be relied
+        // on, though a child may have been seen elsewhere.
+        let deep = !session.names.scanned.contains(&directory)
+            || session.names.listings.get(&directory).is_some_and(|listing| listing.deep);
         let Some(sequence) = self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry }) else { return };
         for &(file, kind) in children {
             self.see(file, kind, deep);
         }
         if last && let Some(session) = &mut self.session {
             if let Some(open) = session.names.open.take() {
-                session.names.unanswered.insert(sequence, open.files);
+                session.names.unanswered.insert(sequence, open.children);
             }
             session.names.scanned.insert(directory);
             self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
@@ -291,24 +329,47 @@ impl Primary {
     /// A name in a list that was sent.
     fn see(&mut self, file: FileId, kind: FileKind, deep: bool) {
         let Some(session) = &mut self.session else { return };
-        let moved = session.names.moved.remove(&file);
-        let deep = deep || moved;
-        if session.names.known.contains(&file) && !deep {
+        let known = session.names.known.contains(&file);
+        // A number that belongs to a file of another kind than before belongs to another file.
+        let was_directory =
+            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
+        let kept = known && !deep && was_directory == (kind == FileKind::Directory);
+        if let Some(open) = &mut session.names.open {
+            open.children.push(Listed { file, kind, kept });
+        }
+        if known {
+            // Reads that began before may yet find a former file with this number gone.
+            session.names.begin_again(file);
+            self.void_reads(file);
+        }
+        if kept {
+            self.requeue(file);
+            self.queue_compare(file);
             return;
+        }
+        let Some(session) = &mut self.session else { return };
+        if known && was_directory && kind != FileKind::Directory {
+            session.names.forget(file);
+        }
+        if kind != FileKind::Regular
+            && let Some(marks) = self.marks.get_mut(file)
+        {
+            // Nothing but names and attributes can differ.
+            marks.compare.clear();
+            marks.compare_gated = false;
+            marks.lost = false;
+            marks.syncing.clear();
         }
         match kind {
             FileKind::Directory => {
                 self.become_known(file);
                 if let Some(session) = &mut self.session {
                     session.names.scanned.remove(&file);
-                    session.names.mark(file, deep);
+                    session.names.mark(file, known);
                 }
                 self.on_attributes_changed(file);
             }
             FileKind::Regular => {
-                if let Some(open) = &mut session.names.open {
-                    open.files.push(file);
-                }
                 self.become_known(file);
                 self.mark_compare(file, true);
             }
@@ -369,9 +430,7 @@ impl Primary {
                     names.listings.remove(&directory);
                 }
             }
-            ReadOutcome::Gone => {
-                names.listings.remove(&directory);
-            }
+            ReadOutcome::Gone => self.lose_name(directory),
             ReadOutcome::Failed(errno) => {
                 names.resting.insert((self.now.after(RETRY), directory));
                 self.report(Notice::ReadFailed { file: directory, errno });

@@ -10,16 +10,18 @@
 //! recorded to run alone). From `Closing` on they are held, so that nothing is acknowledged by this node alone that the
 //! peer's record "up to date" would not cover.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::action::{Body, CloseReason, DurableScope, Phase};
 use crate::dirty::{FileMarks, WaiterId};
 use crate::extent::{Extent, ExtentSet};
-use crate::ids::{FileId, Sequence, Time};
+use crate::ids::{FileId, FileKind, Sequence, Time};
 use crate::wire::header::Kind;
 
 use super::Primary;
 use super::barrier::{Stage, WaitScope};
+use super::names::Listed;
 
 /// Where the resync stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,31 +72,56 @@ impl Primary {
         more: bool,
     ) -> Result<(), CloseReason> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        let listed = if more {
-            session.names.unanswered.contains_key(&list).then(Vec::new)
-        } else {
-            session.names.unanswered.remove(&list)
-        };
-        let Some(listed) = listed else {
+        let Some(mut listed) = session.names.unanswered.remove(&list) else {
             return Err(CloseReason::Protocol("an answer to a list that was not sent"));
         };
-        for &file in created {
-            if !self.is_known(file) {
-                continue;
-            }
-            if let Some(marks) = self.marks.get_mut(file) {
-                marks.compare.clear();
-            }
-            self.mark_whole(file);
-            self.compare_ended(file);
+        let created: BTreeSet<FileId> = created.iter().copied().collect();
+        for child in listed.iter().filter(|child| created.contains(&child.file)) {
+            self.made_anew(child);
         }
-        for file in listed {
-            if let Some(marks) = self.marks.get_mut(file) {
-                marks.compare_gated = false;
+        listed.retain(|child| !created.contains(&child.file));
+        if more {
+            if let Some(session) = &mut self.session {
+                session.names.unanswered.insert(list, listed);
             }
-            self.queue_compare(file);
+            return Ok(());
+        }
+        for child in listed {
+            self.open_gate(child.file);
         }
         Ok(())
+    }
+
+    /// A listed file was not there, or not any more, and is new and empty at the peer.
+    fn made_anew(&mut self, child: &Listed) {
+        let file = child.file;
+        if !self.is_known(file) {
+            return;
+        }
+        match child.kind {
+            FileKind::Regular => {
+                if let Some(marks) = self.marks.get_mut(file) {
+                    marks.compare.clear();
+                }
+                self.open_gate(file);
+                self.mark_whole(file);
+                self.compare_ended(file);
+            }
+            // What this session told about its names before is gone with the directory that was there.
+            FileKind::Directory if child.kept => {
+                self.mark_directory(file, true);
+                self.on_attributes_changed(file);
+            }
+            _ => self.on_attributes_changed(file),
+        }
+    }
+
+    /// The list that named the file is answered: it may be compared.
+    fn open_gate(&mut self, file: FileId) {
+        if let Some(marks) = self.marks.get_mut(file) {
+            marks.compare_gated = false;
+        }
+        self.queue_compare(file);
     }
 
     /// The peer says which of the digested extents differ.

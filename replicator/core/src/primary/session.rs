@@ -35,9 +35,9 @@ pub(super) struct Session {
     pub digests: BTreeMap<Sequence, (FileId, Extent)>,
     pub barriers: BTreeMap<Sequence, SentBarrier>,
     pub confirm_at: Option<Time>,
-    /// Frames the peer has not received yet, with what they count in the window.
-    unreceived: VecDeque<(Sequence, u64)>,
-    pub unreceived_bytes: u64,
+    /// Frames the peer has not applied yet (until then it holds their payload), with what they count in the window.
+    unapplied: VecDeque<(Sequence, u64)>,
+    pub unapplied_bytes: u64,
     pub bytes_sent: u64,
     pub bytes_compared: u64,
 }
@@ -55,8 +55,8 @@ impl Session {
             digests: BTreeMap::new(),
             barriers: BTreeMap::new(),
             confirm_at: None,
-            unreceived: VecDeque::new(),
-            unreceived_bytes: 0,
+            unapplied: VecDeque::new(),
+            unapplied_bytes: 0,
             bytes_sent: 0,
             bytes_compared: 0,
         }
@@ -227,8 +227,8 @@ impl Primary {
                 _ => 1024,
             };
             let bytes = payload + crate::wire::header::HEADER_BYTES as u64;
-            session.unreceived.push_back((header.sequence, bytes));
-            session.unreceived_bytes += bytes;
+            session.unapplied.push_back((header.sequence, bytes));
+            session.unapplied_bytes += bytes;
         }
         session.last_sent = self.now;
         self.out.push(Action::SendFrame { session: session.id, header, body });
@@ -283,12 +283,12 @@ impl Primary {
             return Err(CloseReason::Protocol("an ack of frames that were not sent"));
         }
         session.positions.acknowledge(ack);
-        while let Some(&(sequence, bytes)) = session.unreceived.front() {
-            if sequence > ack.received {
+        while let Some(&(sequence, bytes)) = session.unapplied.front() {
+            if sequence > ack.applied {
                 break;
             }
-            session.unreceived.pop_front();
-            session.unreceived_bytes -= bytes;
+            session.unapplied.pop_front();
+            session.unapplied_bytes -= bytes;
         }
         self.on_received(ack.received);
         Ok(())

@@ -13,7 +13,7 @@ impl Primary {
             marks.dirty.bytes()
                 + marks.mapped.bytes()
                 + marks.compare.bytes()
-                + marks.syncing.iter().map(|(_, covered)| covered.bytes()).sum::<u64>()
+                + marks.syncing.iter().map(|syncing| syncing.stored.bytes()).sum::<u64>()
         });
         Snapshot {
             phase: self.phase,
@@ -22,7 +22,7 @@ impl Primary {
             dirty_files: marked.count() as u64,
             dirty_bytes: bytes.sum(),
             in_flight_bytes: self.in_flight_bytes,
-            window_bytes: self.reading_bytes + session.map_or(0, |session| session.unreceived_bytes),
+            window_bytes: self.reading_bytes + session.map_or(0, |session| session.unapplied_bytes),
             waiting: self.waiting_callers() as u64,
             resync: session.map_or_else(ResyncProgress::default, |session| ResyncProgress {
                 directories_left: session.names.directories_left() as u64,

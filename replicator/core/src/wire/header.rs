@@ -58,7 +58,7 @@ pub enum Kind {
     Digests = 8,
     /// Which of the digested extents differ. From the secondary; `offset` holds the Digests frame's sequence.
     DigestReply = 9,
-    /// Files that did not exist before a directory's list was applied. From the secondary; `offset` holds the Namespace
+    /// Files of any kind that did not exist before a directory's list was applied. From the secondary; `offset` holds the Namespace
     /// frame's sequence.
     CreatedReply = 10,
     /// Everything listed is to be made durable and answered.

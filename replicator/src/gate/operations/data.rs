@@ -57,13 +57,15 @@ pub fn write(context: &mut Context<'_>, input: &WriteIn, data: &[u8]) -> Answer 
         context.identity.act_as(context.caller(), input.write_flags & WRITE_KILL_SUIDGID == 0)?;
     }
     let (length, failure) = write_all(&open.file, data, position);
-    if length > 0 {
-        let extent = written_extent(&open, input.offset, length as u64);
-        server.sink.written(server.file(&open.inode), extent);
-        if open.inode.is_privileged() {
-            note_set_ids(context, &open);
-        }
-    } else if let Some(errno) = failure {
+    // All that was asked for, even if less or nothing is said to be done: what a failing disk did is not known.
+    let extent = written_extent(&open, input.offset, data.len() as u64);
+    server.sink.written(server.file(&open.inode), extent);
+    if open.inode.is_privileged() {
+        note_set_ids(context, &open);
+    }
+    if length == 0
+        && let Some(errno) = failure
+    {
         return Err(errno.into());
     }
     let answer = WriteOut { size: length as u32, padding: 0 };

@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 
 use super::super::abi::{Dirent, EntryOut, OpenIn, OpenOut, ReadIn, ReleaseIn, align8};
 use super::super::handles::{Cursor, OpenDirectory};
-use super::super::server::{Answer, Context, Outcome, Refusal, Server, Undo};
+use super::super::server::{Answer, Context, Outcome, Refusal, ReplyBuffer, Server, Undo};
 use super::names::{find, is_reserved};
 
 /// Bytes asked of getdents64(2) at once.
@@ -40,31 +40,48 @@ pub fn readdir(context: &mut Context<'_>, input: &ReadIn, plus: bool) -> Answer 
     }
     let limit = input.size as usize;
     let mut nodes = Vec::new();
-    loop {
-        let Some(entry) = cursor.current(&open.file)? else { break };
+    let filled = fill(server, &open, &mut cursor, context.reply, limit, plus, &mut nodes);
+    match filled {
+        // What was announced before the failure must reach the kernel, or be taken back; the next call fails again.
+        Err(refusal) if context.reply.length() == 0 => return Err(refusal),
+        _ => {}
+    }
+    Ok(Outcome::Reply(Undo::Entries { nodes }))
+}
+
+/// Put entries into the answer until it is full or the directory ends. `nodes` gets those that were announced.
+fn fill(
+    server: &Server,
+    open: &OpenDirectory,
+    cursor: &mut Cursor,
+    reply: &mut ReplyBuffer,
+    limit: usize,
+    plus: bool,
+    nodes: &mut Vec<u64>,
+) -> Result<(), Refusal> {
+    while let Some(entry) = cursor.current(&open.file)? {
         let (record, ino, kind, next) = (entry.record, entry.ino, entry.kind, entry.next);
-        let skipped = is_reserved(open.inode.node, entry.name);
-        if !skipped {
+        if !is_reserved(open.inode.node, entry.name) {
             let length = align8(size_of::<Dirent>() + entry.name.count_bytes())
                 + if plus { size_of::<EntryOut>() } else { 0 };
-            if context.reply.length() + length > limit {
-                break;
+            if reply.length() + length > limit {
+                return Ok(());
             }
             if plus {
-                let announced = announce(server, &open, entry.name);
+                let announced = announce(server, open, entry.name);
                 nodes.extend((announced.nodeid != 0).then_some(announced.nodeid));
-                context.reply.put(&announced);
+                reply.put(&announced);
             }
-            let namelen = entry.name.count_bytes() as u32;
-            context.reply.put(&Dirent { ino, off: next, namelen, kind: u32::from(kind) });
-            context.reply.put_bytes(entry.name.to_bytes());
-            let padding = align8(namelen as usize) - namelen as usize;
-            context.reply.put_bytes(&[0; 8][..padding]);
+            let name = entry.name.to_bytes();
+            reply.put(&Dirent { ino, off: next, namelen: name.len() as u32, kind: u32::from(kind) });
+            reply.put_bytes(name);
+            let padding = align8(name.len()) - name.len();
+            reply.put_bytes(&[0; 8][..padding]);
         }
         cursor.position += record;
         cursor.offset = next;
     }
-    Ok(Outcome::Reply(Undo::Entries { nodes }))
+    Ok(())
 }
 
 /// A listed name looked up at once. Where that fails the name is listed all the same (node 0).

@@ -109,15 +109,17 @@ fn prepare(
     }
     if wish.truncates() {
         context.identity.act_as(context.caller(), !kills_set_ids)?;
-        if wish.writes() {
-            nix::unistd::ftruncate(file, 0)?;
+        let result = if wish.writes() {
+            nix::unistd::ftruncate(file, 0)
         } else {
-            nix::unistd::ftruncate(inode.open(&server.volume, OFlag::O_WRONLY)?, 0)?;
-        }
+            nix::unistd::ftruncate(inode.open(&server.volume, OFlag::O_WRONLY)?, 0)
+        };
+        // Reported even if it failed: a part may have been done.
         server.sink.written(server.file(inode), Extent::WHOLE);
         if inode.is_privileged() {
             server.sink.attributes(server.file(inode));
         }
+        result?;
     }
     let stat = fstat(file)?;
     inode.note_mode(stat.st_mode);

@@ -52,6 +52,10 @@ impl Replica {
     /// The descriptor for a file's bytes: read-write for a regular file, read-only for a directory. `None` ("ignored",
     /// see [`Applied`]; counted) where the file has no copy here, or is of another kind.
     ///
+    /// Who writes through it keeps it until the barrier that covers the write is synced. The kernel reports a failed write-back
+    /// to the descriptors that are open at the time; if none is, and the inode is dropped from memory, only
+    /// [`Replica::sync_volume`] still reports it. So where too many files were written to keep them all open, sync the volume.
+    ///
     /// # Errors
     /// [`ReplicaError::Lost`] where somebody else deleted the file; else what open_by_handle_at(2) returns.
     pub fn descriptor(&self, file: FileId) -> Result<Option<Arc<OwnedFd>>, ReplicaError> {
@@ -112,7 +116,8 @@ impl Replica {
     }
 
     /// Give a file exactly these attributes. The order is: size, owner (which takes setuid and capabilities away),
-    /// extended attributes (of which ACLs change the mode), mode, times.
+    /// extended attributes (of which ACLs change the mode), mode, times. Nothing else about this file may be applied at the
+    /// same time: a write that is under way could end behind the new size, or change the times after they were set.
     ///
     /// # Errors
     /// [`ReplicaError`]. An extended attribute that this system does not support is counted and left out.
@@ -266,7 +271,8 @@ fn checked_xattr(file: FileId, name: &[u8]) -> Result<CString, ReplicaError> {
         .map_err(|_| ReplicaError::Malformed { file, what: "an extended attribute with a NUL in its name" })
 }
 
-fn set_times(at: BorrowedFd<'_>, atime: Timestamp, mtime: Timestamp) -> io::Result<()> {
+/// Set both times of an open file, O_PATH included.
+pub(super) fn set_times(at: BorrowedFd<'_>, atime: Timestamp, mtime: Timestamp) -> io::Result<()> {
     let spec =
         |time: Timestamp| libc::timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds) };
     let times = [spec(atime), spec(mtime)];

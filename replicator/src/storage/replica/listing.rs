@@ -59,6 +59,7 @@ impl Replica {
         }
         if last && let Some(listing) = namespace.listing.take() {
             self.take_rest_away(&opened, &listing.seen)?;
+            self.put_back(Some(directory))?;
         }
         Ok(if created.is_empty() { AppliedOutcome::Done } else { AppliedOutcome::Created(created) })
     }

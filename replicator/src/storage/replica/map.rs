@@ -1,6 +1,6 @@
 //! Which file here is the copy of which file of the primary.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use replicator_core::ids::{FileId, FileKind, VolumeId};
 
@@ -20,6 +20,9 @@ pub(super) struct FileMap {
     files: HashMap<FileId, Local>,
     inodes: HashMap<(VolumeId, u64), FileId>,
     roots: HashMap<VolumeId, FileId>,
+    /// Files whose copy was deleted though the primary may hold them for known: it would not compare what is
+    /// adopted for them, so they are made anew, which it is told.
+    deleted: HashSet<FileId>,
     /// Directories as the last session knew them: no more than a hint where one that was moved may be found.
     previous: HashMap<FileId, Local>,
 }
@@ -42,6 +45,7 @@ impl FileMap {
     /// of the primary are returned for their descriptors to be closed.
     #[must_use]
     pub(super) fn bind(&mut self, file: FileId, local: Local) -> [Option<FileId>; 2] {
+        self.deleted.remove(&file);
         let displaced = self.inodes.insert((file.volume, local.inode), file).filter(|&other| other != file);
         if let Some(other) = displaced {
             self.files.remove(&other);
@@ -71,10 +75,23 @@ impl FileMap {
         Some(local)
     }
 
+    /// Forget a file of the primary that the primary does not know to be gone here.
+    pub(super) fn unbind_deleted(&mut self, file: FileId) {
+        if self.unbind(file).is_some() {
+            self.deleted.insert(file);
+        }
+    }
+
+    /// Whether the last copy of a file was deleted without the primary's knowledge.
+    pub(super) fn is_deleted(&self, file: FileId) -> bool {
+        self.deleted.contains(&file)
+    }
+
     /// Forget everything but the roots; directories become hints.
     pub(super) fn begin_session(&mut self) {
         let files = std::mem::take(&mut self.files);
         self.inodes.clear();
+        self.deleted.clear();
         for (file, local) in files {
             if self.is_root(file) {
                 let _ = self.bind(file, local);

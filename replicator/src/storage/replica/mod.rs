@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::readlink;
@@ -24,6 +24,7 @@ use replicator_core::event::AppliedOutcome;
 use replicator_core::ids::{FileId, FileKind, VolumeId};
 use replicator_core::wire::namespace::{NewNode, Operation};
 
+use self::detached::Detached;
 use self::listing::Listing;
 use self::map::{FileMap, Local};
 use super::descriptors::{Access, Descriptors};
@@ -31,6 +32,7 @@ use super::status::{Status, magic_path, open_path};
 use crate::volume::{FileHandle, RESERVED_NAME, Volume};
 
 mod content;
+mod detached;
 mod error;
 mod listing;
 mod map;
@@ -53,6 +55,10 @@ pub struct Replica {
     map: Mutex<FileMap>,
     /// Held while a namespace operation is applied.
     namespace: Mutex<Namespace>,
+    /// Between `begin_resync` and `end_resync`: not all directories of the primary are known yet.
+    resyncing: AtomicBool,
+    /// Changed with `namespace` held.
+    detached: Mutex<Vec<Detached>>,
     descriptors: Descriptors,
     counters: CounterCells,
 }
@@ -62,8 +68,6 @@ pub struct Replica {
 struct Namespace {
     /// The directory whose list is arriving.
     listing: Option<Listing>,
-    /// Between `begin_resync` and `end_resync`: not all directories of the primary are known yet.
-    resyncing: bool,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +83,7 @@ struct CounterCells {
 pub struct Counters {
     /// Frames about files that have no copy here (they were removed, or are yet to be listed).
     pub ignored: u64,
-    /// Names that did not stand for the file that the primary said, outside of lists.
+    /// Names that did not stand for the file that the primary said, outside of a resync.
     pub deviations: u64,
     /// Extended attributes that this file system or kernel does not take.
     pub unsupported_xattrs: u64,
@@ -110,6 +114,8 @@ impl Replica {
             volumes: volumes.into_iter().map(|volume| (volume.id, volume)).collect(),
             map: Mutex::default(),
             namespace: Mutex::default(),
+            resyncing: AtomicBool::new(false),
+            detached: Mutex::default(),
             descriptors: Descriptors::default(),
             counters: CounterCells::default(),
         }
@@ -140,7 +146,8 @@ impl Replica {
         }
         let mut namespace = self.lock_namespace();
         namespace.listing = None;
-        namespace.resyncing = true;
+        self.resyncing.store(true, Ordering::Relaxed);
+        self.detached().clear();
         self.map().begin_session();
         self.descriptors.clear();
     }
@@ -151,24 +158,42 @@ impl Replica {
     /// [`ReplicaError`]: the tree is the primary's all the same, but something is left in the orphanage; or a list is not
     /// complete.
     pub fn end_resync(&self) -> Result<(), ReplicaError> {
-        let mut namespace = self.lock_namespace();
-        if let Some(listing) = namespace.listing.take() {
-            return Err(ReplicaError::Malformed {
-                file: listing.directory(),
-                what: "the resync ends within a list",
-            });
+        let namespace = self.lock_namespace();
+        if let Some(listing) = &namespace.listing {
+            let file = listing.directory();
+            return Err(ReplicaError::Malformed { file, what: "the resync ends within a list" });
         }
-        namespace.resyncing = false;
+        self.resyncing.store(false, Ordering::Relaxed);
         self.map().forget_hints();
-        let volumes: Vec<_> = self.volumes.values().cloned().collect();
-        for volume in volumes {
-            self.empty_orphanage(&volume)?;
-        }
-        Ok(())
+        self.put_back(None)?;
+        drop(namespace);
+        self.delete_orphans().map(drop)
     }
 
-    /// Apply a namespace operation, in the order of the stream. [`AppliedOutcome::Created`] names the regular files that
-    /// a list or a link made here: they are empty, and all of their content is to be sent.
+    /// Delete what waits in the orphanage. In steady state something is left there too, whenever a directory is listed again. Who
+    /// runs the replica calls this now and then, when no list came for a while.
+    ///
+    /// Nobody claims anything once all lists that the primary owes were applied. Before, it deletes what a list would have
+    /// claimed: that is made anew then and reported as created, or an operation about it ends the session. Either is
+    /// repaired by sending it again; nothing is lost.
+    ///
+    /// Returns `false` if it cannot be done now: a list is arriving, or a directory waits to be put back.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]: something is left in the orphanage.
+    pub fn delete_orphans(&self) -> Result<bool, ReplicaError> {
+        let namespace = self.lock_namespace();
+        if namespace.listing.is_some() || !self.detached().is_empty() {
+            return Ok(false);
+        }
+        for volume in self.volumes.values() {
+            self.empty_orphanage(volume)?;
+        }
+        Ok(true)
+    }
+
+    /// Apply a namespace operation, in the order of the stream. [`AppliedOutcome::Created`] names the files, of any kind, that
+    /// this part of a list (or a link) made here: they are empty, and all of their state is to be sent.
     ///
     /// # Errors
     /// [`ReplicaError`]; the operation is then done in part or not at all, and the map may not know what is there: only
@@ -184,9 +209,7 @@ impl Replica {
         match operation {
             Operation::Create { parent, name, node } => self.create(*parent, name, node),
             Operation::Link { parent, name, node } => self.link(*parent, name, node),
-            Operation::Unlink { parent, name, file, last, .. } => {
-                self.unlink(*parent, name, *file, *last, namespace.resyncing)
-            }
+            Operation::Unlink { parent, name, file, last, .. } => self.unlink(*parent, name, *file, *last),
             Operation::Rename {
                 old_parent,
                 old_name,
@@ -235,6 +258,10 @@ impl Replica {
         self.namespace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn detached(&self) -> MutexGuard<'_, Vec<Detached>> {
+        self.detached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn volume(&self, file: FileId) -> Result<Arc<Volume>, ReplicaError> {
         self.volumes
             .get(&file.volume)
@@ -258,7 +285,18 @@ impl Replica {
         self.descriptors.invalidate(file);
     }
 
+    /// As `unbind`, where the primary may hold the file for known.
+    fn unbind_deleted(&self, file: FileId) {
+        self.map().unbind_deleted(file);
+        self.descriptors.invalidate(file);
+    }
+
+    /// The copy was not as the primary says. Within a resync that is nothing special: not all is known yet.
     fn deviation(&self, file: FileId, what: &'static str) {
+        if self.resyncing.load(Ordering::Relaxed) {
+            tracing::debug!(%file, what, "the copy is not there yet");
+            return;
+        }
         self.counters.deviations.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(%file, what, "the copy was not as the primary says; set right");
     }

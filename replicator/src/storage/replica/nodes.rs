@@ -46,7 +46,7 @@ impl Replica {
         }
     }
 
-    /// Let a name stand for a file of the primary, wherever the file is now. Returns whether a regular file was made.
+    /// Let a name stand for a file of the primary, wherever the file is now. Returns whether it was made.
     pub(super) fn settle(
         &self,
         directory: &Directory,
@@ -78,6 +78,7 @@ impl Replica {
         }
         if let Some(status) = current {
             if adoption == Adoption::Allowed
+                && !self.map().is_deleted(node.file)
                 && self.map().owner(directory.volume.id, status.inode).is_none()
                 && fits(directory.as_fd(), name, &status, node).map_err(ReplicaError::name(
                     "read",
@@ -96,7 +97,7 @@ impl Replica {
             self.displace(directory, name, &status)?;
         }
         self.make(directory, name, node)?;
-        Ok(node.kind == FileKind::Regular)
+        Ok(true)
     }
 
     /// The copy of a file, if it is mapped (or hinted at) and can be what the primary describes: else the number was
@@ -114,7 +115,7 @@ impl Replica {
                 _ => true,
             };
         if !same {
-            self.unbind(node.file);
+            self.unbind_deleted(node.file);
         }
         Ok(same.then_some(copy))
     }
@@ -173,30 +174,16 @@ impl Replica {
                 .map_err(ReplicaError::name("link", directory.file, name));
         }
         let (parent, old_name) = self.place_of(directory, file, &copy.local)?;
-        let moved = renameat(parent.as_fd(), old_name.as_c_str(), directory.as_fd(), name);
-        if moved != Err(Errno::EINVAL) || directory.is_root {
-            return moved.map_err(ReplicaError::name("rename", directory.file, name));
+        let rename = || renameat(parent.as_fd(), old_name.as_c_str(), directory.as_fd(), name);
+        match rename() {
+            Err(Errno::EINVAL) if self.step_aside(directory, copy.local.inode)? => rename(),
+            result => result,
         }
-        // Here it lies above the directory that it is to lie in, which therefore has another place on the primary: the
-        // list of that place, which is still to come, finds it in the orphanage.
-        let lower = self.local(directory.file).ok_or(ReplicaError::Unknown { file: directory.file })?;
-        let (above, lower_name) = self.place_of(directory, directory.file, &lower)?;
-        let above = Directory {
-            file: directory.file,
-            volume: directory.volume.clone(),
-            descriptor: above.into(),
-            is_root: false,
-        };
-        self.orphan(&above, &lower_name)?;
-        renameat(parent.as_fd(), old_name.as_c_str(), directory.as_fd(), name).map_err(ReplicaError::name(
-            "rename",
-            directory.file,
-            name,
-        ))
+        .map_err(ReplicaError::name("rename", directory.file, name))
     }
 
     /// Where a mapped directory is: the directory above, and its name there. It must be in the tree.
-    fn place_of(
+    pub(super) fn place_of(
         &self,
         near: &Directory,
         file: FileId,

@@ -9,6 +9,7 @@ use replicator_core::event::AppliedOutcome;
 use replicator_core::ids::{FileId, FileKind};
 use replicator_core::wire::namespace::NewNode;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use super::nodes::Adoption;
 use super::{Directory, Replica, ReplicaError, checked_name, checked_node};
@@ -75,12 +76,11 @@ impl Replica {
         name: &[u8],
         file: FileId,
         last: bool,
-        resyncing: bool,
     ) -> Result<AppliedOutcome, ReplicaError> {
         self.refuse_root(file)?;
         let directory = match self.directory(parent) {
             Ok(directory) => directory,
-            Err(ReplicaError::Unknown { .. }) if resyncing => {
+            Err(ReplicaError::Unknown { .. }) if self.resyncing.load(Ordering::Relaxed) => {
                 if last {
                     self.unbind(file);
                 }
@@ -160,7 +160,7 @@ impl Replica {
                     self.make_way(&new, &new_name, &status, &copy.status, replaced)?;
                 }
                 if is_old {
-                    self.move_name((&old, &old_name), (&new, &new_name), file)?;
+                    self.move_name((&old, &old_name), (&new, &new_name), file, copy.local.inode)?;
                 } else {
                     self.deviation(file, "a name to be changed stands for another file");
                     if let Some(status) = self.status_at(&new, &new_name)? {
@@ -206,17 +206,22 @@ impl Replica {
         old: (&Directory, &CStr),
         new: (&Directory, &CStr),
         file: FileId,
+        inode: u64,
     ) -> Result<(), ReplicaError> {
-        let rename = || renameat(old.0.as_fd(), old.1, new.0.as_fd(), new.1);
-        match rename() {
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
-                self.deviation(file, "a directory to be replaced is not empty");
-                self.orphan(new.0, new.1)?;
-                rename()
+        let mut result = Ok(());
+        // Each obstacle goes once at most.
+        for _ in 0..3 {
+            result = renameat(old.0.as_fd(), old.1, new.0.as_fd(), new.1);
+            match result {
+                Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+                    self.deviation(file, "a directory to be replaced is not empty");
+                    self.orphan(new.0, new.1)?;
+                }
+                Err(Errno::EINVAL) if self.step_aside(new.0, inode)? => {}
+                _ => break,
             }
-            result => result,
         }
-        .map_err(ReplicaError::name("rename", old.0.file, old.1))
+        result.map_err(ReplicaError::name("rename", old.0.file, old.1))
     }
 
     /// Two files have changed names: after it, `to` is `file` and `from` is `other`.
@@ -241,13 +246,19 @@ impl Replica {
             return Ok(AppliedOutcome::Done);
         }
         if (at_old, at_new) == (one, two) {
-            renameat2(
-                old.as_fd(),
-                old_name.as_c_str(),
-                new.as_fd(),
-                new_name.as_c_str(),
-                RenameFlags::RENAME_EXCHANGE,
-            )
+            let exchange = || {
+                let flag = RenameFlags::RENAME_EXCHANGE;
+                renameat2(old.as_fd(), old_name.as_c_str(), new.as_fd(), new_name.as_c_str(), flag)
+            };
+            match exchange() {
+                Err(Errno::EINVAL)
+                    if self.step_aside(&new, copy.local.inode)?
+                        || self.step_aside(&old, other_copy.local.inode)? =>
+                {
+                    exchange()
+                }
+                result => result,
+            }
             .map_err(ReplicaError::name("exchange", old.file, &old_name))?;
             return Ok(AppliedOutcome::Done);
         }

@@ -2,8 +2,8 @@
 //!
 //! While the primary lists its tree directory by directory, a file that is missing in one list may show up in the next.
 //! So what has no place any more is renamed here (which costs the same for a file and for a whole tree), is claimed from
-//! here by [`super::Replica`], and deleted at the end of the resync. Names are numbers and mean nothing. What a
-//! crash leaves here is deleted at the end of the next resync.
+//! here by [`super::Replica`], and deleted at the end of the resync or at a quiet moment later. Names are numbers and mean
+//! nothing. What a crash leaves here is deleted at the end of the next resync.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -12,11 +12,12 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, futimens, mkdirat};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use replicator_core::ids::FileKind;
 
-use super::{Directory, Replica, ReplicaError, is_beneath};
+use super::{Directory, Replica, ReplicaError, is_beneath, parent_of};
 use crate::storage::status::{Status, names};
 use crate::volume::Volume;
 
@@ -26,6 +27,21 @@ const OWN: &CStr = c".replicator";
 const ORPHANS: &CStr = c"orphans";
 /// How many taken numbers are tried one after the other before giving up.
 const NUMBERS_TRIED: u32 = 1 << 20;
+
+/// Remove replicator's own directory if nothing is in it: the copy is then nothing but the primary's tree. The root keeps the
+/// times it was given.
+fn leave_root(volume: &Volume) -> io::Result<()> {
+    let times = fstat(volume.root())?;
+    match unlinkat(volume.root(), OWN, UnlinkatFlags::RemoveDir) {
+        Ok(()) => {
+            let atime = TimeSpec::new(times.st_atime, times.st_atime_nsec);
+            let mtime = TimeSpec::new(times.st_mtime, times.st_mtime_nsec);
+            Ok(futimens(volume.root(), &atime, &mtime)?)
+        }
+        Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
 
 impl Replica {
     /// Take a name of the tree away without deleting what it stands for, which may be claimed later.
@@ -45,13 +61,7 @@ impl Replica {
             file: root,
             source,
         };
-        let Some(own) = open_existing(volume.root(), OWN).map_err(fail)? else { return Ok(()) };
-        let Some(orphans) = open_existing(own.as_fd(), ORPHANS).map_err(fail)? else { return Ok(()) };
-        if Status::of(orphans.as_fd()).map_err(fail)?.device != volume.device
-            || !is_beneath(orphans.as_fd(), volume).map_err(fail)?
-        {
-            return Err(fail(io::Error::from_raw_os_error(libc::EXDEV)));
-        }
+        let Some(orphans) = find(volume).map_err(fail)? else { return Ok(()) };
         // Each round deletes what has no directories below it and lifts those that are below into the orphanage
         // itself, so that the depth of a tree costs neither stack nor descriptors.
         loop {
@@ -68,8 +78,9 @@ impl Replica {
                 return Ok(());
             }
         }
+        let own = parent_of(orphans.as_fd()).map_err(fail)?;
         match unlinkat(own.as_fd(), ORPHANS, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
+            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => leave_root(volume).map_err(fail),
             Err(errno) => Err(fail(errno.into())),
         }
     }
@@ -146,7 +157,7 @@ impl Replica {
     fn unbind_inode(&self, volume: &Volume, inode: u64) {
         let owner = self.map().owner(volume.id, inode);
         if let Some(owner) = owner {
-            self.unbind(owner);
+            self.unbind_deleted(owner);
         }
     }
 }
@@ -161,15 +172,22 @@ pub(super) fn prepare(volume: &Volume) -> io::Result<()> {
     open_or_make(volume.root(), OWN).map(drop)
 }
 
-/// Open the orphanage; it and replicator's own directory are made if they are not there.
-fn open_orphanage(volume: &Volume) -> io::Result<OwnedFd> {
-    let own = open_or_make(volume.root(), OWN)?;
-    let orphans = open_or_make(own.as_fd(), ORPHANS)?;
+/// Open the orphanage if there is one.
+pub(super) fn find(volume: &Volume) -> io::Result<Option<OwnedFd>> {
+    let Some(own) = open_existing(volume.root(), OWN)? else { return Ok(None) };
+    let Some(orphans) = open_existing(own.as_fd(), ORPHANS)? else { return Ok(None) };
     // A mount or a directory of somebody else in that place would take the orphans out of the tree.
     if Status::of(orphans.as_fd())?.device != volume.device || !is_beneath(orphans.as_fd(), volume)? {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
     }
-    Ok(orphans)
+    Ok(Some(orphans))
+}
+
+/// Open the orphanage; it and replicator's own directory are made if they are not there.
+fn open_orphanage(volume: &Volume) -> io::Result<OwnedFd> {
+    let own = open_or_make(volume.root(), OWN)?;
+    drop(open_or_make(own.as_fd(), ORPHANS)?);
+    find(volume)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
 }
 
 fn open_or_make(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {

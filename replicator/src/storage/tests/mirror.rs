@@ -1,7 +1,7 @@
 //! A reader and a replica joined in one thread, as the core and the link join them: which operations are sent, when a
 //! directory is listed, what is compared and what is copied.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use nix::sys::uio::pwrite;
 use replicator_core::event::{AppliedOutcome, SegmentContent};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, FileKind};
-use replicator_core::wire::namespace::Operation;
+use replicator_core::wire::namespace::{ListedEntry, Operation};
 
 use super::fixture;
 use crate::storage::compare_trees::compare_trees;
@@ -28,11 +28,13 @@ pub(super) struct Mirror {
     pub(super) replica: Replica,
     /// Directories whose names the replica knows.
     listed: HashSet<FileId>,
-    /// Directories that were named to the replica, and can be listed.
+    /// Files of any kind that were named to the replica.
     known: HashSet<FileId>,
     to_list: VecDeque<FileId>,
+    /// Directories of which all that lies below is to be told again.
+    deep: HashSet<FileId>,
     /// Files whose content is to be compared, or (`true`) sent as it is.
-    content: HashMap<FileId, bool>,
+    content: BTreeMap<FileId, bool>,
     /// Files whose attributes are to be sent.
     attributes: BTreeSet<FileId>,
     /// Bytes that were sent.
@@ -53,7 +55,8 @@ impl Mirror {
             listed: HashSet::new(),
             known: HashSet::new(),
             to_list: VecDeque::new(),
-            content: HashMap::new(),
+            deep: HashSet::new(),
+            content: BTreeMap::new(),
             attributes: BTreeSet::new(),
             sent: 0,
         }
@@ -63,6 +66,7 @@ impl Mirror {
     pub(super) fn begin(&mut self) {
         self.replica.begin_resync();
         self.listed.clear();
+        self.deep.clear();
         self.known = HashSet::from([self.primary.root_file()]);
         self.content.clear();
         self.attributes.clear();
@@ -73,13 +77,12 @@ impl Mirror {
     /// Do one step; `false` if nothing is left to do.
     pub(super) fn step(&mut self) -> bool {
         if let Some(directory) = self.to_list.pop_front() {
-            if self.known.contains(&directory) && !self.listed.contains(&directory) {
+            if self.known.contains(&directory) {
                 self.list(directory);
             }
             return true;
         }
-        if let Some((&file, &whole)) = self.content.iter().next() {
-            self.content.remove(&file);
+        if let Some((file, whole)) = self.content.pop_first() {
             self.send_content(file, whole);
             return true;
         }
@@ -101,8 +104,20 @@ impl Mirror {
         self.finish();
     }
 
-    /// An operation was done on the primary. As the core does: it is sent if all its directories are listed; else these
-    /// are listed again.
+    /// Whether no directory is to be listed.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.to_list.is_empty()
+    }
+
+    /// A directory changed in a way that no operation tells.
+    pub(super) fn list_again(&mut self, directory: FileId) {
+        if self.known.contains(&directory) {
+            self.to_list.push_back(directory);
+        }
+    }
+
+    /// An operation was done on the primary. As the core does: it is sent if all its directories are listed, and, of a rename,
+    /// not to be listed again; else lists tell what happened.
     pub(super) fn happened(&mut self, operation: Operation) {
         let parents = match &operation {
             Operation::Create { parent, .. }
@@ -112,7 +127,12 @@ impl Mirror {
             Operation::List { .. } => Vec::new(),
         };
         self.attributes.extend(&parents);
-        let send = parents.iter().all(|parent| self.listed.contains(parent));
+        let mut send = parents.iter().all(|parent| self.listed.contains(parent));
+        if let Operation::Rename { file, other, exchange, .. } = &operation {
+            send &= self.known.contains(file)
+                && parents.iter().all(|parent| !self.to_list.contains(parent))
+                && (!exchange || other.is_some_and(|other| self.known.contains(&other)));
+        }
         match &operation {
             Operation::Unlink { file, last: true, .. } => self.forget(*file),
             Operation::Rename { other: Some(other), other_last: true, exchange: false, file, .. }
@@ -123,13 +143,21 @@ impl Mirror {
             Operation::Create { node, .. } => {
                 self.forget(node.file);
                 self.touched(node.file, node.kind, true);
-                // A new directory is empty: nothing is to be listed.
-                if send && node.kind == FileKind::Directory {
-                    self.listed.insert(node.file);
+                if send {
+                    self.known.insert(node.file);
+                    // A new directory is empty: nothing is to be listed.
+                    if node.kind == FileKind::Directory {
+                        self.listed.insert(node.file);
+                    }
+                }
+            }
+            Operation::Link { node, .. } => {
+                let known = self.known.contains(&node.file);
+                self.touched(node.file, node.kind, !known);
+                if send {
                     self.known.insert(node.file);
                 }
             }
-            Operation::Link { node, .. } => self.touched(node.file, node.kind, true),
             // XFS sets the modification times of directories that are exchanged (xfs_cross_rename).
             Operation::Rename { file, other: Some(other), exchange: true, .. } => {
                 self.attributes.extend([*file, *other]);
@@ -139,13 +167,9 @@ impl Mirror {
         if send {
             let outcome = self.replica.apply_namespace(&operation).expect("apply an operation");
             self.created(outcome);
-        } else {
+        } else if matches!(operation, Operation::Rename { .. }) {
             for parent in parents {
-                self.listed.remove(&parent);
-                // One that the replica never heard of is found by the list of the directory above it.
-                if self.known.contains(&parent) {
-                    self.to_list.push_back(parent);
-                }
+                self.list_again(parent);
             }
         }
     }
@@ -161,14 +185,21 @@ impl Mirror {
     fn forget(&mut self, file: FileId) {
         self.listed.remove(&file);
         self.known.remove(&file);
+        self.deep.remove(&file);
+        self.to_list.retain(|directory| *directory != file);
         self.content.remove(&file);
         self.attributes.remove(&file);
     }
 
+    /// What the replica had to make is to be told from the start.
     fn created(&mut self, outcome: AppliedOutcome) {
-        if let AppliedOutcome::Created(files) = outcome {
-            for file in files {
-                self.content.insert(file, true);
+        let AppliedOutcome::Created(files) = outcome else { return };
+        for file in files {
+            self.content.insert(file, true);
+            self.attributes.insert(file);
+            if self.listed.contains(&file) {
+                self.deep.insert(file);
+                self.to_list.push_back(file);
             }
         }
     }
@@ -183,18 +214,22 @@ impl Mirror {
             Err(error) if reader::is_gone(&error) => return,
             result => result.expect("list a directory"),
         }
+        let deep = self.deep.remove(&directory);
         self.listed.insert(directory);
         for part in parts {
             let outcome = self.replica.apply_namespace(&part).expect("apply a list");
-            if let Operation::List { entries, .. } = part {
-                for entry in entries {
-                    let file = entry.node.file;
-                    self.touched(file, entry.node.kind, false);
-                    if entry.node.kind == FileKind::Directory {
-                        self.known.insert(file);
-                        if !self.listed.contains(&file) {
-                            self.to_list.push_back(file);
-                        }
+            let Operation::List { entries, .. } = part else { continue };
+            for ListedEntry { node, .. } in entries {
+                // What the replica knows already is neither compared nor listed again.
+                if !self.known.insert(node.file) && !deep {
+                    continue;
+                }
+                self.touched(node.file, node.kind, false);
+                if node.kind == FileKind::Directory {
+                    self.listed.remove(&node.file);
+                    self.to_list.push_back(node.file);
+                    if deep {
+                        self.deep.insert(node.file);
                     }
                 }
             }
@@ -205,7 +240,8 @@ impl Mirror {
 
     fn send_content(&mut self, file: FileId, whole: bool) {
         let source = match reader::open_for_read(&self.primary, file.inode) {
-            Err(error) if reader::is_gone(&error) => return,
+            // Gone, or not a regular file.
+            Err(error) if reader::is_gone(&error) || reader::has_no_bytes(&error) => return,
             source => source.expect("open for reading"),
         };
         let mut position = 0;

@@ -11,3 +11,11 @@ mod random_tree;
 mod reading;
 mod resync;
 mod traps;
+
+/// The data plane shares these between its threads.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<super::replica::Replica>();
+    shared::<super::descriptors::Descriptors>();
+    shared::<super::state::StateDirectory>();
+};

@@ -147,6 +147,40 @@ fn a_link_to_an_unknown_file_makes_it() {
 }
 
 #[test]
+fn in_a_resync_an_unlink_elsewhere_ends_a_file() {
+    let Some(replicated) = Replicated::new() else { return };
+    let unlink = |parent| Operation::Unlink {
+        parent: replicated.file(parent),
+        name: b"f".to_vec(),
+        file: replicated.file(1000),
+        directory: false,
+        last: true,
+    };
+    replicated.create(1000, "f", Regular);
+    let refused = replicated.mirror.replica.apply_namespace(&unlink(4242));
+    assert!(matches!(refused, Err(ReplicaError::Unknown { .. })));
+    replicated.mirror.replica.begin_resync();
+    replicated.apply(&replicated.list(&[("f", 1000, Regular)]));
+    replicated.apply(&unlink(4242));
+    assert!(replicated.mirror.replica.descriptor(replicated.file(1000)).expect("ignored").is_none());
+    assert_eq!(replicated.names(), ["f"]);
+}
+
+#[test]
+fn a_number_that_comes_back_as_another_kind_is_a_new_file() {
+    let Some(replicated) = Replicated::new() else { return };
+    replicated.create(1000, "f", Regular);
+    replicated.mirror.replica.begin_resync();
+    replicated.apply(&replicated.list(&[("f", 1000, Regular)]));
+    replicated.apply(&replicated.list(&[("f", 1000, Directory), ("g", 1001, Regular)]));
+    assert!(fs::metadata(replicated.path().join("f")).expect("stat").is_dir());
+    replicated.apply(&replicated.list(&[("g", 1000, FileKind::Fifo)]));
+    assert_eq!(replicated.names(), ["g"]);
+    replicated.mirror.replica.end_resync().expect("end");
+    assert!(!replicated.path().join(".replicator/orphans").exists());
+}
+
+#[test]
 fn an_unlink_removes_the_name_and_with_the_last_the_file() {
     let Some(replicated) = Replicated::new() else { return };
     replicated.create(1000, "one", Regular);
@@ -262,12 +296,26 @@ fn kinds_that_changed_are_replaced() {
         ("other", 4, Directory),
     ]);
     let outcome = replicated.apply(&list);
-    assert_eq!(outcome, AppliedOutcome::Created(vec![replicated.file(2)]));
+    assert_eq!(outcome, AppliedOutcome::Created([2, 3, 4].map(|number| replicated.file(number)).to_vec()));
     replicated.mirror.replica.end_resync().expect("end");
     assert_eq!(
         replicated.names(),
         ["directory", "fifo", "file", "other", "directory/with", "directory/with/content"]
     );
+}
+
+#[test]
+fn what_was_deleted_too_early_is_made_anew_and_not_adopted() {
+    let Some(replicated) = Replicated::new() else { return };
+    replicated.create(1000, "f", Regular);
+    replicated.create(1001, "d", Directory);
+    replicated.apply(&replicated.list(&[]));
+    assert!(replicated.mirror.replica.delete_orphans().expect("delete"));
+    fs::write(replicated.path().join("f"), b"of somebody else").expect("write");
+    let outcome = replicated.apply(&replicated.list(&[("d", 1001, Directory), ("f", 1000, Regular)]));
+    let both = [1001, 1000].map(|number| replicated.file(number)).to_vec();
+    assert_eq!(outcome, AppliedOutcome::Created(both));
+    assert_eq!(fs::read(replicated.path().join("f")).expect("read"), b"");
 }
 
 #[test]

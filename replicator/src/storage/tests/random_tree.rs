@@ -97,6 +97,25 @@ pub(super) fn change(volume: &Volume, random: &mut Random) -> Option<Change> {
     }
 }
 
+/// Make, remove, move or exchange a directory at random.
+pub(super) fn change_directories(volume: &Volume, random: &mut Random) -> Option<Change> {
+    let mut all = walk(&volume.path);
+    all.retain(|path| fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()));
+    let tree = Tree { volume };
+    let inside = random.pick(&all[1..]).cloned();
+    let new = random.pick(&all)?.join(OsString::from_vec(vec![b'a' + random.below(6) as u8]));
+    match random.below(if all.len() > 12 { 9 } else { 12 }) {
+        0 => tree.remove(&inside?),
+        1..7 => tree.rename(&inside?, &new),
+        7..9 => tree.exchange(&inside?, random.pick(&all[1..])?),
+        _ => {
+            fs::create_dir(&new).ok()?;
+            let node = tree.describe(&new);
+            Some(Change::Name(Operation::Create { parent: tree.parent(&new), name: bytes(&new), node }))
+        }
+    }
+}
+
 struct Tree<'a> {
     volume: &'a Volume,
 }

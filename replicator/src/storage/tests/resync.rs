@@ -9,7 +9,7 @@ use replicator_core::ids::FileKind;
 
 use super::fixture::{self, Image, inode};
 use super::mirror::Mirror;
-use super::random_tree::{Change, Random, change};
+use super::random_tree::{Change, Random, change, change_directories, walk};
 use crate::storage::replica::Replica;
 
 /// Report a change on the primary to who mirrors it.
@@ -21,6 +21,20 @@ fn report(mirror: &mut Mirror, change: Change) {
             let kind = FileKind::from_mode(found.mode()).expect("a kind");
             mirror.touched(mirror.primary.file(found.ino()), kind, false);
         }
+    }
+}
+
+/// List a directory again, or delete the orphans if no list is under way.
+fn disturb(mirror: &mut Mirror, random: &mut Random) {
+    if random.below(4) == 0 {
+        let directories = walk(&mirror.primary.path);
+        let path = &directories[random.below(directories.len() as u64) as usize];
+        if fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+            mirror.list_again(mirror.primary.file(inode(path)));
+        }
+    }
+    if random.below(4) == 0 && mirror.is_quiet() {
+        mirror.replica.delete_orphans().expect("delete");
     }
 }
 
@@ -77,6 +91,19 @@ fn run(parent: &Path, seed: u64) {
     while mirror.step() {}
     mirror.assert_same(&format!("seed {seed}, steady"));
     assert_eq!(mirror.replica.counters().deviations, 0, "seed {seed}: deviations");
+    // Steady state in which some directories are listed again, and operations on them are not sent.
+    for _ in 0..random.below(100) {
+        disturb(&mut mirror, &mut random);
+        if let Some(change) = change(&mirror.primary, &mut random) {
+            report(&mut mirror, change);
+        }
+        if random.below(3) == 0 {
+            mirror.step();
+        }
+    }
+    while mirror.step() {}
+    assert!(mirror.replica.delete_orphans().expect("delete"), "seed {seed}: a directory is still aside");
+    mirror.assert_same(&format!("seed {seed}, listed again"));
 }
 
 /// Seeds of this run: one (`REPLICATOR_SEED=7`) or some (`REPLICATOR_SEED=100..200`) of the environment, or fixed ones.
@@ -87,7 +114,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     from..to.parse().unwrap_or(from + 1)
 }
 
-fn run_seeds(parent: &Path, count: u64) {
+fn run_seeds(parent: &Path, count: u64, run: fn(&Path, u64)) {
     for seed in seeds(count) {
         let directory = tempfile::tempdir_in(parent).expect("a temporary directory");
         let at = directory.path().to_owned();
@@ -102,19 +129,49 @@ fn run_seeds(parent: &Path, count: u64) {
 #[test]
 fn random_trees_become_the_same() {
     let Some(directory) = fixture::directory() else { return };
-    run_seeds(directory.path(), 60);
+    run_seeds(directory.path(), 60, run);
+}
+
+/// Directories that move into each other while some are listed and some are not.
+fn run_directories(parent: &Path, seed: u64) {
+    let mut random = Random(seed);
+    let mut mirror = Mirror::new(parent);
+    for _ in 0..20 {
+        change_directories(&mirror.primary, &mut random);
+    }
+    for round in 0..4 {
+        if round % 2 == 0 {
+            mirror.begin();
+        }
+        for _ in 0..60 {
+            disturb(&mut mirror, &mut random);
+            if random.below(2) > 0 {
+                mirror.step();
+            } else if let Some(change) = change_directories(&mirror.primary, &mut random) {
+                report(&mut mirror, change);
+            }
+        }
+        mirror.finish();
+        mirror.assert_same(&format!("seed {seed}, round {round}"));
+    }
+}
+
+#[test]
+fn directories_that_move_into_each_other() {
+    let Some(directory) = fixture::directory() else { return };
+    run_seeds(directory.path(), 80, run_directories);
 }
 
 #[test]
 fn random_trees_become_the_same_on_ext4() {
     let Some(image) = Image::ext4() else { return };
-    run_seeds(image.path(), 20);
+    run_seeds(image.path(), 20, run);
 }
 
 #[test]
 fn random_trees_become_the_same_on_xfs() {
     let Some(image) = Image::xfs() else { return };
-    run_seeds(image.path(), 20);
+    run_seeds(image.path(), 20, run);
 }
 
 #[test]

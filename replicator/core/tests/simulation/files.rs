@@ -1,0 +1,228 @@
+//! The primary's toy file system: files of a few cells (a cell stands for a byte and holds a number that no other write
+//! uses), with the history of each cell, so that a checker can tell whether a copy is as new as it must be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use replicator_core::ids::FileKind;
+
+pub const ROOT: u64 = 1;
+pub const PAGE: usize = 4;
+
+pub type Cells = Vec<u64>;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    pub mode: u64,
+    pub mtime: u64,
+}
+
+/// Values with the version from which on they held.
+type History<T> = Vec<(u64, T)>;
+
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Unlike the inode number, never used again.
+    pub uid: u64,
+    pub kind: FileKind,
+    pub cells: Cells,
+    pub attributes: Attributes,
+    pub entries: BTreeMap<String, u64>,
+    pub links: u32,
+    pub open: bool,
+    /// Pages that are writable through a mapping: stores to them are silent.
+    pub stored_pages: BTreeSet<usize>,
+    cell_history: Vec<History<Option<u64>>>,
+    mode_history: History<u64>,
+}
+
+impl File {
+    pub fn note_cells(&mut self, version: u64) {
+        let length = self.cells.len().max(self.cell_history.len());
+        self.cell_history.resize_with(length, || vec![(0, None)]);
+        for (at, history) in self.cell_history.iter_mut().enumerate() {
+            let now = self.cells.get(at).copied();
+            if history.last().map(|(_, value)| *value) != Some(now) {
+                history.push((version, now));
+            }
+        }
+    }
+
+    /// Whether the copy's cells are all as new as `since`, or newer.
+    pub fn is_as_new(&self, since: u64, copy: &[u64]) -> Result<(), String> {
+        for at in 0..self.cell_history.len().max(copy.len()) {
+            let is = copy.get(at).copied();
+            let Some(history) = self.cell_history.get(at) else {
+                return Err(format!("cell {at} is {is:?}, was never there"));
+            };
+            let from = history.iter().rposition(|(version, _)| *version <= since).unwrap_or(0);
+            // The file grew since: what lies further back may have come before this cell, as on a disk after a power cut.
+            let gap = is == Some(0)
+                && history[from].1.is_none()
+                && history[from..].iter().any(|(_, value)| value.is_some());
+            if !gap && !history[from..].iter().any(|(_, value)| *value == is) {
+                return Err(format!(
+                    "cell {at} is {is:?}, since version {since} it was {:?}",
+                    &history[from..]
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn has_mode_since(&self, since: u64, mode: u64) -> bool {
+        let from = self.mode_history.iter().rposition(|(version, _)| *version <= since).unwrap_or(0);
+        self.mode_history[from..].iter().any(|(_, value)| *value == mode)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub files: BTreeMap<u64, File>,
+    pub version: u64,
+    /// Counts changes of names.
+    pub names: u64,
+    next_uid: u64,
+}
+
+impl Files {
+    pub fn new() -> Files {
+        let mut files = Files { files: BTreeMap::new(), version: 0, names: 0, next_uid: 1 };
+        files.make(ROOT, FileKind::Directory);
+        files.files.get_mut(&ROOT).unwrap().links = 1;
+        files
+    }
+
+    fn make(&mut self, inode: u64, kind: FileKind) {
+        self.version += 1;
+        let mode = self.version;
+        let file = File {
+            uid: self.next_uid,
+            kind,
+            cells: Vec::new(),
+            attributes: Attributes { mode, mtime: self.version },
+            entries: BTreeMap::new(),
+            links: 0,
+            open: false,
+            stored_pages: BTreeSet::new(),
+            cell_history: Vec::new(),
+            mode_history: vec![(self.version, mode)],
+        };
+        self.next_uid += 1;
+        self.files.insert(inode, file);
+    }
+
+    /// A new file under the lowest free number: numbers are used again as soon as they can be.
+    pub fn create(&mut self, kind: FileKind) -> u64 {
+        let inode = (ROOT..).find(|inode| !self.files.contains_key(inode)).unwrap();
+        self.make(inode, kind);
+        inode
+    }
+
+    pub fn touch_names(&mut self, directory: u64) {
+        self.version += 1;
+        self.names += 1;
+        let version = self.version;
+        self.files.get_mut(&directory).unwrap().attributes.mtime = version;
+    }
+
+    pub fn write(&mut self, inode: u64, at: usize, length: usize) {
+        self.version += 1;
+        let version = self.version;
+        let file = self.files.get_mut(&inode).unwrap();
+        if file.cells.len() < at + length {
+            file.cells.resize(at + length, 0);
+        }
+        for (i, cell) in file.cells[at..at + length].iter_mut().enumerate() {
+            *cell = version << 8 | i as u64;
+        }
+        file.attributes.mtime = version;
+        file.note_cells(version);
+    }
+
+    pub fn resize(&mut self, inode: u64, length: usize) -> usize {
+        self.version += 1;
+        let version = self.version;
+        let file = self.files.get_mut(&inode).unwrap();
+        let before = file.cells.len();
+        file.cells.resize(length, 0);
+        file.stored_pages.retain(|page| page * PAGE < length);
+        file.attributes.mtime = version;
+        file.note_cells(version);
+        before.min(length)
+    }
+
+    pub fn zero(&mut self, inode: u64, at: usize, length: usize) {
+        self.version += 1;
+        let version = self.version;
+        let file = self.files.get_mut(&inode).unwrap();
+        let end = file.cells.len().min(at + length);
+        if at < end {
+            file.cells[at..end].fill(0);
+        }
+        file.attributes.mtime = version;
+        file.note_cells(version);
+    }
+
+    pub fn chmod(&mut self, inode: u64) {
+        self.version += 1;
+        let version = self.version;
+        let file = self.files.get_mut(&inode).unwrap();
+        file.attributes.mode = version;
+        file.mode_history.push((version, version));
+    }
+
+    /// Drop the file if nothing holds it. `true`: it is gone.
+    pub fn reap(&mut self, inode: u64) -> bool {
+        let gone = self.files.get(&inode).is_some_and(|file| file.links == 0 && !file.open);
+        if gone {
+            self.files.remove(&inode);
+        }
+        gone
+    }
+
+    pub fn of_kind(&self, kind: FileKind) -> Vec<u64> {
+        self.files.iter().filter(|(_, file)| file.kind == kind).map(|(inode, _)| *inode).collect()
+    }
+
+    /// Directories that have a name.
+    pub fn directories(&self) -> Vec<u64> {
+        self.files
+            .iter()
+            .filter(|(_, file)| file.kind == FileKind::Directory && file.links > 0)
+            .map(|(inode, _)| *inode)
+            .collect()
+    }
+
+    /// Whether `inner` is `outer` or lies in it.
+    pub fn lies_in(&self, inner: u64, outer: u64) -> bool {
+        inner == outer
+            || self.files[&outer].entries.values().any(|child| {
+                self.files.get(child).is_some_and(|file| file.kind == FileKind::Directory)
+                    && self.lies_in(inner, *child)
+            })
+    }
+
+    /// A path of the file, if it has a name.
+    pub fn path(&self, inode: u64) -> Option<Vec<String>> {
+        self.find(ROOT, inode)
+    }
+
+    fn find(&self, directory: u64, inode: u64) -> Option<Vec<String>> {
+        if directory == inode {
+            return Some(Vec::new());
+        }
+        self.files[&directory].entries.iter().find_map(|(name, child)| {
+            let rest = if *child == inode {
+                Some(Vec::new())
+            } else if self.files.get(child)?.kind == FileKind::Directory {
+                self.find(*child, inode)
+            } else {
+                None
+            };
+            rest.map(|mut rest| {
+                rest.insert(0, name.clone());
+                rest
+            })
+        })
+    }
+}

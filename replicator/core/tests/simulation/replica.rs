@@ -1,0 +1,403 @@
+//! The secondary's toy file system and the edge that applies frames to it. Everything has a volatile and a durable state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use replicator_core::action::DurableScope;
+use replicator_core::event::AppliedOutcome;
+use replicator_core::extent::Extent;
+use replicator_core::ids::{Errno, FileId, FileKind, VolumeId};
+use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::namespace::Operation;
+
+use crate::files::{Attributes, Cells, Files, ROOT};
+use crate::world::Random;
+
+/// What a write of replicator's own leaves as modification time until attributes come.
+const DISTURBED: u64 = u64::MAX;
+const BLOCK: u64 = 4;
+
+#[derive(Clone, Debug)]
+pub enum Payload {
+    None,
+    Cells(Cells),
+    Attributes(Attributes, u64),
+    Names(Operation),
+    Digests(Cells),
+    Structured(Vec<u8>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub kind: FileKind,
+    pub cells: Cells,
+    pub attributes: Attributes,
+    pub entries: BTreeMap<Vec<u8>, u64>,
+    pub durable_cells: Cells,
+    pub durable_mode: u64,
+    pub durable_entries: BTreeMap<Vec<u8>, u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub nodes: BTreeMap<u64, Node>,
+    /// Which node is which file of the primary, as far as this session told.
+    pub known: BTreeMap<FileId, u64>,
+    next: u64,
+    listed: BTreeSet<Vec<u8>>,
+    nameless: BTreeSet<u64>,
+    /// Directories that were made or listed in this session: what they hold that is not known is no file of the primary's.
+    settled: BTreeSet<u64>,
+}
+
+pub fn root_id() -> FileId {
+    FileId { volume: VolumeId(0), inode: ROOT }
+}
+
+impl Replica {
+    pub fn new() -> Replica {
+        let mut replica = Replica {
+            nodes: BTreeMap::new(),
+            known: BTreeMap::new(),
+            next: 1,
+            listed: BTreeSet::new(),
+            nameless: BTreeSet::new(),
+            settled: BTreeSet::new(),
+        };
+        replica.make(FileKind::Directory);
+        replica
+    }
+
+    fn make(&mut self, kind: FileKind) -> u64 {
+        let node = Node {
+            kind,
+            cells: Vec::new(),
+            attributes: Attributes { mode: 0, mtime: DISTURBED },
+            entries: BTreeMap::new(),
+            durable_cells: Vec::new(),
+            durable_mode: 0,
+            durable_entries: BTreeMap::new(),
+        };
+        self.nodes.insert(self.next, node);
+        self.settled.insert(self.next);
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Begin with something like the primary's tree: parts of it, old content, other files under the same names.
+    pub fn resemble(&mut self, files: &Files, random: &mut Random) {
+        self.resemble_directory(files, ROOT, 1, random);
+        self.make_durable(&DurableScope::Everything);
+    }
+
+    fn resemble_directory(&mut self, files: &Files, inode: u64, node: u64, random: &mut Random) {
+        let mut names: Vec<(Vec<u8>, Option<u64>)> = files.files[&inode]
+            .entries
+            .iter()
+            .map(|(name, child)| (name.clone().into_bytes(), Some(*child)))
+            .collect();
+        names.push((b"stale".to_vec(), None));
+        for (name, child) in names {
+            if random.chance(40) {
+                continue;
+            }
+            let other = if random.chance(50) { FileKind::Regular } else { FileKind::Directory };
+            let kind = child.filter(|_| random.chance(80)).map_or(other, |child| files.files[&child].kind);
+            let made = self.make(kind);
+            self.nodes.get_mut(&node).unwrap().entries.insert(name, made);
+            let Some(child) = child else { continue };
+            if kind == FileKind::Regular {
+                let mut cells = files.files[&child].cells.clone();
+                cells.resize(cells.len() + random.below(5), 7);
+                for _ in 0..random.below(3) {
+                    let at = random.below(cells.len());
+                    if let Some(cell) = cells.get_mut(at) {
+                        *cell = 9;
+                    }
+                }
+                self.nodes.get_mut(&made).unwrap().cells = cells;
+            } else if files.files[&child].kind == FileKind::Directory {
+                self.resemble_directory(files, child, made, random);
+            }
+        }
+    }
+
+    fn directory(&mut self, file: FileId) -> Result<&mut Node, Errno> {
+        let node = self.known.get(&file).ok_or(Errno(2))?;
+        self.nodes.get_mut(node).filter(|node| node.kind == FileKind::Directory).ok_or(Errno(20))
+    }
+
+    fn is_named(&self, node: u64) -> bool {
+        node == 1 || self.nodes.values().any(|other| other.entries.values().any(|child| *child == node))
+    }
+
+    /// A name of the node is gone: without another one it is removed with all below it.
+    fn reap(&mut self, node: u64) {
+        if self.is_named(node) {
+            return;
+        }
+        self.known.retain(|_, known| *known != node);
+        if let Some(gone) = self.nodes.get_mut(&node) {
+            let children = std::mem::take(&mut gone.entries);
+            children.into_values().for_each(|child| self.reap(child));
+        }
+    }
+
+    fn set_name(&mut self, parent: FileId, name: &[u8], node: u64) -> Result<(), Errno> {
+        let directory = self.directory(parent)?;
+        directory.attributes.mtime = DISTURBED;
+        let before = directory.entries.insert(name.to_vec(), node);
+        if let Some(before) = before.filter(|before| *before != node) {
+            self.reap(before);
+        }
+        Ok(())
+    }
+
+    fn remove_name(&mut self, parent: FileId, name: &[u8]) -> Result<Option<u64>, Errno> {
+        let directory = self.directory(parent)?;
+        directory.attributes.mtime = DISTURBED;
+        Ok(directory.entries.remove(name))
+    }
+
+    pub fn apply(&mut self, header: &Header, payload: &Payload) -> Result<AppliedOutcome, Errno> {
+        match (header.kind, payload) {
+            (Kind::ResyncBegin, _) => {
+                self.known = BTreeMap::from([(root_id(), 1)]);
+                self.settled.clear();
+                Ok(AppliedOutcome::Done)
+            }
+            (Kind::Data, Payload::Cells(cells)) => {
+                self.put(header, cells);
+                Ok(AppliedOutcome::Done)
+            }
+            (Kind::Hole, _) => {
+                self.put(header, &vec![0; header.length as usize]);
+                Ok(AppliedOutcome::Done)
+            }
+            (Kind::Attributes, Payload::Attributes(attributes, size)) => {
+                if let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get_mut(node)) {
+                    node.attributes = *attributes;
+                    if node.kind == FileKind::Regular {
+                        node.cells.resize(*size as usize, 0);
+                    }
+                }
+                Ok(AppliedOutcome::Done)
+            }
+            (Kind::Digests, Payload::Digests(cells)) => Ok(self.compare(header, cells)),
+            (Kind::Namespace, Payload::Names(operation)) => self.apply_names(operation),
+            (Kind::ResyncEnd, _) => Ok(AppliedOutcome::Done),
+            other => panic!("nothing to apply: {other:?}"),
+        }
+    }
+
+    fn put(&mut self, header: &Header, cells: &[u64]) {
+        // A file that is not known (any more) is made, and told as made, by the list that names it.
+        let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get_mut(node)) else {
+            return;
+        };
+        let (at, end) = (header.offset as usize, (header.offset + header.length) as usize);
+        assert_eq!(end - at, cells.len());
+        if node.cells.len() < end {
+            node.cells.resize(end, 0);
+        }
+        node.cells[at..end].copy_from_slice(cells);
+        node.attributes.mtime = DISTURBED;
+    }
+
+    fn compare(&self, header: &Header, theirs: &[u64]) -> AppliedOutcome {
+        let extent = Extent::at(header.offset, header.length);
+        let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get(node)) else {
+            return AppliedOutcome::Differs(vec![extent]);
+        };
+        let mut differs = Vec::new();
+        let mut start = extent.start;
+        while start < extent.end {
+            let end = extent.end.min(start + BLOCK);
+            let ours = node.cells.get(start as usize..end as usize);
+            let theirs = &theirs[(start - extent.start) as usize..(end - extent.start) as usize];
+            if ours != Some(theirs) {
+                differs.push(Extent { start, end });
+            }
+            start = end;
+        }
+        AppliedOutcome::Differs(differs)
+    }
+
+    fn apply_names(&mut self, operation: &Operation) -> Result<AppliedOutcome, Errno> {
+        match operation {
+            Operation::Create { parent, name, node } => {
+                self.directory(*parent)?;
+                let made = self.make(node.kind);
+                self.set_name(*parent, name, made)?;
+                self.known.insert(node.file, made);
+            }
+            Operation::Link { parent, name, node } => {
+                self.directory(*parent)?;
+                let known = match self.known.get(&node.file) {
+                    // A number that belongs to a file of another kind belongs to another file.
+                    Some(known) if self.nodes[known].kind == node.kind => *known,
+                    _ => self.make(node.kind),
+                };
+                self.known.insert(node.file, known);
+                self.set_name(*parent, name, known)?;
+            }
+            Operation::Unlink { parent, name, file, last, .. } => {
+                if let Some(node) = self.remove_name(*parent, name)? {
+                    self.reap(node);
+                }
+                if *last {
+                    self.known.remove(file);
+                }
+            }
+            Operation::Rename {
+                old_parent, old_name, new_parent, new_name, file, other, exchange, ..
+            } => {
+                let node = *self.known.get(file).ok_or(Errno(2))?;
+                self.directory(*new_parent)?;
+                self.remove_name(*old_parent, old_name)?;
+                if *exchange {
+                    let other = *self.known.get(&other.ok_or(Errno(22))?).ok_or(Errno(2))?;
+                    self.set_name(*old_parent, old_name, other)?;
+                }
+                self.set_name(*new_parent, new_name, node)?;
+            }
+            Operation::List { directory, first, last, entries } => {
+                return self.apply_list(*directory, *first, *last, entries);
+            }
+        }
+        Ok(AppliedOutcome::Done)
+    }
+
+    fn apply_list(
+        &mut self,
+        directory: FileId,
+        first: bool,
+        last: bool,
+        entries: &[replicator_core::wire::namespace::ListedEntry],
+    ) -> Result<AppliedOutcome, Errno> {
+        let mut created = Vec::new();
+        self.directory(directory)?;
+        let settled = self.settled.contains(&self.known[&directory]);
+        if first {
+            self.listed.clear();
+        }
+        for entry in entries {
+            self.listed.insert(entry.name.clone());
+            let there = self.directory(directory)?.entries.get(&entry.name).copied();
+            let taken: BTreeSet<u64> = self.known.values().copied().collect();
+            let node = match (self.known.get(&entry.node.file), there) {
+                (Some(known), _) if self.nodes[known].kind == entry.node.kind => *known,
+                (_, Some(there))
+                    if !settled && !taken.contains(&there) && self.nodes[&there].kind == entry.node.kind =>
+                {
+                    there
+                }
+                _ => {
+                    created.push(entry.node.file);
+                    self.make(entry.node.kind)
+                }
+            };
+            self.known.insert(entry.node.file, node);
+            // What loses its name by this may have another one further down: it is removed when the list is complete.
+            let before = self.directory(directory)?.entries.insert(entry.name.clone(), node);
+            self.nameless.extend(before);
+        }
+        if last {
+            self.directory(directory)?.attributes.mtime = DISTURBED;
+            self.settled.insert(self.known[&directory]);
+            let listed = std::mem::take(&mut self.listed);
+            let names: Vec<Vec<u8>> = self.directory(directory)?.entries.keys().cloned().collect();
+            for name in names.iter().filter(|name| !listed.contains(*name)) {
+                let before = self.remove_name(directory, name)?;
+                self.nameless.extend(before);
+            }
+            for node in std::mem::take(&mut self.nameless) {
+                self.reap(node);
+            }
+        }
+        Ok(AppliedOutcome::Created(created))
+    }
+
+    pub fn make_durable(&mut self, scope: &DurableScope) {
+        let sync = |node: &mut Node, data_only: bool| {
+            node.durable_cells.clone_from(&node.cells);
+            node.durable_entries.clone_from(&node.entries);
+            if !data_only {
+                node.durable_mode = node.attributes.mode;
+            }
+        };
+        match scope {
+            DurableScope::Files(files) => {
+                for (file, data_only) in files {
+                    if let Some(node) = self.known.get(file).and_then(|node| self.nodes.get_mut(node)) {
+                        sync(node, *data_only);
+                    }
+                }
+            }
+            _ => self.nodes.values_mut().for_each(|node| sync(node, false)),
+        }
+    }
+
+    /// The machine crashes and comes back: each file has its durable or its volatile content, each directory likewise.
+    pub fn crash(&mut self, random: &mut Random) {
+        self.known.clear();
+        for node in self.nodes.values_mut() {
+            if random.chance(50) {
+                node.cells.clone_from(&node.durable_cells);
+                node.attributes.mode = node.durable_mode;
+            }
+            if random.chance(50) {
+                node.entries.clone_from(&node.durable_entries);
+            }
+            node.durable_cells.clone_from(&node.cells);
+            node.durable_mode = node.attributes.mode;
+            node.durable_entries.clone_from(&node.entries);
+        }
+    }
+
+    pub fn durable_at(&self, path: &[String]) -> Option<u64> {
+        path.iter()
+            .try_fold(1, |node, name| self.nodes.get(&node)?.durable_entries.get(name.as_bytes()).copied())
+    }
+
+    /// Compare the whole tree with the primary's.
+    pub fn same_tree(&self, files: &Files, durable: bool) -> Result<(), String> {
+        self.same(files, ROOT, 1, durable, "")
+    }
+
+    fn same(&self, files: &Files, inode: u64, node: u64, durable: bool, path: &str) -> Result<(), String> {
+        let (theirs, ours) = (&files.files[&inode], &self.nodes[&node]);
+        let cells = if durable { &ours.durable_cells } else { &ours.cells };
+        if theirs.kind != ours.kind || (theirs.kind == FileKind::Regular && theirs.cells != *cells) {
+            let known = self.known.iter().find(|(_, known)| **known == node);
+            let meant = self.known.get(&FileId { volume: VolumeId(0), inode });
+            return Err(format!(
+                "{path} (inode {inode}) differs: primary {:?}, secondary {cells:?} (node {node}, known as {known:?}; meant {meant:?})",
+                theirs.cells
+            ));
+        }
+        let attributes = if durable {
+            Attributes { mode: ours.durable_mode, mtime: theirs.attributes.mtime }
+        } else {
+            ours.attributes
+        };
+        if theirs.attributes != attributes {
+            return Err(format!("{path} (inode {inode}): {:?}, secondary {attributes:?}", theirs.attributes));
+        }
+        let entries = if durable { &ours.durable_entries } else { &ours.entries };
+        let names = |names: Vec<String>| names.join(" ");
+        if theirs.entries.len() != entries.len() {
+            return Err(format!(
+                "{path}: names {} / {}",
+                names(theirs.entries.keys().cloned().collect()),
+                names(entries.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+            ));
+        }
+        for (name, child) in &theirs.entries {
+            let Some(ours) = entries.get(name.as_bytes()) else {
+                return Err(format!("{path}/{name} is missing"));
+            };
+            self.same(files, *child, *ours, durable, &format!("{path}/{name}"))?;
+        }
+        Ok(())
+    }
+}
