@@ -69,6 +69,8 @@ fn under(report: &mut Report, options: &Options, mode: &str) -> Result<()> {
         })?;
     }
     steps.take("PostgreSQL, pgbench", || postgres(mirror))?;
+    // Before the daemon, and its counters with it, is killed.
+    steps.take("nothing lost unnoticed", || counters(mirror))?;
     steps.take("kill -9 of the primary", || {
         let found = primary_killed_under_load::rounds(mirror, ROUNDS, 4)?;
         let words = format!(
@@ -77,7 +79,6 @@ fn under(report: &mut Report, options: &Options, mode: &str) -> Result<()> {
         );
         Ok(((), Some(words)))
     })?;
-    steps.take("nothing lost unnoticed", || counters(mirror))?;
     steps.take("stopped, plain and identical", || {
         mirror.primary.stop()?;
         mirror.secondary.stop()?;

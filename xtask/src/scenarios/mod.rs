@@ -18,6 +18,7 @@ mod hardlinks_symlinks_specials;
 mod link_reset;
 mod mirror_small_files;
 mod mmap_store_fsync;
+mod mmap_store_unsynced;
 mod odd_names;
 mod peer_absent_hold;
 mod peer_absent_then_returns;
@@ -117,6 +118,7 @@ const ON_EACH_FILESYSTEM: &[&str] = &[
     "fsync_is_on_both",
     "truncate_and_holes",
     "mmap_store_fsync",
+    "mmap_store_unsynced",
     "direct_and_dsync",
     "xattr_acl_owner_times",
     "primary_killed_under_load",
@@ -142,6 +144,7 @@ pub const ALL: &[Scenario] = &[
     scenario("rename_storm", 120, rename_storm::run),
     scenario("truncate_and_holes", 120, truncate_and_holes::run),
     scenario("mmap_store_fsync", 120, mmap_store_fsync::run),
+    scenario("mmap_store_unsynced", 180, mmap_store_unsynced::run),
     scenario("direct_and_dsync", 120, direct_and_dsync::run),
     scenario("tmpfile_link", 120, tmpfile_link::run),
     scenario("xattr_acl_owner_times", 120, xattr_acl_owner_times::run),
