@@ -5,10 +5,10 @@
 //! are interleaved in short rounds; medians are printed as Markdown. Results and conclusions: docs/measurements/link.md.
 #![allow(missing_docs)]
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, Fd};
@@ -426,8 +426,35 @@ fn registered() {
     for length in [4usize << 10, 64 << 10, 1 << 20] {
         let mut variants: Vec<Variant<'static>> = Vec::new();
         for (fixed, writing) in [(false, false), (true, false), (false, true), (true, true)] {
-            variants.push(file_variant(&file, fd, length, FILE, fixed, writing));
+            variants.push(file_variant(fd, length, FILE, fixed, writing));
         }
+        let bytes = vec![5u8; length];
+        let mut ring = raw_ring();
+        let mut position = 0;
+        variants.push((
+            "WRITE, one after the other".to_owned(),
+            Box::new(move || {
+                measure(|| {
+                    let entry =
+                        opcode::Write::new(Fd(fd), bytes.as_ptr(), length as u32).offset(position).build();
+                    position = (position + length as u64) % FILE as u64;
+                    one(&mut ring, &entry).result() as u64
+                })
+            }),
+        ));
+        let plain = file.try_clone().expect("another descriptor");
+        let bytes = vec![5u8; length];
+        let mut at = 0;
+        variants.push((
+            "pwrite(2), one after the other".to_owned(),
+            Box::new(move || {
+                measure(|| {
+                    plain.write_all_at(&bytes, at).expect("written");
+                    at = (at + length as u64) % FILE as u64;
+                    length as u64
+                })
+            }),
+        ));
         table(
             &format!("### file operations of {length} bytes in the page cache, 16 in one submission"),
             &mut variants,
@@ -435,14 +462,7 @@ fn registered() {
     }
 }
 
-fn file_variant(
-    _file: &File,
-    fd: RawFd,
-    length: usize,
-    size: usize,
-    fixed: bool,
-    writing: bool,
-) -> Variant<'static> {
+fn file_variant(fd: RawFd, length: usize, size: usize, fixed: bool, writing: bool) -> Variant<'static> {
     const DEPTH: usize = 16;
     let mut ring = raw_ring();
     let mut buffers: Vec<Vec<u8>> = (0..DEPTH).map(|_| vec![5u8; length]).collect();
