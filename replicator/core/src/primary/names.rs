@@ -64,8 +64,8 @@ pub(super) struct Names {
     resting: BTreeSet<(Time, FileId)>,
     reading: usize,
     marks: u64,
-    /// How often it turned out that all below a directory has to be told again.
-    deep_marks: u64,
+    /// How many directories were marked because of other directories' lists.
+    found_marks: u64,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
@@ -96,14 +96,14 @@ impl Names {
         self.resting.first().map(|(at, _)| *at)
     }
 
-    /// Changes whenever more has to be listed than the marks before said.
-    pub fn deep_marks(&self) -> u64 {
-        self.deep_marks
+    /// Changes whenever a list leads to more lists than the marks before said.
+    pub fn found_marks(&self) -> u64 {
+        self.found_marks
     }
 
     fn mark(&mut self, directory: FileId, deep: bool) {
         self.marks += 1;
-        self.deep_marks += u64::from(deep);
+        self.found_marks += u64::from(deep);
         let number = self.marks;
         if let Some(listing) = self.listings.get_mut(&directory) {
             listing.deep |= deep;
@@ -366,6 +366,7 @@ impl Primary {
                 self.become_known(file);
                 if let Some(session) = &mut self.session {
                     session.names.scanned.remove(&file);
+                    session.names.found_marks += 1;
                     session.names.mark(file, known);
                 }
                 self.on_attributes_changed(file);

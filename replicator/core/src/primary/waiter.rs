@@ -47,7 +47,7 @@ pub(super) struct Waiter {
     /// In the count of running time.
     pub requested_awake: Time,
     /// What was known to be listed when it began to wait for names.
-    pub deep_marks: u64,
+    pub found_marks: u64,
 }
 
 /// Whose marks are waited for.
@@ -97,7 +97,7 @@ impl Primary {
         self.numbers.waiter += 1;
         let id = WaiterId(self.numbers.waiter);
         let waiter =
-            Waiter { caller: None, scope, stage: Stage::Held, requested_awake: self.awake, deep_marks: 0 };
+            Waiter { caller: None, scope, stage: Stage::Held, requested_awake: self.awake, found_marks: 0 };
         self.waiters.insert(id, waiter);
         id
     }
@@ -118,10 +118,10 @@ impl Primary {
     /// Take the marks that are present now as what this waiter waits for.
     pub(super) fn start_waiter(&mut self, id: WaiterId) {
         let Some(session) = &self.session else { return };
-        let (mark, deep_marks) = (session.names.last_mark(), session.names.deep_marks());
+        let (mark, found_marks) = (session.names.last_mark(), session.names.found_marks());
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.stage = Stage::Names(mark);
-            waiter.deep_marks = deep_marks;
+            waiter.found_marks = found_marks;
         }
         self.advance_waiter(id);
     }
@@ -137,10 +137,10 @@ impl Primary {
         if let Stage::Answers(position) = waiter.stage
             && session.names.unanswered.first_key_value().is_none_or(|(list, _)| *list > position)
         {
-            if waiter.deep_marks == session.names.deep_marks() {
+            if waiter.found_marks == session.names.found_marks() {
                 self.take_content(id);
             } else {
-                // A list took away what another one has to bring back.
+                // A list led to others, which may bring back what it took away.
                 self.start_waiter(id);
             }
         }
