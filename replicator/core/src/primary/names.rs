@@ -88,6 +88,11 @@ impl Names {
         self.listings.is_empty() && self.unanswered.is_empty() && self.open.is_none()
     }
 
+    /// Whether the directory is to be listed.
+    pub fn is_marked(&self, directory: FileId) -> bool {
+        self.listings.contains_key(&directory)
+    }
+
     pub fn directories_left(&self) -> usize {
         self.listings.len()
     }
@@ -331,8 +336,7 @@ impl Primary {
         let Some(session) = &mut self.session else { return };
         let known = session.names.known.contains(&file);
         // A number that belongs to a file of another kind than before belongs to another file.
-        let was_directory =
-            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
+        let was_directory = session.names.scanned.contains(&file) || session.names.is_marked(file);
         let kept = known && !deep && was_directory == (kind == FileKind::Directory);
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });

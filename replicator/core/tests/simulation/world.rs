@@ -287,6 +287,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         let snapshot = self.primary.snapshot();
         snapshot.phase == Phase::Mirrored
+            && snapshot.resync.directories_left == 0
             && self
                 .files
                 .files
