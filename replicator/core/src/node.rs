@@ -18,8 +18,8 @@ use crate::snapshot::Snapshot;
 /// * Actions are carried out in the order given. Those that name an answer get exactly one, also when the session they
 ///   belong to is gone by then.
 /// * Payloads of received frames are kept until their `Applied` was given, also when the session is lost or closed: what a
-///   peer may take for received is applied. Only after `CloseSession` for `LocalFailure` or `StaleTerm` no further `Apply` of
-///   that session is ordered.
+///   peer may take for received is applied. Only after `CloseSession` for `LocalFailure` or `StaleTerm`, which may also
+///   name a session that was lost before, no further `Apply` of that session is ordered.
 /// * Captured changes are given to the core before a `SyncRequested` that came after them.
 #[derive(Debug)]
 pub struct Node {

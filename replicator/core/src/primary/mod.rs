@@ -1,13 +1,17 @@
 //! The primary: marks what changed, sends the current state of it, and lets callers go when both nodes hold it.
 
 mod barrier;
+mod callers;
 mod capture;
+mod compare;
 mod drain;
+mod local_sync;
 mod names;
 mod record;
 mod resync;
 mod session;
 mod status;
+mod waiter;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -20,9 +24,10 @@ use crate::event::Event;
 use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
 use crate::record::Record;
 use crate::snapshot::Counters;
-use barrier::{LocalSync, Protection, Waiter};
 use capture::Logged;
+use local_sync::{LocalSync, Protection};
 use session::{Dial, Session};
+use waiter::Waiter;
 
 /// Longest time between two calls that counts as passed for the peer and for waiting callers: a machine that was
 /// paused does not take its own absence for the peer's.

@@ -64,8 +64,8 @@ pub(super) struct Names {
     resting: BTreeSet<(Time, FileId)>,
     reading: usize,
     marks: u64,
-    /// How often it turned out that all below a directory has to be told again.
-    deep_marks: u64,
+    /// How many directories were marked because of other directories' lists.
+    found_marks: u64,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
@@ -88,6 +88,11 @@ impl Names {
         self.listings.is_empty() && self.unanswered.is_empty() && self.open.is_none()
     }
 
+    /// Whether the directory is to be listed.
+    pub fn is_marked(&self, directory: FileId) -> bool {
+        self.listings.contains_key(&directory)
+    }
+
     pub fn directories_left(&self) -> usize {
         self.listings.len()
     }
@@ -96,14 +101,14 @@ impl Names {
         self.resting.first().map(|(at, _)| *at)
     }
 
-    /// Changes whenever more has to be listed than the marks before said.
-    pub fn deep_marks(&self) -> u64 {
-        self.deep_marks
+    /// Changes whenever a list leads to more lists than the marks before said.
+    pub fn found_marks(&self) -> u64 {
+        self.found_marks
     }
 
     fn mark(&mut self, directory: FileId, deep: bool) {
         self.marks += 1;
-        self.deep_marks += u64::from(deep);
+        self.found_marks += u64::from(deep);
         let number = self.marks;
         if let Some(listing) = self.listings.get_mut(&directory) {
             listing.deep |= deep;
@@ -331,8 +336,7 @@ impl Primary {
         let Some(session) = &mut self.session else { return };
         let known = session.names.known.contains(&file);
         // A number that belongs to a file of another kind than before belongs to another file.
-        let was_directory =
-            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file);
+        let was_directory = session.names.scanned.contains(&file) || session.names.is_marked(file);
         let kept = known && !deep && was_directory == (kind == FileKind::Directory);
         if let Some(open) = &mut session.names.open {
             open.children.push(Listed { file, kind, kept });
@@ -366,6 +370,7 @@ impl Primary {
                 self.become_known(file);
                 if let Some(session) = &mut self.session {
                     session.names.scanned.remove(&file);
+                    session.names.found_marks += 1;
                     session.names.mark(file, known);
                 }
                 self.on_attributes_changed(file);

@@ -20,8 +20,8 @@ use crate::ids::{FileId, FileKind, Sequence, Time};
 use crate::wire::header::Kind;
 
 use super::Primary;
-use super::barrier::{Stage, WaitScope};
 use super::names::Listed;
+use super::waiter::{Stage, WaitScope};
 
 /// Where the resync stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

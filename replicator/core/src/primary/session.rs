@@ -13,10 +13,11 @@ use crate::snapshot::Positions;
 use crate::wire::body::{Ack, decode_extents, decode_files};
 use crate::wire::header::{FLAG_MORE, Header, Kind};
 
-use super::barrier::{SentBarrier, Stage};
+use super::barrier::SentBarrier;
 use super::capture::Logged;
 use super::names::Names;
 use super::resync::Resync;
+use super::waiter::Stage;
 use super::{Primary, Queues};
 
 /// All that lives as long as a connection.

@@ -37,6 +37,7 @@ impl Primary {
     }
 
     pub fn is_marked(&self, file: FileId) -> bool {
-        self.marks.get(file).is_some_and(|marks| !marks.is_clean())
+        let listing = self.session.as_ref().is_some_and(|session| session.names.is_marked(file));
+        listing || self.marks.get(file).is_some_and(|marks| !marks.is_clean())
     }
 }

@@ -43,7 +43,6 @@ impl Secondary {
             Err(errno) => {
                 // Also where the session is gone: the copy misses something that was received.
                 self.fail(errno);
-                self.pipeline.abandon();
                 return;
             }
         };

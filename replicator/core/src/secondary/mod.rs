@@ -164,10 +164,19 @@ impl Secondary {
         let Some(session) = &self.session else { return };
         let id = session.id;
         self.out.push(Action::CloseSession { session: id, reason });
-        if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
-            self.pipeline.abandon();
-        }
         self.lose_session();
+        if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
+            self.abandon(Some(id), reason);
+        }
+    }
+
+    /// Apply nothing more of what was received, of any session: the edge is told for each that it holds nothing in vain.
+    fn abandon(&mut self, closed: Option<SessionId>, reason: CloseReason) {
+        for session in self.pipeline.abandon() {
+            if Some(session) != closed {
+                self.out.push(Action::CloseSession { session, reason });
+            }
+        }
     }
 
     /// Nobody is left to answer; what was received is still applied.
@@ -212,7 +221,10 @@ impl Secondary {
         self.record.wanted.data = DataState::Inconsistent;
         let number = u64::try_from(errno.0).unwrap_or(0);
         self.send_frame(Kind::Failed, |header| header.offset = number, Body::Empty);
-        self.close(CloseReason::LocalFailure(errno));
+        let reason = CloseReason::LocalFailure(errno);
+        self.close(reason);
+        // Without a session, too: what a lost one left is not applied onto a copy that is broken.
+        self.abandon(None, reason);
     }
 
     // ---- frames --------------------------------------------------------------------------------------------

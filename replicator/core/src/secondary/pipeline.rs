@@ -246,8 +246,9 @@ impl Pipeline {
         }
     }
 
-    /// Forget all frames; those that run are waited for before anything else starts.
-    pub fn abandon(&mut self) {
+    /// Forget all frames; those that run are waited for before anything else starts. Returns the sessions they are of.
+    pub fn abandon(&mut self) -> BTreeSet<SessionId> {
+        let sessions = self.works.values().map(|work| work.session).collect();
         let running = core::mem::take(&mut self.running);
         self.stale.extend(running.into_keys());
         self.works.clear();
@@ -256,5 +257,6 @@ impl Pipeline {
         self.held.clear();
         self.fences.clear();
         self.fence_runs = false;
+        sessions
     }
 }

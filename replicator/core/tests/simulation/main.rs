@@ -19,7 +19,7 @@ use std::env;
 
 use world::{Sabotage, World};
 
-const SEEDS_DEFAULT: u64 = 400;
+const SEEDS_DEFAULT: u64 = 1500;
 
 fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()

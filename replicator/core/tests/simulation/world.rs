@@ -287,6 +287,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         let snapshot = self.primary.snapshot();
         snapshot.phase == Phase::Mirrored
+            && snapshot.resync.directories_left == 0
             && self
                 .files
                 .files
@@ -1007,6 +1008,14 @@ impl World {
                 if matches!(reason, CloseReason::Protocol(_)) && !superseded {
                     self.fail(format!("the secondary closes: {reason:?}"));
                 }
+                if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
+                    // Nothing more of it is applied but what runs.
+                    let runs = |sequence| {
+                        let apply = |serving: &Serving| matches!(serving, Serving::Apply { session: of, sequence: at } if (*of, *at) == (session, sequence));
+                        self.serving.iter().any(apply)
+                    };
+                    self.payloads.retain(|(of, sequence), _| *of != session || runs(*sequence));
+                }
                 if let Some(link) = self.link.as_mut().filter(|link| link.secondary == session) {
                     link.secondary_up = false;
                     link.broken = true;
@@ -1029,7 +1038,7 @@ impl World {
                 return;
             }
             Serving::Apply { session, sequence } => {
-                let Some((header, payload)) = self.payloads.get(&(session, sequence)).cloned() else {
+                let Some((header, payload)) = self.payloads.remove(&(session, sequence)) else {
                     return self.fail(format!("no payload of {session:?} {sequence}"));
                 };
                 let mut outcome: Result<AppliedOutcome, Errno> = self.replica.apply(&header, &payload);
@@ -1175,21 +1184,36 @@ impl World {
             self.stats.acknowledged_alone += 1;
             return;
         }
-        if self.mode != Mode::Sync {
-            return;
-        }
+        let replica = match self.mode {
+            Mode::Sync => self.replica.clone(),
+            Mode::SemiSync => self.replica_as_received(),
+            Mode::Async => return,
+        };
         self.stats.acknowledged_by_both += 1;
-        if let Err(reason) = self.check_acknowledged(&request) {
+        if let Err(reason) = self.check_acknowledged(&request, &replica) {
             self.fail(format!("acknowledged-is-durable: {ticket:?} {request:?}: {reason}"));
         }
         for (inode, uid) in &request.uids {
-            if self.files.files.get(inode).is_some_and(|file| file.uid == *uid && file.links > 0) {
+            // In semi-sync mode a crash of both nodes loses what was received only.
+            if self.mode == Mode::Sync
+                && self.files.files.get(inode).is_some_and(|file| file.uid == *uid && file.links > 0)
+            {
                 self.acknowledged.insert(*uid, request.version);
             }
         }
     }
 
-    fn check_acknowledged(&self, request: &Request) -> Result<(), String> {
+    /// The copy as it will be when all that was received is applied.
+    fn replica_as_received(&self) -> Replica {
+        let mut replica = self.replica.clone();
+        for (header, payload) in self.payloads.values().filter(|(header, _)| header.kind != Kind::Barrier) {
+            let _ = replica.apply(header, payload);
+        }
+        replica.make_durable(&DurableScope::Everything);
+        replica
+    }
+
+    fn check_acknowledged(&self, request: &Request, replica: &Replica) -> Result<(), String> {
         for (inode, uid) in &request.uids {
             let Some(file) = self.files.files.get(inode).filter(|file| file.uid == *uid) else { continue };
             let mode_matters = !matches!(request.scope, SyncScope::File { data_only: true, .. });
@@ -1201,8 +1225,8 @@ impl World {
                 Some(path) => path.clone(),
                 None => self.files.path(*inode).unwrap_or_default(),
             };
-            let node = self.replica.durable_at(&path).ok_or_else(|| format!("{path:?} is not there"))?;
-            let node = &self.replica.nodes[&node];
+            let node = replica.durable_at(&path).ok_or_else(|| format!("{path:?} is not there"))?;
+            let node = &replica.nodes[&node];
             file.is_as_new(request.version, &node.durable_cells)
                 .map_err(|reason| format!("{path:?}: {reason}"))?;
             if mode_matters && !file.has_mode_since(request.version, node.durable_mode) {

@@ -1,0 +1,147 @@
+//! Syncs of this node's own files: for callers, and to see stores through shared mappings.
+//!
+//! A store to a page that is writable through a mapping is silent. A local sync makes the pages read-only again, so that what
+//! was stored before it can be read after it, and what is stored later is told.
+
+use alloc::vec::Vec;
+
+use crate::action::Action;
+use crate::dirty::{FileMarks, Syncing, WaiterId};
+use crate::event::SyncScope;
+use crate::ids::{Errno, FileId, LocalSyncId, Time, VolumeId};
+
+use super::waiter::WaitScope;
+use super::{Primary, RETRY};
+
+/// A sync of this node's own files under way.
+#[derive(Debug)]
+pub(super) struct LocalSync {
+    /// Files with stores through mappings that it makes visible.
+    files: Vec<FileId>,
+    caller: Option<WaiterId>,
+    /// The first sync of this volume.
+    protects: Option<VolumeId>,
+}
+
+/// What is left to do until stores through mappings that were made before this node was started are told like all others.
+#[derive(Debug)]
+pub(super) enum Protection {
+    /// The volume is to be synced at this time.
+    Due(Time),
+    /// It is being synced.
+    Running,
+}
+
+impl Primary {
+    /// Order a local sync. Stores through mappings that are known by now are covered by it.
+    pub(super) fn sync_local(&mut self, scope: SyncScope, caller: Option<WaiterId>) -> LocalSyncId {
+        self.numbers.sync = self.numbers.sync.next();
+        let sync = self.numbers.sync;
+        let mut files = Vec::new();
+        for file in self.files_in(match scope {
+            SyncScope::File { file, data_only } => WaitScope::File(file, data_only),
+            SyncScope::Volume(volume) => WaitScope::Volume(volume),
+        }) {
+            let Some(marks) = self.marks.get_mut(file) else { continue };
+            if marks.needs_sync() {
+                let (stored, lost) = (marks.mapped.take(), core::mem::take(&mut marks.lost));
+                marks.syncing.push(Syncing { sync, stored, lost });
+            }
+            if !marks.syncing.is_empty() {
+                files.push(file);
+            }
+        }
+        self.syncs.insert(sync, LocalSync { files, caller, protects: None });
+        self.out.push(Action::SyncLocal { sync, scope });
+        sync
+    }
+
+    pub(super) fn on_local_synced(&mut self, sync: LocalSyncId, result: Result<(), Errno>) {
+        let Some(LocalSync { files, caller, protects }) = self.syncs.remove(&sync) else { return };
+        match (protects, result) {
+            (Some(volume), Ok(())) => {
+                self.unprotected.remove(&volume);
+            }
+            (Some(volume), Err(_)) => {
+                self.unprotected.insert(volume, Protection::Due(self.now.after(RETRY)));
+            }
+            (None, _) => {}
+        }
+        for file in files {
+            self.mapped_synced(file, sync, result.is_ok());
+        }
+        if let Some(caller) = caller.and_then(|id| self.waiters.get_mut(&id)?.caller.as_mut()) {
+            caller.local = Some(result);
+            self.review = true;
+        }
+    }
+
+    /// A local sync with that number has ended: the stores it covers can be read now, or wait for another one.
+    fn mapped_synced(&mut self, file: FileId, sync: LocalSyncId, ok: bool) {
+        let Some(marks) = self.marks.get_mut(file) else { return };
+        if ok {
+            let mut lost = false;
+            // A sync that began later covers the stores of all that began before.
+            for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync <= sync) {
+                marks.dirty.insert_all(&syncing.stored);
+                lost |= syncing.lost;
+            }
+            for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync <= sync) {
+                let stored = wait.mapped.take();
+                wait.wanted.insert_all(&stored);
+            }
+            if lost {
+                self.mark_compare(file, false);
+            }
+            self.finish_waits(file);
+        } else {
+            for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync == sync) {
+                marks.mapped.insert_all(&syncing.stored);
+                marks.lost |= syncing.lost;
+            }
+            for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync == sync) {
+                wait.mapped_sync = sync.next();
+            }
+            if self.session.is_some() {
+                self.queues.mapped.insert((self.now.after(RETRY), file));
+            }
+        }
+        self.requeue(file);
+    }
+
+    /// Pages that were stored to before this node was started are writable: further stores to them are silent until a sync.
+    /// Nothing is read for the peer before that sync.
+    pub(super) fn protect_volumes(&mut self) {
+        let due = |protection: &Protection| matches!(protection, Protection::Due(at) if *at <= self.now);
+        let volumes = self.unprotected.iter().filter(|(_, protection)| due(protection));
+        for volume in volumes.map(|(volume, _)| *volume).collect::<Vec<_>>() {
+            let sync = self.sync_local(SyncScope::Volume(volume), None);
+            self.unprotected.insert(volume, Protection::Running);
+            if let Some(ordered) = self.syncs.get_mut(&sync) {
+                ordered.protects = Some(volume);
+            }
+        }
+    }
+
+    pub(super) fn protection_deadline(&self) -> Option<Time> {
+        let due = self.unprotected.values().filter_map(|protection| match protection {
+            Protection::Due(at) => Some(*at),
+            Protection::Running => None,
+        });
+        due.min()
+    }
+
+    /// Stores through mappings are sent a while after they were seen, following a local sync.
+    pub(super) fn sync_mapped(&mut self) {
+        while let Some(&(due, file)) = self.queues.mapped.first() {
+            if due > self.now {
+                break;
+            }
+            self.queues.mapped.pop_first();
+            let stored = self.marks.get(file).is_some_and(FileMarks::needs_sync);
+            if stored && self.is_known(file) {
+                self.sync_local(SyncScope::File { file, data_only: true }, None);
+            }
+        }
+    }
+}
