@@ -274,6 +274,10 @@ impl Attempt {
             let of = PLACES.iter().filter(|place| {
                 place.covers == cover && place.filesystem.is_none_or(|name| name == filesystem)
             });
+            if cover == Cover::Direct && !self.is_attached(Hook::IomapDioComplete) {
+                // The other hooks tell of its beginning only, where it is asynchronous.
+                return false;
+            }
             let states: Vec<_> = of.filter_map(|place| self.states.get(&place.hook)).collect();
             states.iter().any(|state| matches!(state, HookState::Attached))
                 && !states.iter().any(|state| matches!(state, HookState::Refused { .. }))
