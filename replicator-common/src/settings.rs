@@ -119,6 +119,8 @@ layout! {
     rename_old,
     /// `renamedata.new_dentry`
     rename_new,
+    /// `renamedata.flags`
+    rename_flags,
     /// `renamedata.old_parent` (a dentry, since Linux 6.17)
     rename_old_parent,
     /// `renamedata.old_dir` (an inode, before)

@@ -5,10 +5,10 @@
 //! are interleaved in short rounds; medians are printed as Markdown. Results and conclusions: docs/measurements/link.md.
 #![allow(missing_docs)]
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{BufRingEntry, Fd};
@@ -216,15 +216,25 @@ fn zero_copy() {
     let (mut copied, mut notified) = (0u64, 0u64);
     for length in [4usize << 10, 64 << 10, 1 << 20] {
         let bytes = vec![3u8; length];
-        let (plain, zero) = (sink(), sink());
-        let (mut ring, mut other) = (raw_ring(), raw_ring());
-        let fd = Fd(plain.as_raw_fd());
-        let send = || {
-            measure(|| {
-                let entry = opcode::Send::new(fd, bytes.as_ptr(), length as u32).flags(send_flags()).build();
-                one(&mut ring, &entry).result() as u64
-            })
-        };
+        let zero = sink();
+        let mut other = raw_ring();
+        let mut variants: Vec<Variant<'_>> = Vec::new();
+        for limit in [0, 512 << 10, 64 << 10] {
+            let stream = sink();
+            limit_unsent(&stream, limit);
+            let mut ring = raw_ring();
+            let bytes = &bytes;
+            let name = format!("SEND, at most {} KiB unsent in the kernel (0: no limit)", limit >> 10);
+            let send = move || {
+                measure(|| {
+                    let fd = Fd(stream.as_raw_fd());
+                    let entry =
+                        opcode::Send::new(fd, bytes.as_ptr(), length as u32).flags(send_flags()).build();
+                    one(&mut ring, &entry).result() as u64
+                })
+            };
+            variants.push((name, Box::new(send)));
+        }
         let target = Fd(zero.as_raw_fd());
         let send_zc = || {
             measure(|| {
@@ -247,33 +257,37 @@ fn zero_copy() {
                 sent.result() as u64
             })
         };
-        table(
-            &format!("### sends of {length} bytes"),
-            &mut [("SEND".to_owned(), Box::new(send)), ("SEND_ZC".to_owned(), Box::new(send_zc))],
-        );
+        variants.push(("SEND_ZC, waiting for the notification".to_owned(), Box::new(send_zc)));
+        table(&format!("### sends of {length} bytes"), &mut variants);
+        drop(variants);
     }
     println!("\nSEND_ZC: the kernel copied after all in {copied} of {notified} sends.");
 }
 
 // ---- how much the kernel takes before it has sent it -----------------------------------------------------
 
+/// Zero: no limit.
+fn limit_unsent(stream: &TcpStream, limit: u32) {
+    if limit > 0 {
+        // SAFETY: the option's value is four readable bytes.
+        let set = unsafe {
+            libc::setsockopt(
+                stream.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_NOTSENT_LOWAT,
+                (&raw const limit).cast(),
+                4,
+            )
+        };
+        assert_eq!(set, 0);
+    }
+}
+
 fn unsent() {
     let mut variants: Vec<Variant<'static>> = Vec::new();
     for limit in [0u32, 1 << 20, 512 << 10, 128 << 10] {
         let stream = sink();
-        if limit > 0 {
-            // SAFETY: the option's value is four readable bytes.
-            let set = unsafe {
-                libc::setsockopt(
-                    stream.as_raw_fd(),
-                    libc::IPPROTO_TCP,
-                    libc::TCP_NOTSENT_LOWAT,
-                    (&raw const limit).cast(),
-                    4,
-                )
-            };
-            assert_eq!(set, 0);
-        }
+        limit_unsent(&stream, limit);
         let bytes = vec![3u8; 1 << 20];
         let mut ring = raw_ring();
         let name =
@@ -412,8 +426,35 @@ fn registered() {
     for length in [4usize << 10, 64 << 10, 1 << 20] {
         let mut variants: Vec<Variant<'static>> = Vec::new();
         for (fixed, writing) in [(false, false), (true, false), (false, true), (true, true)] {
-            variants.push(file_variant(&file, fd, length, FILE, fixed, writing));
+            variants.push(file_variant(fd, length, FILE, fixed, writing));
         }
+        let bytes = vec![5u8; length];
+        let mut ring = raw_ring();
+        let mut position = 0;
+        variants.push((
+            "WRITE, one after the other".to_owned(),
+            Box::new(move || {
+                measure(|| {
+                    let entry =
+                        opcode::Write::new(Fd(fd), bytes.as_ptr(), length as u32).offset(position).build();
+                    position = (position + length as u64) % FILE as u64;
+                    one(&mut ring, &entry).result() as u64
+                })
+            }),
+        ));
+        let plain = file.try_clone().expect("another descriptor");
+        let bytes = vec![5u8; length];
+        let mut at = 0;
+        variants.push((
+            "pwrite(2), one after the other".to_owned(),
+            Box::new(move || {
+                measure(|| {
+                    plain.write_all_at(&bytes, at).expect("written");
+                    at = (at + length as u64) % FILE as u64;
+                    length as u64
+                })
+            }),
+        ));
         table(
             &format!("### file operations of {length} bytes in the page cache, 16 in one submission"),
             &mut variants,
@@ -421,14 +462,7 @@ fn registered() {
     }
 }
 
-fn file_variant(
-    _file: &File,
-    fd: RawFd,
-    length: usize,
-    size: usize,
-    fixed: bool,
-    writing: bool,
-) -> Variant<'static> {
+fn file_variant(fd: RawFd, length: usize, size: usize, fixed: bool, writing: bool) -> Variant<'static> {
     const DEPTH: usize = 16;
     let mut ring = raw_ring();
     let mut buffers: Vec<Vec<u8>> = (0..DEPTH).map(|_| vec![5u8; length]).collect();

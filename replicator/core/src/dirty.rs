@@ -267,26 +267,23 @@ impl DirtySet {
         }
     }
 
-    /// Add to one of the file's sets. `true`: the set had too many extents and was widened.
+    /// Add to one of the file's sets. Returns the file's marks, and whether the set had too many extents and was widened.
     pub fn mark(
         &mut self,
         file: FileId,
         extent: Extent,
         set: impl FnOnce(&mut FileMarks) -> &mut ExtentSet,
-    ) -> bool {
+    ) -> (&mut FileMarks, bool) {
         let limit = self.limits.per_file;
         let marks: &mut FileMarks = self.files.entry(file).or_default();
         let set = set(marks);
         let before = set.count();
         set.insert(extent);
         let after = set.count();
-        if after <= before {
-            return false;
-        }
-        self.extents += after - before;
-        let widened = after > limit && set.widen(limit);
+        let widened = after > before && after > limit && set.widen(limit);
+        self.extents += after.saturating_sub(before);
         self.widened += u64::from(widened);
-        widened
+        (marks, widened)
     }
 
     /// Whether it is time to call [`DirtySet::bound`].

@@ -1,5 +1,6 @@
 //! The one place where the core meets the world.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::action::{Action, StateRecord};
@@ -16,9 +17,9 @@ use crate::snapshot::Snapshot;
 /// * `now` never goes back, and [`Node::handle`] is called with [`Event::Tick`] when [`Node::next_deadline`] is reached.
 /// * Actions are carried out in the order given. Those that name an answer get exactly one, also when the session they
 ///   belong to is gone by then.
-/// * Payloads of received frames are kept until their `Applied` was given, also after `SessionLost` and after the node
-///   itself closed the session for `PeerSilent`, `PeerFailed` or `Stopping`: what a peer may take for received is applied.
-///   After any other close of its own the node orders no further `Apply` of that session.
+/// * Payloads of received frames are kept until their `Applied` was given, also when the session is lost or closed: what a
+///   peer may take for received is applied. Only after `CloseSession` for `LocalFailure` or `StaleTerm` no further `Apply` of
+///   that session is ordered.
 /// * Captured changes are given to the core before a `SyncRequested` that came after them.
 #[derive(Debug)]
 pub struct Node {
@@ -27,8 +28,8 @@ pub struct Node {
 
 #[derive(Debug)]
 enum Role {
-    Primary(Primary),
-    Secondary(Secondary),
+    Primary(Box<Primary>),
+    Secondary(Box<Secondary>),
 }
 
 impl Node {
@@ -36,13 +37,13 @@ impl Node {
     /// [`Node::handle`] (a `Tick`) begins to connect.
     #[must_use]
     pub fn primary(config: PrimaryConfig, record: StateRecord, now: Time) -> Node {
-        Node { role: Role::Primary(Primary::new(config, record, now)) }
+        Node { role: Role::Primary(Box::new(Primary::new(config, record, now))) }
     }
 
     /// A node that receives, with the record as it was last made durable.
     #[must_use]
     pub fn secondary(config: SecondaryConfig, record: StateRecord, now: Time) -> Node {
-        Node { role: Role::Secondary(Secondary::new(config, record, now)) }
+        Node { role: Role::Secondary(Box::new(Secondary::new(config, record, now))) }
     }
 
     /// Take in one event and append the orders that follow from it. Never fails and never panics: an event that makes

@@ -75,13 +75,16 @@ pub trait Role {
     fn perform(&mut self, core: &mut Core, action: Action);
 
     /// The payload of a frame the core wants sent; `None` if it is not there (the session then cannot go on).
-    fn payload(&mut self, body: Body) -> Option<Payload>;
+    fn payload(&mut self, kind: Kind, body: Body) -> Option<Payload>;
 
     /// The session is gone. `applies`: what was received is still going to be applied, because the peer may rely on it.
     fn on_session_end(&mut self, session: SessionId, applies: bool);
 
     /// Add to the published status what only the role knows.
     fn publish(&mut self, publisher: &mut Publisher);
+
+    /// Whether somebody waits for this node now.
+    fn is_awaited(&self) -> bool;
 
     /// Whether an orderly stop may end now.
     fn may_stop(&self) -> bool;
@@ -170,6 +173,7 @@ pub struct Parts {
 pub struct Engine<R: Role> {
     core: Core,
     role: R,
+    priority: Priority,
 }
 
 impl<R: Role> Engine<R> {
@@ -192,7 +196,7 @@ impl<R: Role> Engine<R> {
             publisher,
             stopping: None,
         };
-        Engine { core, role }
+        Engine { core, role, priority: Priority::default() }
     }
 
     /// Run until an orderly stop is complete.
@@ -225,6 +229,7 @@ impl<R: Role> Engine<R> {
             self.core.tell(Event::Tick);
             self.settle();
             self.pump();
+            self.priority.set(self.role.is_awaited());
             if published.elapsed() > PUBLISH_EVERY {
                 published = Instant::now();
                 self.publish();
@@ -363,7 +368,7 @@ impl<R: Role> Engine<R> {
     }
 
     fn send(&mut self, session: SessionId, header: &Header, body: Body) {
-        let payload = self.role.payload(body);
+        let payload = self.role.payload(header.kind, body);
         let Some((current, connection)) = &mut self.core.session else { return };
         if *current != session {
             return;
@@ -427,6 +432,28 @@ impl<R: Role> Engine<R> {
             self.close(session, CloseReason::Stopping);
         }
         true
+    }
+}
+
+/// The data plane's place in the scheduler: what nobody waits for must not take the processor from the application.
+#[derive(Default)]
+struct Priority {
+    background: Option<bool>,
+}
+
+impl Priority {
+    /// Nice value (sched(7)) of the thread while nobody waits for it.
+    const NICE: i32 = 10;
+
+    fn set(&mut self, awaited: bool) {
+        if self.background == Some(!awaited) {
+            return;
+        }
+        self.background = Some(!awaited);
+        let nice = if awaited { 0 } else { Priority::NICE };
+        // SAFETY: setpriority takes no memory. On Linux "process 0" is the calling thread. It is a matter of speed only: that
+        // it is refused changes nothing.
+        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
     }
 }
 

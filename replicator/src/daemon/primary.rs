@@ -491,7 +491,7 @@ impl Role for Primary {
         }
     }
 
-    fn payload(&mut self, body: Body) -> Option<Payload> {
+    fn payload(&mut self, _: Kind, body: Body) -> Option<Payload> {
         Some(match body {
             Body::Empty => Payload::Empty,
             Body::Structured(bytes) => Payload::Bytes(bytes),
@@ -515,6 +515,10 @@ impl Role for Primary {
 
     fn publish(&mut self, publisher: &mut Publisher) {
         publisher.on_waiting(self.waiting.len());
+    }
+
+    fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     fn may_stop(&self) -> bool {

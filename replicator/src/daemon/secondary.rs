@@ -54,6 +54,8 @@ pub struct Secondary {
     /// The begin of a resync, held until the last operation of an earlier session has ended: a late write of that
     /// session must not land on what this one brings.
     held_resyncs: Vec<(SessionId, Sequence)>,
+    /// Barriers of the session that have arrived and are not yet answered.
+    unanswered: usize,
     stopping: bool,
 }
 
@@ -68,6 +70,7 @@ impl Secondary {
             next_pending: 1,
             barriers: HashMap::new(),
             held_resyncs: Vec::new(),
+            unanswered: 0,
             stopping: false,
         }
     }
@@ -298,7 +301,10 @@ impl Role for Secondary {
             Kind::Digests => (Frame::Digests { header: *header, digests: payload }, ReceivedBody::Opaque),
             Kind::ResyncBegin => (Frame::ResyncBegin, ReceivedBody::Opaque),
             Kind::ResyncEnd => (Frame::ResyncEnd, ReceivedBody::Opaque),
-            Kind::Barrier => return Ok(ReceivedBody::Structured(payload.to_vec())),
+            Kind::Barrier => {
+                self.unanswered += 1;
+                return Ok(ReceivedBody::Structured(payload.to_vec()));
+            }
             _ => return Ok(ReceivedBody::Opaque),
         };
         self.frames.insert((session, header.sequence), frame);
@@ -315,7 +321,10 @@ impl Role for Secondary {
         }
     }
 
-    fn payload(&mut self, body: Body) -> Option<Payload> {
+    fn payload(&mut self, kind: Kind, body: Body) -> Option<Payload> {
+        if kind == Kind::BarrierDone {
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
         match body {
             Body::Empty => Some(Payload::Empty),
             Body::Structured(bytes) => Some(Payload::Bytes(bytes)),
@@ -324,12 +333,17 @@ impl Role for Secondary {
     }
 
     fn on_session_end(&mut self, session: SessionId, applies: bool) {
+        self.unanswered = 0;
         if !applies {
             self.frames.retain(|(of, _), _| *of != session);
         }
     }
 
     fn publish(&mut self, _: &mut Publisher) {}
+
+    fn is_awaited(&self) -> bool {
+        self.unanswered > 0
+    }
 
     fn may_stop(&self) -> bool {
         self.stopping

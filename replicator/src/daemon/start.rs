@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use replicator_core::action::{DataState, StateRecord};
 use replicator_core::config::{ExtentLimits, LinkTimes, PrimaryConfig, SecondaryConfig, VolumeRoot};
 use replicator_core::ids::{Generation, Term, Time, VolumeId};
@@ -17,7 +17,7 @@ use replicator_core::wire::header::{VERSION, VERSION_MIN};
 use replicator_core::wire::hello::{self, Hello, VolumeIdentity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::capture::{self, Selected};
 use super::engine::{Engine, Parts, Role as RoleParts};
@@ -42,6 +42,8 @@ use crate::volume::Volume;
 /// Submission places of the data plane's ring: twice as many file operations can be under way.
 const RING_ENTRIES: u32 = 1024;
 const WORKERS: usize = 3;
+/// How often it is looked whether the gates still serve.
+const GATE_CHECK: Duration = Duration::from_secs(1);
 
 /// Run a node until it is told to stop.
 ///
@@ -226,11 +228,17 @@ impl StartedNode {
 
     /// Wait for the order to stop, or for the data plane's end; take everything down.
     fn wait(self) -> anyhow::Result<()> {
+        let mut result = Ok(());
         while !self.stop.requested.load(Ordering::Acquire) && !self.data_plane.is_finished() {
-            thread::park();
+            thread::park_timeout(GATE_CHECK);
+            if let Some(gate) = self.gates.iter().find(|gate| !gate.report().serving) {
+                let failed = gate.report().failed;
+                error!(failed, "a gate serves no more: the node stops, applications see errors until it is started again");
+                result = Err(anyhow!("a gate was unmounted or cut off by somebody or something else"));
+                break;
+            }
         }
         // First the gate: no caller may wait for a data plane that is gone.
-        let mut result = Ok(());
         for gate in self.gates {
             if let Err(error) = gate.unmount() {
                 result = Err(anyhow::Error::from(error).context("unmount the gate"));

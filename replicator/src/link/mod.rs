@@ -1,9 +1,9 @@
 //! The link: frames over TCP, from the first byte of the handshake to the last acknowledgement.
 //!
 //! * [`handshake`]: two nodes prove to each other that they belong together; blocking, on threads of its own.
-//! * [`connection`]: frames over an established stream, on the data plane's ring. Inside it, [`outgoing`] and [`incoming`]
+//! * `connection`: frames over an established stream, on the data plane's ring. Inside it, `outgoing` and `incoming`
 //!   turn frames into bytes and back and do no I/O.
-//! * [`error`]: why a connection ends.
+//! * `error`: why a connection ends.
 //!
 //! Invariants: this module knows the header of a frame and not the meaning of a payload. Whatever a peer sends is a value: a
 //! frame or a [`LinkError`].

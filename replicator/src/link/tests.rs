@@ -237,9 +237,18 @@ impl End {
 
     /// Do what there is to do; wait at most a moment.
     fn turn(&mut self) {
+        self.turn_within(Duration::from_millis(20));
+    }
+
+    /// Do what there is to do without waiting.
+    fn turn_at_once(&mut self) {
+        self.turn_within(Duration::ZERO);
+    }
+
+    fn turn_within(&mut self, limit: Duration) {
         self.connection.pump(&mut self.ring);
         let mut completions = Vec::new();
-        self.ring.wait(Some(Duration::from_millis(20)), &mut completions).expect("the ring works");
+        self.ring.wait(Some(limit), &mut completions).expect("the ring works");
         for completion in completions {
             assert!(self.connection.owns(completion.token));
             self.connection.on_completion(&mut self.ring, completion, &mut self.events);
@@ -331,6 +340,70 @@ fn tokens_of_successive_connections_differ() {
         assert_eq!(completion.token.0 >> 56, 9);
         assert!(old.connection.owns(completion.token));
         assert!(!new.connection.owns(completion.token));
+    }
+}
+
+/// One step of a conversation: who (true: left) does what.
+#[derive(Clone, Debug)]
+enum Move {
+    Queue(bool, usize),
+    Turn(bool),
+    Pause(bool),
+    Resume(bool),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let length = prop_oneof![3 => 0usize..300, 3 => 900usize..5000, 1 => 60_000usize..400_000];
+    prop::collection::vec(
+        prop_oneof![
+            4 => (any::<bool>(), length).prop_map(|(left, length)| Move::Queue(left, length)),
+            3 => any::<bool>().prop_map(Move::Turn),
+            1 => any::<bool>().prop_map(Move::Pause),
+            1 => any::<bool>().prop_map(Move::Resume),
+        ],
+        1..80,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever the two do in whatever order, each hears exactly what the other said, in order, and all memory comes back.
+    #[test]
+    fn a_conversation_in_any_order_is_complete(moves in moves()) {
+        let (left, right) = UnixStream::pair().expect("a socket pair");
+        let mut ends = [End::over(left, 1), End::over(right, 2)];
+        let mut said: [Vec<(Header, Vec<u8>)>; 2] = Default::default();
+        for step in moves {
+            match step {
+                Move::Queue(left, length) => {
+                    let who = usize::from(!left);
+                    let sequence = said[who].len() as u64 + 1;
+                    let frame = (header(Kind::Data, sequence, length), pattern(sequence, length));
+                    ends[who].connection.queue(&frame.0, Payload::Bytes(frame.1.clone()));
+                    said[who].push(frame);
+                }
+                Move::Turn(left) => ends[usize::from(!left)].turn_at_once(),
+                Move::Pause(left) => ends[usize::from(!left)].connection.pause(),
+                Move::Resume(left) => {
+                    let End { connection, ring, .. } = &mut ends[usize::from(!left)];
+                    connection.start(ring);
+                }
+            }
+        }
+        let start = Instant::now();
+        while ends[0].frames().len() < said[1].len() || ends[1].frames().len() < said[0].len() {
+            assert!(start.elapsed() < LIMIT, "something is missing");
+            for End { connection, ring, .. } in &mut ends {
+                connection.start(ring);
+            }
+            ends.iter_mut().for_each(End::turn_at_once);
+        }
+        let [mut left, right] = ends;
+        assert_same(&left.frames(), &said[1]);
+        assert_same(&right.frames(), &said[0]);
+        let last = Sequence(said[0].len() as u64);
+        left.until(|end| end.sent_upto() == last);
     }
 }
 

@@ -41,6 +41,7 @@ pub fn layout(types: &Types<'_>) -> Layout {
         attributes_size: at("iattr", "ia_size"),
         rename_old: at("renamedata", "old_dentry"),
         rename_new: at("renamedata", "new_dentry"),
+        rename_flags: at("renamedata", "flags"),
         rename_old_parent: at("renamedata", "old_parent"),
         rename_old_directory: at("renamedata", "old_dir"),
         rename_new_parent: at("renamedata", "new_parent"),

@@ -35,7 +35,9 @@ pub struct Members {
 /// Whose file a record is about.
 pub enum Owner {
     /// A member of a volume.
-    Volume(VolumeId),
+    Member(VolumeId),
+    /// A member that has just come in by a new name: its content is news, too.
+    Arrived(VolumeId),
     /// Nobody's.
     Outside,
 }
@@ -51,27 +53,45 @@ impl Members {
 
     /// Whose file the record is about; tells the programs where that was not known.
     pub fn owner(&mut self, record: &Record) -> Owner {
-        if record.flags & flag::MOVED != 0 {
-            self.moved(record);
-        } else if record.flags & flag::MEMBER != 0
-            && let Some(volume) = record.member.checked_sub(1)
-        {
-            return u16::try_from(volume).map_or(Owner::Outside, |volume| Owner::Volume(VolumeId(volume)));
+        let known = if record.flags & flag::MEMBER != 0 { record.member.checked_sub(1) } else { None };
+        if let Some(volume) = known {
+            return u16::try_from(volume).map_or(Owner::Outside, |volume| Owner::Member(VolumeId(volume)));
         }
         if let Some(watch) = self.whole(record.device) {
-            return Owner::Volume(watch.volume);
+            return Owner::Member(watch.volume);
         }
         let inode = (record.device, record.inode);
+        if record.flags & flag::MOVED != 0 {
+            return self.arrival(record, inode);
+        }
         let volume = self.inside.get(&inode).copied().or_else(|| self.ask(record));
         match volume {
             Some(volume) => {
                 self.tell(inode, record.generation, u32::from(volume.0) + 1);
-                Owner::Volume(volume)
+                Owner::Member(volume)
             }
             None => {
                 self.tell(inode, record.generation, OUTSIDE);
                 Owner::Outside
             }
+        }
+    }
+
+    /// A file that was not known as a member got a new name in a directory that may be inside. What was known about it does
+    /// not hold, and for a directory nothing about what is below it. A "no" is not kept: whoever is asked may be about to
+    /// hear of the new name.
+    fn arrival(&mut self, record: &Record, inode: Inode) -> Owner {
+        if record.flags & flag::DIRECTORY != 0 {
+            self.forget_outside();
+        } else {
+            self.untell(inode);
+        }
+        match self.inside.get(&inode).copied().or_else(|| self.ask(record)) {
+            Some(volume) => {
+                self.tell(inode, record.generation, u32::from(volume.0) + 1);
+                Owner::Arrived(volume)
+            }
+            None => Owner::Outside,
         }
     }
 
@@ -90,19 +110,6 @@ impl Members {
                 })
                 .map(|watch| watch.volume),
             None => candidates.next().map(|watch| watch.volume),
-        }
-    }
-
-    /// A file may have come in from outside: nothing that was known holds, for a directory nothing about what is below it.
-    fn moved(&mut self, record: &Record) {
-        let known_member = record.flags & flag::MEMBER != 0 && record.member != OUTSIDE;
-        if known_member {
-            return;
-        }
-        if record.flags & flag::DIRECTORY != 0 {
-            self.forget_outside();
-        } else {
-            self.untell((record.device, record.inode));
         }
     }
 

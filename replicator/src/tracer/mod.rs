@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{MapData, PerCpuArray};
 use aya::{Ebpf, Pod};
-use replicator_common::{Filtered, Kind, Record};
+use replicator_common::{Filtered, Kind, Record, flag};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, VolumeId};
 
@@ -318,11 +318,18 @@ impl Tracer {
             self.counters.malformed += 1;
             return None;
         };
-        let Owner::Volume(volume) = self.members.owner(record) else {
-            self.counters.resolved_outside += 1;
-            return None;
+        let (volume, arrived) = match self.members.owner(record) {
+            Owner::Member(volume) => (volume, false),
+            Owner::Arrived(volume) => (volume, true),
+            Owner::Outside => {
+                self.counters.resolved_outside += 1;
+                return None;
+            }
         };
         let file = FileId { volume, inode: record.inode };
+        if arrived && record.flags & flag::DIRECTORY == 0 {
+            return Some(TraceEvent::Write { file, extent: Extent::WHOLE });
+        }
         let extent = Extent::at(record.offset, record.length);
         Some(match kind {
             Kind::Write if extent.is_empty() => TraceEvent::Attributes { file },

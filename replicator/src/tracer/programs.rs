@@ -47,8 +47,6 @@ pub struct Programs {
 /// An attached program. Dropping it detaches it.
 #[derive(Debug)]
 pub struct Attached {
-    /// Which.
-    pub hook: Hook,
     program: OwnedFd,
     _link: OwnedFd,
 }
@@ -141,7 +139,7 @@ impl Programs {
         let name = place.hook.program();
         let program = self.load_program(name, attach_type, attach_to.0, module.as_ref().map(AsFd::as_fd))?;
         let link = sys::attach(program.as_fd()).map_err(|error| refused(&error))?;
-        Ok(Attached { hook: place.hook, program, _link: link })
+        Ok(Attached { program, _link: link })
     }
 
     fn load_program(

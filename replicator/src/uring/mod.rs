@@ -4,10 +4,10 @@
 //! an operation and comes out with its [`Completion`]; nothing that the kernel may still use can be reached, moved or
 //! freed from outside, whatever the caller drops. So the interface is safe: there is no borrow that could end early.
 //!
-//! * [`buffer`]: memory. [`Buffer`] has one owner, [`Shared`] is an immutable view with many, [`AppendBuffer`] is filled
+//! * `buffer`: memory. [`Buffer`] has one owner, [`Shared`] is an immutable view with many, [`AppendBuffer`] is filled
 //!   at its end while views of what is already there are in use.
-//! * [`ring`]: operations, waiting, and what happens to operations under way when the ring goes.
-//! * [`probe`]: what the running kernel offers.
+//! * `ring`: operations, waiting, and what happens to operations under way when the ring goes.
+//! * `probe`: what the running kernel offers.
 //!
 //! Invariant: this module knows nothing of frames, sessions or volumes.
 

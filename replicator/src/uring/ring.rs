@@ -109,7 +109,7 @@ impl Ring {
         })
     }
 
-    /// How the ring was set up, see [`probe::Features::setup`](super::Features).
+    /// How the ring was set up, see [`super::Features::setup`].
     #[must_use]
     pub fn setup(&self) -> &'static str {
         self.setup

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Buffer, Completion, Full, Pool, Ring, Shared, Token, probe};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Buffer, Completion, Full, Pool, Ring, Shared, Token, Waker, probe};
 
 /// Longest any of these tests waits for a state.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -286,6 +288,24 @@ fn a_pending_wake_up_ends_the_next_wait_at_once() {
     let start = Instant::now();
     ring.wait(Some(Duration::from_millis(30)), &mut Vec::new()).expect("the ring works");
     assert!(start.elapsed() >= Duration::from_millis(30), "two wake-ups became one");
+}
+
+#[test]
+fn a_wake_up_costs_a_system_call_only_for_a_sleeper_that_nobody_has_woken() {
+    let readable = |waker: &Waker| {
+        let mut events = [PollFd::new(waker.eventfd().as_fd(), PollFlags::POLLIN)];
+        poll(&mut events, PollTimeout::ZERO).expect("polled") == 1
+    };
+    let waker = Waker::new().expect("an eventfd");
+    waker.wake();
+    assert!(!readable(&waker), "it was awake");
+    assert!(!waker.fall_asleep(), "a wake-up is pending");
+    waker.awake();
+    assert!(waker.fall_asleep());
+    (0..3).for_each(|_| waker.clone().wake());
+    let mut word = [0; 8];
+    assert_eq!(nix::unistd::read(waker.eventfd(), &mut word).expect("written"), 8);
+    assert_eq!(u64::from_ne_bytes(word), 1, "written once");
 }
 
 #[test]

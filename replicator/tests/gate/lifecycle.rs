@@ -15,7 +15,8 @@ use super::support::{Fixture, Ground, Quiet, Recorder, both, errno, runnable, wa
 
 const SERVED: &str = "REPLICATOR_GATE_TEST_SERVE";
 
-/// Not a test: the process that `Daemon` starts and kills.
+/// Not a test: the process that `Daemon` starts and kills. By hand it serves a directory for measurements, with
+/// `REPLICATOR_GATE_TEST_READERS=<n>` threads and, with `REPLICATOR_GATE_TEST_OFF=1`, without passthrough.
 #[test]
 fn serve_for_another_test() {
     let Some(path) = std::env::var_os(SERVED) else { return };

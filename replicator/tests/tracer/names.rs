@@ -1,12 +1,14 @@
 //! Names and attributes: seen by the function row only.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirEntryExt, FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use replicator::tracer::{Row, TraceEvent};
+use replicator::tracer::{Row, TraceEvent, Tracer};
+use replicator_core::extent::Extent;
 
-use crate::fixture::{Seen, Traced, assert_told, file, not_run, row};
+use crate::fixture::{Image, Seen, Traced, assert_covered, assert_told, file, not_run, options, row};
+use crate::operations::filled;
 
 fn directory(path: &Path) -> TraceEvent {
     TraceEvent::Directory { directory: file(path) }
@@ -113,4 +115,76 @@ fn changed_attributes() {
         assert_eq!(unsafe { libc::removexattr(c_path(&path).as_ptr(), name.as_ptr()) }, 0);
     });
     assert_told("removexattr", &seen, told);
+}
+
+/// A file that comes in from outside is new as a whole, and writes to it are told from then on.
+#[test]
+fn arrivals() {
+    if row() != Row::Fentry {
+        return not_run("the tracepoint row leaves names to the gate");
+    }
+    let Some(image) = Image::new("ext4", &[], "") else { return };
+    let (inside, outside) = (image.directory("inside"), image.directory("outside"));
+    let mut watch = image.watch();
+    watch.whole_filesystem = false;
+    watch.root_inode = file(&inside).inode;
+    let mut options = options(vec![watch]);
+    let mount = image.mount.clone();
+    // Whoever lies below the directory at the moment of the question.
+    options.resolve = Some(Box::new(move |file, _| {
+        let listed = |directory: &Path| {
+            fs::read_dir(directory).into_iter().flatten().flatten().any(|entry| entry.ino() == file.inode)
+        };
+        listed(&mount.join("inside")) || listed(&mount.join("inside/directory"))
+    }));
+    let tracer = match Tracer::start(options) {
+        Ok(tracer) => tracer,
+        Err(error) => return not_run(&error.to_string()),
+    };
+    let mut traced = Traced { tracer, image };
+
+    for (name, link) in [("renamed", false), ("linked", true)] {
+        let (from, to) = (outside.join(name), inside.join(name));
+        let target = filled(&from, 10_000);
+        let seen = traced.during(|| target.write_all_at(b"x", 0).expect("pwrite"));
+        assert!(seen.is_empty(), "{seen:?}");
+        let seen = traced.during(|| {
+            if link {
+                fs::hard_link(&from, &to).expect("link")
+            } else {
+                fs::rename(&from, &to).expect("rename")
+            }
+        });
+        assert_told(name, &seen, TraceEvent::Write { file: file(&to), extent: Extent::WHOLE });
+        assert_told(name, &seen, directory(&inside));
+        let seen = traced.during(|| target.write_all_at(b"x", 5).expect("pwrite"));
+        assert_covered(name, &seen, file(&to), Extent::at(5, 1), None);
+    }
+
+    // Exchanged, from the side that is not followed: the inner name is the old one.
+    let (from, to) = (outside.join("exchanged"), inside.join("exchanged"));
+    let target = filled(&from, 10_000);
+    drop(File::create(&to).expect("create"));
+    traced.drain();
+    let seen = traced.during(|| target.write_all_at(b"x", 0).expect("pwrite"));
+    assert!(seen.is_empty(), "{seen:?}");
+    let seen = traced.during(|| {
+        let (old, new) = (c_path(&to), c_path(&from));
+        let (here, exchange) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+        // SAFETY: the paths are NUL-terminated.
+        assert_eq!(unsafe { libc::renameat2(here, old.as_ptr(), here, new.as_ptr(), exchange) }, 0);
+    });
+    assert_told("exchanged", &seen, TraceEvent::Write { file: file(&to), extent: Extent::WHOLE });
+    let seen = traced.during(|| target.write_all_at(b"x", 5).expect("pwrite"));
+    assert_covered("exchanged", &seen, file(&to), Extent::at(5, 1), None);
+
+    let (from, to) = (outside.join("directory"), inside.join("directory"));
+    fs::create_dir(&from).expect("mkdir");
+    let target = filled(&from.join("below"), 10);
+    traced.drain();
+    let seen = traced.during(|| target.write_all_at(b"x", 0).expect("pwrite"));
+    assert!(seen.is_empty(), "{seen:?}");
+    traced.during(|| fs::rename(&from, &to).expect("rename"));
+    let seen = traced.during(|| target.write_all_at(b"x", 3).expect("pwrite"));
+    assert_covered("below a directory", &seen, file(&to.join("below")), Extent::at(3, 1), None);
 }

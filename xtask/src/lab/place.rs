@@ -19,11 +19,17 @@ use crate::setup;
 
 /// Parent of all labs: on a disk (not a tmpfs) and reachable by every user, because PostgreSQL refuses to be root.
 const PARENT: &str = "/var/tmp";
+/// Names another parent. A tmpfs there takes the disk, and its noise, out of a measurement.
+const PARENT_VARIABLE: &str = "REPLICATOR_LAB";
 const PREFIX: &str = "replicator-lab.";
 
 static ROOT: OnceLock<PathBuf> = OnceLock::new();
 static LOCK: Mutex<Option<Flock<File>>> = Mutex::new(None);
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+fn parent() -> PathBuf {
+    std::env::var_os(PARENT_VARIABLE).map_or_else(|| PathBuf::from(PARENT), PathBuf::from)
+}
 
 /// A directory of its own below this process's lab directory; removed when dropped.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ impl Drop for Place {
 
 /// This process's directory, made and locked when it is not there.
 fn root(lock: &mut Option<Flock<File>>) -> Result<&'static PathBuf> {
-    let root = ROOT.get_or_init(|| Path::new(PARENT).join(format!("{PREFIX}{}", std::process::id())));
+    let root = ROOT.get_or_init(|| parent().join(format!("{PREFIX}{}", std::process::id())));
     if lock.is_none() {
         setup::require_root("the lab (network namespaces, mounts, loop devices)")?;
         clear_dead();
@@ -101,7 +107,7 @@ fn root(lock: &mut Option<Flock<File>>) -> Result<&'static PathBuf> {
 
 /// Clear away what dead labs left. Failures are reported, nothing more: they are not this run's.
 pub fn clear_dead() {
-    let Ok(entries) = fs::read_dir(PARENT) else { return };
+    let Ok(entries) = fs::read_dir(parent()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
@@ -128,7 +134,7 @@ pub fn clear_own() {
 
 /// Clear away what the process `pid` left, after it was killed.
 pub fn clear_of(pid: u32) {
-    clear_process(&pid.to_string(), &Path::new(PARENT).join(format!("{PREFIX}{pid}")));
+    clear_process(&pid.to_string(), &parent().join(format!("{PREFIX}{pid}")));
 }
 
 fn clear_process(pid: &str, root: &Path) {

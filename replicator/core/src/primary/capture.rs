@@ -20,16 +20,15 @@ pub(super) enum Logged {
 
 impl Primary {
     pub(super) fn on_write_traced(&mut self, file: FileId, extent: Extent) {
-        self.mark_dirty(file, extent);
-        let open = extent.is_open();
-        self.marks.entry(file).mark_attributes(open);
+        self.mark_written(file, extent, true);
     }
 
     pub(super) fn on_store_mapped(&mut self, file: FileId, extent: Extent) {
         let first = self.marks.get(file).is_none_or(|marks| marks.mapped.is_empty());
-        let widened = self.marks.mark(file, extent, |marks| &mut marks.mapped);
+        let (marks, widened) = self.marks.mark(file, extent, |marks| &mut marks.mapped);
+        marks.mark_attributes(false);
+        self.settle(file);
         self.after_mark(file, widened);
-        self.marks.entry(file).mark_attributes(false);
         if first && self.session.is_some() {
             self.queues.mapped.insert((self.now.after(self.config.confirm_interval / 2), file));
         }
@@ -94,10 +93,23 @@ impl Primary {
 
     /// The bytes are to be sent.
     pub(super) fn mark_dirty(&mut self, file: FileId, extent: Extent) {
-        let widened = self.marks.mark(file, extent, |marks| &mut marks.dirty);
+        self.mark_written(file, extent, false);
+    }
+
+    /// One look-up for each traced write.
+    fn mark_written(&mut self, file: FileId, extent: Extent, attributes: bool) {
+        let has_session = self.session.is_some();
+        let (marks, widened) = self.marks.mark(file, extent, |marks| &mut marks.dirty);
+        marks.attributes |= attributes;
+        marks.explicit |= attributes && extent.is_open();
+        if has_session && !marks.queued {
+            marks.queued = true;
+            self.queues.settling.push_back((self.now.after(self.config.settle), file));
+        }
         self.after_mark(file, widened);
     }
 
+    /// Hold the bounds on the number of extents.
     fn after_mark(&mut self, file: FileId, widened: bool) {
         if widened {
             self.report(Notice::Widened { file });
@@ -107,7 +119,6 @@ impl Primary {
                 self.report(Notice::Widened { file });
             }
         }
-        self.settle(file);
     }
 
     /// All of a file that has a new name is to be sent. Reading stops at its end, so that this costs nothing for an empty

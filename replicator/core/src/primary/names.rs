@@ -359,6 +359,7 @@ impl Primary {
             marks.compare_gated = false;
             marks.lost = false;
             marks.syncing.clear();
+            self.compare_ended(file);
         }
         match kind {
             FileKind::Directory => {

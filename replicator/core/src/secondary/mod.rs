@@ -90,11 +90,7 @@ impl Secondary {
         match event {
             Event::SessionOpened { session, .. } => self.on_session_opened(session),
             Event::FrameReceived { session, header, body } => self.on_frame_received(session, &header, body),
-            Event::SessionLost { session } => {
-                if self.session.as_ref().is_some_and(|open| open.id == session) {
-                    self.lose_session();
-                }
-            }
+            Event::SessionLost { session } if self.is_open(session) => self.lose_session(),
             Event::Applied { session, sequence, outcome } => self.on_applied(session, sequence, outcome),
             Event::MadeDurable { session, barrier, result } => self.on_made_durable(session, barrier, result),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
@@ -136,6 +132,10 @@ impl Secondary {
     }
 
     // ---- session -----------------------------------------------------------------------------------------
+
+    fn is_open(&self, id: SessionId) -> bool {
+        self.session.as_ref().is_some_and(|session| session.id == id)
+    }
 
     fn on_session_opened(&mut self, id: SessionId) {
         if self.session.is_some() {

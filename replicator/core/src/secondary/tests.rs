@@ -1,1 +1,243 @@
+//! The order of applies and barriers, against a naive model: whatever the frames and however the edge's answers come, nothing
+//! that conflicts runs at once, and no barrier is made durable before what it covers is applied.
 
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::Secondary;
+use crate::action::{Action, DataState, DurableScope, StateRecord};
+use crate::config::SecondaryConfig;
+use crate::event::{AppliedOutcome, Event, NamespaceChange, ReceivedBody};
+use crate::extent::Extent;
+use crate::ids::{FileId, FileKind, Generation, Sequence, SessionId, Term, Time, VolumeId};
+use crate::wire::body::{Ack, encode_barrier};
+use crate::wire::header::{Header, Kind};
+
+const SESSION: SessionId = SessionId(1);
+
+fn file(inode: u64) -> FileId {
+    FileId { volume: VolumeId(0), inode }
+}
+
+#[derive(Clone, Debug)]
+enum Sent {
+    Bytes(u64, Extent),
+    Attributes(u64),
+    Digests(u64),
+    Names,
+    Barrier(Vec<u64>),
+    BarrierForAll,
+}
+
+impl Sent {
+    fn conflicts(&self, other: &Sent) -> bool {
+        use Sent::{Attributes, Barrier, BarrierForAll, Bytes, Digests, Names};
+        match (self, other) {
+            (Barrier(_) | BarrierForAll, _) | (_, Barrier(_) | BarrierForAll) => false,
+            (Names, _) | (_, Names) => true,
+            (Bytes(one, a), Bytes(two, b)) => one == two && a.overlaps(*b),
+            (
+                Bytes(one, _) | Attributes(one) | Digests(one),
+                Bytes(two, _) | Attributes(two) | Digests(two),
+            ) => one == two,
+        }
+    }
+
+    fn is_work(&self) -> bool {
+        !matches!(self, Sent::Barrier(_) | Sent::BarrierForAll)
+    }
+
+    /// Whether a barrier has to wait for it.
+    fn concerns(&self, barrier: &Sent) -> bool {
+        match (self, barrier) {
+            (Sent::Names, _) | (_, Sent::BarrierForAll) => true,
+            (
+                Sent::Bytes(inode, _) | Sent::Attributes(inode) | Sent::Digests(inode),
+                Sent::Barrier(files),
+            ) => files.contains(inode),
+            _ => false,
+        }
+    }
+
+    fn event(&self, sequence: Sequence) -> Event {
+        let (kind, inode, extent, body) = match self {
+            Sent::Bytes(inode, extent) => (Kind::Data, *inode, *extent, ReceivedBody::Opaque),
+            Sent::Attributes(inode) => (Kind::Attributes, *inode, Extent::default(), ReceivedBody::Opaque),
+            Sent::Digests(inode) => (Kind::Digests, *inode, Extent::at(0, 8), ReceivedBody::Opaque),
+            Sent::Names => {
+                let change =
+                    NamespaceChange::Created { parent: file(1), file: file(9), kind: FileKind::Directory };
+                (Kind::Namespace, 0, Extent::default(), ReceivedBody::Namespace(change))
+            }
+            Sent::Barrier(files) => {
+                let scope = DurableScope::Files(files.iter().map(|inode| (file(*inode), true)).collect());
+                (Kind::Barrier, 0, Extent::default(), ReceivedBody::Structured(encode_barrier(&scope)))
+            }
+            Sent::BarrierForAll => {
+                let body = encode_barrier(&DurableScope::Everything);
+                (Kind::Barrier, 0, Extent::default(), ReceivedBody::Structured(body))
+            }
+        };
+        let mut header = Header::new(kind, Term(1));
+        (header.sequence, header.file) = (sequence, file(inode));
+        (header.offset, header.length) = (extent.start, extent.length());
+        Event::FrameReceived { session: SESSION, header, body }
+    }
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    prop_oneof![
+        8 => (2..6_u64, 0..16_u64, 1..6_u64).prop_map(|(inode, start, length)| Sent::Bytes(inode, Extent::at(start, length))),
+        2 => (2..6_u64).prop_map(Sent::Attributes),
+        1 => (2..6_u64).prop_map(Sent::Digests),
+        1 => Just(Sent::Names),
+        2 => prop::collection::vec(2..6_u64, 1..3).prop_map(Sent::Barrier),
+        1 => Just(Sent::BarrierForAll),
+    ]
+}
+
+/// The secondary under test and what it ordered that is not answered.
+struct Bench {
+    secondary: Secondary,
+    frames: BTreeMap<Sequence, Sent>,
+    running: BTreeSet<Sequence>,
+    unapplied: BTreeSet<Sequence>,
+    syncing: Vec<(Sequence, DurableScope)>,
+    answered: BTreeSet<Sequence>,
+    acked: Ack,
+    touched: bool,
+}
+
+impl Bench {
+    fn tell(&mut self, event: Event) -> Result<(), TestCaseError> {
+        let mut actions = Vec::new();
+        self.secondary.handle(Time(1), event, &mut actions);
+        for action in actions {
+            match action {
+                Action::Apply { sequence, .. } => self.check_apply(sequence)?,
+                Action::MakeDurable { barrier, scope, .. } => self.check_durable(barrier, scope)?,
+                Action::SendFrame { header, .. } if header.kind == Kind::BarrierDone => {
+                    prop_assert!(self.answered.insert(Sequence(header.offset)));
+                }
+                Action::SendFrame { header, body: crate::action::Body::Structured(body), .. }
+                    if header.kind == Kind::Ack =>
+                {
+                    let ack = Ack::decode(&body).expect("positions in order");
+                    let before = self.acked;
+                    prop_assert!(ack.received >= before.received && ack.applied >= before.applied);
+                    prop_assert!(ack.synced >= before.synced);
+                    prop_assert!(self.unapplied.first().is_none_or(|first| *first > ack.applied));
+                    self.acked = ack;
+                }
+                Action::CloseSession { reason, .. } => prop_assert!(false, "closed: {reason:?}"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_apply(&mut self, sequence: Sequence) -> Result<(), TestCaseError> {
+        let Some(work) = self.frames.get(&sequence) else { return Ok(()) };
+        for before in self.unapplied.range(..sequence) {
+            prop_assert!(!work.conflicts(&self.frames[before]), "{sequence} overtakes {before}");
+        }
+        prop_assert!(self.running.insert(sequence));
+        Ok(())
+    }
+
+    fn check_durable(&mut self, barrier: Sequence, scope: DurableScope) -> Result<(), TestCaseError> {
+        let asked = &self.frames[&barrier];
+        for before in self.unapplied.range(..barrier) {
+            prop_assert!(!self.frames[before].concerns(asked), "{barrier} does not wait for {before}");
+        }
+        if let (Sent::Barrier(files), DurableScope::Files(covered)) = (asked, &scope) {
+            let covers = |inode| covered.iter().any(|(covered, _)| *covered == file(inode));
+            prop_assert!(files.iter().all(|inode| covers(*inode)));
+            prop_assert!(
+                !self.touched || (covers(1) && covers(9)),
+                "directories touched before are in the list"
+            );
+        }
+        self.syncing.push((barrier, scope));
+        Ok(())
+    }
+}
+
+fn bench() -> Bench {
+    let record =
+        StateRecord { term: Term(1), generation: Generation(1), data: DataState::Inconsistent, alone: false };
+    let config = SecondaryConfig { applies_max: 3, ..SecondaryConfig::default() };
+    let mut bench = Bench {
+        secondary: Secondary::new(config, record, Time(1)),
+        frames: BTreeMap::new(),
+        running: BTreeSet::new(),
+        unapplied: BTreeSet::new(),
+        syncing: vec![],
+        answered: BTreeSet::new(),
+        acked: Ack::default(),
+        touched: false,
+    };
+    let mut header = Header::new(Kind::ResyncBegin, Term(1));
+    header.sequence = Sequence(1);
+    let body = ReceivedBody::Opaque;
+    bench.tell(Event::SessionOpened { session: SESSION, version: 1 }).unwrap();
+    bench.tell(Event::FrameReceived { session: SESSION, header, body }).unwrap();
+    let outcome = Ok(AppliedOutcome::Done);
+    bench.tell(Event::Applied { session: SESSION, sequence: Sequence(1), outcome }).unwrap();
+    bench
+}
+
+proptest! {
+    #[test]
+    fn conflicting_frames_keep_their_order(frames in prop::collection::vec(sent(), 1..60), choices in prop::collection::vec(0..1000_usize, 400)) {
+        let mut bench = bench();
+        let mut frames = frames.into_iter();
+        let mut sequence = Sequence(1);
+        // Each step sends, or answers one of the orders; all is answered long before the choices are at their end.
+        for choice in choices {
+            let orders = bench.running.len() + bench.syncing.len();
+            if choice % 3 == 0 || orders == 0 {
+                let Some(sent) = frames.next() else {
+                    if orders == 0 {
+                        let barriers = bench.frames.values().filter(|sent| !sent.is_work()).count();
+                        prop_assert!(bench.unapplied.is_empty() && bench.answered.len() == barriers);
+                        prop_assert_eq!(bench.acked.applied, sequence);
+                        break;
+                    }
+                    continue;
+                };
+                sequence = sequence.next();
+                if sent.is_work() {
+                    bench.unapplied.insert(sequence);
+                }
+                let event = sent.event(sequence);
+                bench.frames.insert(sequence, sent);
+                bench.tell(event)?;
+            } else if let Some(applied) = bench.running.iter().nth(choice % orders).copied() {
+                bench.running.remove(&applied);
+                bench.unapplied.remove(&applied);
+                bench.touched |= matches!(bench.frames[&applied], Sent::Names);
+                let outcome = Ok(AppliedOutcome::Done);
+                bench.tell(Event::Applied { session: SESSION, sequence: applied, outcome })?;
+            } else {
+                let (barrier, _) = bench.syncing.swap_remove(choice % bench.syncing.len());
+                prop_assert!(!bench.answered.contains(&barrier));
+                bench.touched = false;
+                bench.tell(Event::MadeDurable { session: SESSION, barrier, result: Ok(()) })?;
+                prop_assert!(bench.answered.contains(&barrier));
+            }
+            bench.tell(Event::Tick)?;
+        }
+    }
+}
+
+#[test]
+fn a_gap_in_the_stream_ends_the_session() {
+    let mut bench = bench();
+    let mut actions = Vec::new();
+    bench.secondary.handle(Time(1), Sent::Names.event(Sequence(3)), &mut actions);
+    assert!(actions.iter().any(|action| matches!(action, Action::CloseSession { .. })));
+}

@@ -55,10 +55,11 @@ impl File {
                 return Err(format!("cell {at} is {is:?}, was never there"));
             };
             let from = history.iter().rposition(|(version, _)| *version <= since).unwrap_or(0);
-            // The file grew since: what lies further back may have come before this cell, as on a disk after a power cut.
-            let gap = is == Some(0)
-                && history[from].1.is_none()
-                && history[from..].iter().any(|(_, value)| value.is_some());
+            // The file was too short since, and grew: what lies further back may have come before this cell, as on a disk
+            // after a power cut.
+            let short = history[from..].iter().position(|(_, value)| value.is_none());
+            let grew = short.is_some_and(|at| history[from + at..].iter().any(|(_, value)| value.is_some()));
+            let gap = is == Some(0) && grew;
             if !gap && !history[from..].iter().any(|(_, value)| *value == is) {
                 return Err(format!(
                     "cell {at} is {is:?}, since version {since} it was {:?}",
