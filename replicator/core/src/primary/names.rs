@@ -436,7 +436,10 @@ impl Primary {
                     names.listings.remove(&directory);
                 }
             }
-            ReadOutcome::Gone => self.lose_name(directory),
+            ReadOutcome::Gone => {
+                self.lose_name(directory);
+                self.drop_waits(directory);
+            }
             ReadOutcome::Failed(errno) => {
                 names.resting.insert((self.now.after(RETRY), directory));
                 self.report(Notice::ReadFailed { file: directory, errno });
