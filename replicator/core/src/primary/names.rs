@@ -55,7 +55,8 @@ pub(super) struct Names {
     pub known: BTreeSet<FileId>,
     /// Directories whose list was sent completely, or that were made empty.
     pub scanned: BTreeSet<FileId>,
-    /// Directories reported as changed before the operation that made them: capture has more than one source.
+    /// Directories reported as changed before the operation that made them: capture has more than one source. Kept though a
+    /// directory with the number is forgotten meanwhile: that may be the one before.
     changed: BTreeSet<FileId>,
     listings: BTreeMap<FileId, Listing>,
     /// Marked directories that are not being read, in the order of their marks.
@@ -159,12 +160,7 @@ impl Primary {
         while let Some(logged) = self.log.pop_front() {
             match logged {
                 Logged::Changed(directory) => self.mark_directory(directory, false),
-                Logged::Forgotten(file) => {
-                    if let Some(session) = &mut self.session {
-                        session.names.changed.remove(&file);
-                    }
-                    self.forget_nameless(file);
-                }
+                Logged::Forgotten(file) => self.forget_nameless(file),
                 Logged::Entry(entry, NamespaceChange::Listed { directory, first, last, children }) => {
                     self.flush_list(entry, directory, first, last, &children);
                 }

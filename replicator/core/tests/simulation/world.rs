@@ -570,12 +570,12 @@ impl World {
 
     fn change_behind_the_gate(&mut self) {
         let (parent, other) = (self.some_directory(), self.some_directory());
-        self.trace("behind", &(parent, other));
         match self.random.below(3) {
             0 => {
                 let Some(name) = self.free_name(parent) else { return };
                 let kind = if self.random.chance(40) { FileKind::Directory } else { FileKind::Regular };
                 let inode = self.files.create(kind);
+                self.trace("behind", &("create", parent, &name, inode, kind));
                 self.add_name(parent, &name, inode);
             }
             1 => {
@@ -584,6 +584,7 @@ impl World {
                     return;
                 }
                 let (inode, _) = self.take_name(parent, &name);
+                self.trace("behind", &("unlink", parent, &name, inode));
                 self.reap(inode);
             }
             _ => {
@@ -594,6 +595,7 @@ impl World {
                 if self.files.lies_in(other, inode) {
                     return;
                 }
+                self.trace("behind", &("rename", parent, &name, other, &new_name, inode));
                 self.files.files.get_mut(&parent).unwrap().entries.remove(&name);
                 self.files.files.get_mut(&inode).unwrap().links -= 1;
                 self.files.touch_names(parent);
