@@ -207,8 +207,12 @@ impl Primary {
             NamespaceChange::Created { file, kind, .. } => {
                 if let Some(session) = &mut self.session {
                     session.names.forget(file);
+                    let changed = session.names.changed.remove(&file);
                     if kind == FileKind::Directory {
                         session.names.scanned.insert(file);
+                        if changed {
+                            session.names.mark(file, false);
+                        }
                     }
                 }
                 self.become_known(file);
@@ -278,9 +282,6 @@ impl Primary {
             return;
         }
         session.names.found += 1;
-        if session.names.changed.remove(&file) {
-            session.names.mark(file, false);
-        }
         let Some(marks) = self.marks.get(file) else { return };
         if marks.needs_sync() {
             self.queues.mapped.insert((self.now, file));
@@ -365,6 +366,7 @@ impl Primary {
             FileKind::Directory => {
                 self.become_known(file);
                 if let Some(session) = &mut self.session {
+                    session.names.changed.remove(&file);
                     session.names.scanned.remove(&file);
                     session.names.found_marks += 1;
                     session.names.mark(file, known);
