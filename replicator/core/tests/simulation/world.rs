@@ -1141,8 +1141,8 @@ impl World {
         }
     }
 
-    /// Where the durable copy differs, there is a mark. Directories that are to be listed are not visible from here, so only
-    /// files whose names the copy knows are looked at.
+    /// Where the durable copy differs, there is a mark. Only files are looked at whose names the copy knows, and which are the
+    /// ones the edge knows by their numbers: others are found by the listing of a marked directory.
     fn check_nothing_forgotten(&mut self) {
         let link = self.link.as_ref();
         if link.is_none_or(|link| link.broken || !link.to_secondary.is_empty()) || !self.serving.is_empty() {
@@ -1156,6 +1156,7 @@ impl World {
             };
             if file.kind == FileKind::Regular
                 && file.links > 0
+                && self.handles.get(inode) == Some(&file.uid)
                 && file.cells != node.durable_cells
                 && !self.primary.is_marked(id(*inode))
                 && !self.is_silent(file)
