@@ -1145,7 +1145,9 @@ impl World {
     /// ones the edge knows by their numbers: others are found by the listing of a marked directory.
     fn check_nothing_forgotten(&mut self) {
         let link = self.link.as_ref();
-        if link.is_none_or(|link| link.broken || !link.to_secondary.is_empty()) || !self.serving.is_empty() {
+        if link.is_none_or(|link| link.broken || !link.to_secondary.is_empty() || !link.to_primary.is_empty())
+            || !self.serving.is_empty()
+        {
             return;
         }
         for (inode, file) in &self.files.files {
