@@ -55,7 +55,8 @@ pub(super) struct Names {
     pub known: BTreeSet<FileId>,
     /// Directories whose list was sent completely, or that were made empty.
     pub scanned: BTreeSet<FileId>,
-    /// Directories reported as changed before the operation that made them: capture has more than one source.
+    /// Directories reported as changed before the operation that made them: capture has more than one source. Kept though a
+    /// directory with the number is forgotten meanwhile: that may be the one before.
     changed: BTreeSet<FileId>,
     listings: BTreeMap<FileId, Listing>,
     /// Marked directories that are not being read, in the order of their marks.
@@ -159,12 +160,7 @@ impl Primary {
         while let Some(logged) = self.log.pop_front() {
             match logged {
                 Logged::Changed(directory) => self.mark_directory(directory, false),
-                Logged::Forgotten(file) => {
-                    if let Some(session) = &mut self.session {
-                        session.names.changed.remove(&file);
-                    }
-                    self.forget_nameless(file);
-                }
+                Logged::Forgotten(file) => self.forget_nameless(file),
                 Logged::Entry(entry, NamespaceChange::Listed { directory, first, last, children }) => {
                     self.flush_list(entry, directory, first, last, &children);
                 }
@@ -211,8 +207,12 @@ impl Primary {
             NamespaceChange::Created { file, kind, .. } => {
                 if let Some(session) = &mut self.session {
                     session.names.forget(file);
+                    let changed = session.names.changed.remove(&file);
                     if kind == FileKind::Directory {
                         session.names.scanned.insert(file);
+                        if changed {
+                            session.names.mark(file, false);
+                        }
                     }
                 }
                 self.become_known(file);
@@ -282,9 +282,6 @@ impl Primary {
             return;
         }
         session.names.found += 1;
-        if session.names.changed.remove(&file) {
-            session.names.mark(file, false);
-        }
         let Some(marks) = self.marks.get(file) else { return };
         if marks.needs_sync() {
             self.queues.mapped.insert((self.now, file));
@@ -369,6 +366,7 @@ impl Primary {
             FileKind::Directory => {
                 self.become_known(file);
                 if let Some(session) = &mut self.session {
+                    session.names.changed.remove(&file);
                     session.names.scanned.remove(&file);
                     session.names.found_marks += 1;
                     session.names.mark(file, known);
@@ -436,7 +434,10 @@ impl Primary {
                     names.listings.remove(&directory);
                 }
             }
-            ReadOutcome::Gone => self.lose_name(directory),
+            ReadOutcome::Gone => {
+                self.lose_name(directory);
+                self.drop_waits(directory);
+            }
             ReadOutcome::Failed(errno) => {
                 names.resting.insert((self.now.after(RETRY), directory));
                 self.report(Notice::ReadFailed { file: directory, errno });

@@ -38,6 +38,7 @@ impl Primary {
 
     pub fn is_marked(&self, file: FileId) -> bool {
         let listing = self.session.as_ref().is_some_and(|session| session.names.is_marked(file));
-        listing || self.marks.get(file).is_some_and(|marks| !marks.is_clean())
+        // What was logged and not yet looked at may mark any file.
+        !self.log.is_empty() || listing || self.marks.get(file).is_some_and(|marks| !marks.is_clean())
     }
 }

@@ -158,11 +158,14 @@ impl Primary {
                 continue;
             }
             let Some(marks) = self.marks.get(file) else { continue };
-            let stored = |marks: &FileMarks| marks.needs_sync() || !marks.syncing.is_empty();
+            // An epoch has no sync of its own: it waits for those that run, or for one more.
+            let running = marks.syncing.last().map_or(LocalSyncId(0), |syncing| syncing.sync);
             let sync = match own_sync {
                 Some(sync) => sync,
-                None if stored(marks) => self.sync_local(SyncScope::File { file, data_only: true }, None),
-                None => LocalSyncId(0),
+                None if marks.needs_sync() => {
+                    self.sync_local(SyncScope::File { file, data_only: true }, None)
+                }
+                None => running,
             };
             let marks = self.marks.entry(file);
             let wait = new_wait(id, marks, data_only, urgent, sync);

@@ -570,12 +570,12 @@ impl World {
 
     fn change_behind_the_gate(&mut self) {
         let (parent, other) = (self.some_directory(), self.some_directory());
-        self.trace("behind", &(parent, other));
         match self.random.below(3) {
             0 => {
                 let Some(name) = self.free_name(parent) else { return };
                 let kind = if self.random.chance(40) { FileKind::Directory } else { FileKind::Regular };
                 let inode = self.files.create(kind);
+                self.trace("behind", &("create", parent, &name, inode, kind));
                 self.add_name(parent, &name, inode);
             }
             1 => {
@@ -584,6 +584,7 @@ impl World {
                     return;
                 }
                 let (inode, _) = self.take_name(parent, &name);
+                self.trace("behind", &("unlink", parent, &name, inode));
                 self.reap(inode);
             }
             _ => {
@@ -594,6 +595,7 @@ impl World {
                 if self.files.lies_in(other, inode) {
                     return;
                 }
+                self.trace("behind", &("rename", parent, &name, other, &new_name, inode));
                 self.files.files.get_mut(&parent).unwrap().entries.remove(&name);
                 self.files.files.get_mut(&inode).unwrap().links -= 1;
                 self.files.touch_names(parent);
@@ -1139,11 +1141,13 @@ impl World {
         }
     }
 
-    /// Where the durable copy differs, there is a mark. Directories that are to be listed are not visible from here, so only
-    /// files whose names the copy knows are looked at.
+    /// Where the durable copy differs, there is a mark. Only files are looked at whose names the copy knows, and which are the
+    /// ones the edge knows by their numbers: others are found by the listing of a marked directory.
     fn check_nothing_forgotten(&mut self) {
         let link = self.link.as_ref();
-        if link.is_none_or(|link| link.broken || !link.to_secondary.is_empty()) || !self.serving.is_empty() {
+        if link.is_none_or(|link| link.broken || !link.to_secondary.is_empty() || !link.to_primary.is_empty())
+            || !self.serving.is_empty()
+        {
             return;
         }
         for (inode, file) in &self.files.files {
@@ -1154,6 +1158,7 @@ impl World {
             };
             if file.kind == FileKind::Regular
                 && file.links > 0
+                && self.handles.get(inode) == Some(&file.uid)
                 && file.cells != node.durable_cells
                 && !self.primary.is_marked(id(*inode))
                 && !self.is_silent(file)
