@@ -51,8 +51,9 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// What a role adds to the engine: the primary reads files, the secondary writes them.
 pub trait Role {
     /// Look for what the kernel programs saw; returns whether there was anything. Called before messages are handled, so that
-    /// every write that ended before a sync was asked is marked before it.
-    fn poll(&mut self, core: &mut Core) -> bool;
+    /// every write that ended before a sync was asked is marked before it. `exact`: a sync was asked, so nothing that is lost
+    /// may go unnoticed.
+    fn poll(&mut self, core: &mut Core, exact: bool) -> bool;
 
     /// Handle a message.
     fn on_message(&mut self, core: &mut Core, message: Message);
@@ -214,7 +215,9 @@ impl<R: Role> Engine<R> {
             // Messages first, then the kernel's events, then the messages' handling: what was written before a sync
             // was asked is in the ring by the time the message is seen.
             self.core.mailbox.take(&mut messages);
-            let traced = self.role.poll(&mut self.core);
+            let exact =
+                messages.iter().any(|message| matches!(message, Message::Sync { .. } | Message::Stop));
+            let traced = self.role.poll(&mut self.core, exact);
             if traced || !messages.is_empty() || !completions.is_empty() {
                 active = Instant::now();
             }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use replicator_core::action::{Action, Body};
 use replicator_core::event::{Event, ReadOutcome, ReceivedBody, SyncScope};
@@ -26,6 +26,9 @@ use crate::volume::Volume;
 
 /// Kernel events taken at once.
 const DRAIN_LIMIT: usize = 65_536;
+
+/// Without a sync, the tracer is asked so often for everything it may have lost.
+const EXACT_EVERY: Duration = Duration::from_millis(20);
 
 /// So often in a row; by then the ring was emptied many times over and something is wrong with it.
 const DRAIN_ROUNDS: usize = 256;
@@ -55,6 +58,8 @@ struct Waiting {
 pub struct Primary {
     volumes: Vec<Arc<Volume>>,
     tracer: Option<Tracer>,
+    /// When the tracer was last asked for everything it may have lost.
+    exact_at: Instant,
     /// Names are captured by the kernel programs too (nothing is mounted).
     trace_only: bool,
     descriptors: Descriptors,
@@ -81,6 +86,7 @@ impl Primary {
         Primary {
             volumes,
             tracer,
+            exact_at: Instant::now(),
             trace_only,
             descriptors: Descriptors::new(512),
             reads: HashMap::new(),
@@ -195,16 +201,14 @@ impl Primary {
 
     /// A file's descriptor for reading, or how the read ends without one: `nothing` is what a file without bytes holds.
     fn open<T>(&mut self, file: FileId, nothing: T) -> Result<Arc<OwnedFd>, ReadOutcome<T>> {
-        let Some(volume) = self.volumes.get(usize::from(file.volume.0)) else { return Err(ReadOutcome::Gone) };
-        self.descriptors.get_or_open(file, Access::Read, || reader::open_for_read(volume, file.inode)).map_err(
-            |error| {
-                if reader::has_no_bytes(&error) {
-                    ReadOutcome::Read(nothing)
-                } else {
-                    outcome_of(&error)
-                }
-            },
-        )
+        let Some(volume) = self.volumes.get(usize::from(file.volume.0)) else {
+            return Err(ReadOutcome::Gone);
+        };
+        self.descriptors
+            .get_or_open(file, Access::Read, || reader::open_for_read(volume, file.inode))
+            .map_err(|error| {
+                if reader::has_no_bytes(&error) { ReadOutcome::Read(nothing) } else { outcome_of(&error) }
+            })
     }
 
     fn on_read(
@@ -383,13 +387,14 @@ fn outcome_of<T>(error: &std::io::Error) -> ReadOutcome<T> {
 }
 
 impl Role for Primary {
-    fn poll(&mut self, core: &mut Core) -> bool {
+    fn poll(&mut self, core: &mut Core, exact: bool) -> bool {
         self.start_reads(core);
+        let exact = exact || self.exact_at.elapsed() > EXACT_EVERY;
         let Some(tracer) = &mut self.tracer else { return false };
         let (mut unguarded, mut captured) = (0, 0);
         let (mut taken, mut lost, mut rounds) = (0, 0, 0);
         loop {
-            let drained = tracer.drain(DRAIN_LIMIT, &mut |event| match event {
+            let mut emit = |event| match event {
                 TraceEvent::Write { file, extent } => {
                     if extent.end != Extent::END {
                         captured += extent.length();
@@ -400,7 +405,13 @@ impl Role for Primary {
                 TraceEvent::Attributes { file } => core.mark(Event::AttributesChanged { file }),
                 TraceEvent::Directory { directory } => core.mark(Event::DirectoryChanged { directory }),
                 TraceEvent::UnguardedSync { .. } => unguarded += 1,
-            });
+            };
+            let drained = if exact {
+                self.exact_at = Instant::now();
+                tracer.drain(DRAIN_LIMIT, &mut emit)
+            } else {
+                tracer.drain_ring(DRAIN_LIMIT, &mut emit)
+            };
             taken += drained.taken;
             lost += drained.lost;
             rounds += 1;

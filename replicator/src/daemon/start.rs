@@ -233,7 +233,10 @@ impl StartedNode {
             thread::park_timeout(GATE_CHECK);
             if let Some(gate) = self.gates.iter().find(|gate| !gate.report().serving) {
                 let failed = gate.report().failed;
-                error!(failed, "a gate serves no more: the node stops, applications see errors until it is started again");
+                error!(
+                    failed,
+                    "a gate serves no more: the node stops, applications see errors until it is started again"
+                );
                 result = Err(anyhow!("a gate was unmounted or cut off by somebody or something else"));
                 break;
             }

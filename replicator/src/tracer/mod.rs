@@ -264,8 +264,26 @@ impl Tracer {
         self.drain_records(limit, &mut |event, _| emit(event))
     }
 
+    /// As [`Tracer::drain`], but for runs of programs that were skipped, which cost a system call per program to ask for: they
+    /// are told by the next [`Tracer::drain`]. Dropped events are told at once.
+    pub fn drain_ring(&mut self, limit: usize, emit: &mut dyn FnMut(TraceEvent)) -> Drained {
+        let mut drained = self.take_out(limit, &mut |event, _| emit(event));
+        drained.lost += self.newly_lost();
+        drained
+    }
+
     /// As [`Tracer::drain`], with the record as the kernel program told it (for tests and diagnosis).
     pub fn drain_records(&mut self, limit: usize, emit: &mut dyn FnMut(TraceEvent, &Record)) -> Drained {
+        let mut drained = self.take_out(limit, emit);
+        self.counters.missed = self.attached.iter().filter_map(|attached| attached.misses().ok()).sum();
+        drained.lost += self.newly_lost();
+        if let Some(logger) = &mut self.logger {
+            logger();
+        }
+        drained
+    }
+
+    fn take_out(&mut self, limit: usize, emit: &mut dyn FnMut(TraceEvent, &Record)) -> Drained {
         let until = self.ring.producer_position();
         let mut drained = Drained::default();
         let mut patience = None;
@@ -296,17 +314,12 @@ impl Tracer {
         }
         self.ring.release();
         drained.reached_end = self.ring.reached(until);
-        // After the ring: what was lost before the call is counted by now.
-        drained.lost += self.newly_lost();
-        if let Some(logger) = &mut self.logger {
-            logger();
-        }
         drained
     }
 
+    /// To be called after the ring was emptied: what was lost before is counted by then.
     fn newly_lost(&mut self) -> u64 {
         self.counters.dropped = self.shared.dropped();
-        self.counters.missed = self.attached.iter().filter_map(|attached| attached.misses().ok()).sum();
         let lost = self.counters.dropped + self.counters.missed;
         let newly = lost.saturating_sub(self.lost_told);
         self.lost_told = self.lost_told.max(lost);

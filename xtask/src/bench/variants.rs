@@ -136,7 +136,11 @@ fn prepare(directory: &Path) -> Result<()> {
                 let mut random = Random::new(u64::from(number));
                 let mut file = File::create(&path)?;
                 for _ in 0..size / MIB {
-                    file.write_all(&random.bytes(MIB as usize))?;
+                    // In small pieces, as pages of an application come into the cache: in a folio of 1 MiB each small
+                    // write would walk through all of its blocks, which hides everything else.
+                    for piece in random.bytes(MIB as usize).chunks(4096) {
+                        file.write_all(piece)?;
+                    }
                 }
                 file.sync_all()
             };

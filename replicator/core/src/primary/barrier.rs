@@ -48,7 +48,12 @@ impl Primary {
         if callers.is_empty() {
             return;
         }
-        let scope = self.barrier_scope(&callers);
+        // Only in `sync` do callers wait for the peer's disk. Otherwise it need not work for each of them: what they wrote
+        // becomes durable there with the next barrier of the core's own.
+        let scope = match self.config.mode {
+            Mode::Sync => self.barrier_scope(&callers),
+            Mode::SemiSync | Mode::Async => DurableScope::Files(Vec::new()),
+        };
         if let Some(sequence) = self.send_barrier(Kind::Barrier, scope, callers.clone(), true) {
             for id in callers {
                 if let Some(waiter) = self.waiters.get_mut(&id) {
