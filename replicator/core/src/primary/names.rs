@@ -123,7 +123,7 @@ impl Names {
     }
 
     /// A list that is being read is to be read once more instead.
-    fn begin_again(&mut self, directory: FileId) {
+    pub fn begin_again(&mut self, directory: FileId) {
         if let Some(listing) = self.listings.get_mut(&directory)
             && listing.read.take().is_some()
         {
@@ -339,13 +339,9 @@ impl Primary {
             open.children.push(Listed { file, kind, kept });
         }
         if known {
-            // Reads that began before may yet find a former file with this number gone.
-            session.names.begin_again(file);
-            self.void_reads(file);
+            self.read_again(file);
         }
         if kept {
-            self.requeue(file);
-            self.queue_compare(file);
             return;
         }
         let Some(session) = &mut self.session else { return };
