@@ -174,7 +174,6 @@ impl Primary {
         }
         self.void_reads(file);
         self.requeue(file);
-        self.queue_compare(file);
     }
 
     /// Names in the directory change at the peer, and with them its times.

@@ -175,7 +175,6 @@ impl Primary {
             left += 1;
             marks.waits.push(wait);
             self.requeue(file);
-            self.queue_compare(file);
         }
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.stage = Stage::Content(left);
@@ -261,6 +260,7 @@ impl Primary {
             if let Some(marks) = self.marks.get_mut(file) {
                 marks.waits.retain(|wait| wait.waiter != id);
             }
+            self.requeue(file);
             self.marks.tidy(file);
         }
     }
