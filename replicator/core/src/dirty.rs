@@ -137,14 +137,7 @@ pub(crate) struct FileMarks {
 impl FileMarks {
     /// Whether nothing is left that the peer is not known to hold.
     pub fn is_clean(&self) -> bool {
-        self.dirty.is_empty()
-            && self.tail.is_empty()
-            && self.mapped.is_empty()
-            && self.syncing.is_empty()
-            && self.in_flight.is_empty()
-            && !self.attributes
-            && !self.has_compare()
-            && self.reads.is_empty()
+        self.in_flight.is_empty() && self.is_queued()
     }
 
     pub fn has_compare(&self) -> bool {
@@ -153,6 +146,17 @@ impl FileMarks {
             || self.reads_digests()
             || self.lost
             || self.syncing.iter().any(|syncing| syncing.lost)
+    }
+
+    /// Whether all there is to say about the file is on its way.
+    pub fn is_queued(&self) -> bool {
+        self.dirty.is_empty()
+            && self.tail.is_empty()
+            && self.mapped.is_empty()
+            && self.syncing.is_empty()
+            && !self.attributes
+            && !self.has_compare()
+            && self.reads.is_empty()
     }
 
     /// Whether a local sync has to come before some of the marks can be read.

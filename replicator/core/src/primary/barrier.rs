@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::action::{Body, CloseReason, DurableScope};
 use crate::config::Mode;
-use crate::dirty::{Sent, WaiterId};
+use crate::dirty::{FileMarks, Sent, WaiterId};
 use crate::ids::{FileId, Sequence};
 use crate::wire::body::encode_barrier;
 use crate::wire::header::Kind;
@@ -25,6 +25,8 @@ const BARRIER_FILES_MAX: usize = 1024;
 pub(super) struct SentBarrier {
     pub scope: DurableScope,
     pub waiters: Vec<WaiterId>,
+    /// Files with their first name whose content it covers.
+    pub fresh: Vec<FileId>,
     /// For waiting callers; the others are the core's own.
     pub for_callers: bool,
 }
@@ -81,6 +83,9 @@ impl Primary {
         for waiter in callers.iter().filter_map(|id| self.waiters.get(id)) {
             match waiter.scope {
                 WaitScope::File(file, data_only) => {
+                    for fresh in waiter.fresh.iter().filter(|fresh| self.is_known(**fresh)) {
+                        files.insert(*fresh, false);
+                    }
                     if self.is_known(file) {
                         let data_only = data_only && !self.has_explicit_in_flight(file);
                         files.entry(file).and_modify(|both| *both &= data_only).or_insert(data_only);
@@ -88,6 +93,7 @@ impl Primary {
                 }
                 WaitScope::Volume(volume) => {
                     volumes.insert(volume);
+                    volumes.extend(waiter.fresh.iter().map(|fresh| fresh.volume));
                 }
                 WaitScope::Everything => return DurableScope::Everything,
             }
@@ -129,10 +135,34 @@ impl Primary {
         };
         let sequence = self.send_frame(kind, fill, body)?;
         self.counters.barriers += 1;
-        if let Some(session) = &mut self.session {
-            session.barriers.insert(sequence, SentBarrier { scope, waiters, for_callers });
+        if let Some(session) = &self.session {
+            let queued = |file: &&FileId| self.marks.get(**file).is_none_or(FileMarks::is_queued);
+            let covered = |file: &&FileId| match &scope {
+                DurableScope::Files(files) => files.contains(&(**file, false)),
+                DurableScope::Volume(volume) => file.volume == *volume,
+                DurableScope::Everything => true,
+            };
+            let fresh = &session.names.fresh;
+            let fresh = if fresh.is_empty() {
+                Vec::new()
+            } else {
+                let waited = |file: &&FileId| waiters.iter().any(|id| self.waits_for_fresh(*id, **file));
+                fresh.iter().filter(|file| covered(file) && (queued(file) || waited(file))).copied().collect()
+            };
+            self.remember_barrier(sequence, SentBarrier { scope, waiters, fresh, for_callers });
         }
         Some(sequence)
+    }
+
+    fn remember_barrier(&mut self, sequence: Sequence, barrier: SentBarrier) {
+        if let Some(session) = &mut self.session {
+            session.barriers.insert(sequence, barrier);
+        }
+    }
+
+    /// Whether the waiter, all of whose marks are on their way, waited for the content of that file.
+    pub(super) fn waits_for_fresh(&self, id: WaiterId, file: FileId) -> bool {
+        self.waiters.get(&id).is_some_and(|waiter| waiter.fresh.contains(&file))
     }
 
     /// What was sent is made durable at the peer from time to time, though nobody waits for it.
@@ -173,6 +203,11 @@ impl Primary {
                 let files: Vec<FileId> = self.unconfirmed.iter().copied().collect();
                 files.into_iter().for_each(|file| self.confirm(file, sequence, false));
             }
+        }
+        if let Some(session) = &mut self.session {
+            barrier.fresh.iter().for_each(|file| {
+                session.names.fresh.remove(file);
+            });
         }
         self.waiters_done(&barrier.waiters);
         self.on_resync_end_done(sequence);

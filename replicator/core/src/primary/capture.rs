@@ -139,6 +139,7 @@ impl Primary {
             }
             NamespaceChange::Linked { parent, file, kind } => {
                 self.mark_parent(parent);
+                self.read_again(file);
                 if !self.is_known(file) {
                     self.mark_new(file, kind);
                 } else if kind == FileKind::Regular {
@@ -151,15 +152,28 @@ impl Primary {
                 self.mark_parent(parent);
                 self.lost_name(file, last);
             }
-            NamespaceChange::Renamed { old_parent, new_parent, other, other_last, exchanged, .. } => {
+            NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
                 self.mark_parent(old_parent);
                 self.mark_parent(new_parent);
+                self.read_again(file);
+                if exchanged && let Some(other) = other {
+                    self.read_again(other);
+                }
                 if let Some(other) = other {
                     self.lost_name(other, other_last && !exchanged);
                 }
             }
             NamespaceChange::Listed { directory, .. } => self.mark_parent(directory),
         }
+    }
+
+    /// The file is there: reads that began before may yet find a former file with its number gone, and are begun again.
+    pub(super) fn read_again(&mut self, file: FileId) {
+        if let Some(session) = &mut self.session {
+            session.names.begin_again(file);
+        }
+        self.void_reads(file);
+        self.requeue(file);
     }
 
     /// Names in the directory change at the peer, and with them its times.

@@ -97,7 +97,6 @@ impl Primary {
         }
         self.out.push(Action::DropRead { read });
         self.requeue(file);
-        self.queue_compare(file);
         self.compare_ended(file);
     }
 

@@ -94,7 +94,6 @@ impl Primary {
                 marks.backoff = None;
             }
             self.requeue(file);
-            self.queue_compare(file);
         }
     }
 
@@ -119,6 +118,7 @@ impl Primary {
                 self.settle(file);
             }
         }
+        self.queue_compare(file);
     }
 
     fn step(&mut self, file: FileId, urgent: bool) -> Step {
@@ -365,7 +365,6 @@ impl Primary {
         self.out.push(Action::DropRead { read });
         self.finish_waits(file);
         self.requeue(file);
-        self.queue_compare(file);
     }
 
     /// A read of the file failed: its marks stay, it is tried again later, and callers that wait for it are told.

@@ -14,6 +14,7 @@ use crate::ids::{EntryId, Errno, FileId, FileKind, ReadId, Sequence, Time};
 use crate::wire::header::Kind;
 
 use super::capture::Logged;
+use super::resync::Resync;
 use super::session::Session;
 use super::{Primary, RETRY};
 
@@ -70,6 +71,9 @@ pub(super) struct Names {
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
+    /// Files that got their first name (O_TMPFILE), or were made anew by the peer. They may have been synced before that; who
+    /// relies on the name relies on the content, so that every caller waits for it until a barrier has covered it.
+    pub fresh: BTreeSet<FileId>,
     pub found: u64,
 }
 
@@ -123,7 +127,7 @@ impl Names {
     }
 
     /// A list that is being read is to be read once more instead.
-    fn begin_again(&mut self, directory: FileId) {
+    pub fn begin_again(&mut self, directory: FileId) {
         if let Some(listing) = self.listings.get_mut(&directory)
             && listing.read.take().is_some()
         {
@@ -136,6 +140,7 @@ impl Names {
         self.known.remove(&file);
         self.scanned.remove(&file);
         self.listings.remove(&file);
+        self.fresh.remove(&file);
     }
 }
 
@@ -220,6 +225,12 @@ impl Primary {
             NamespaceChange::Linked { file, kind, .. } => {
                 if kind != FileKind::Directory && self.is_directory(file) {
                     self.lose_name(file);
+                }
+                if !self.is_known(file)
+                    && kind == FileKind::Regular
+                    && let Some(session) = &mut self.session
+                {
+                    session.names.fresh.insert(file);
                 }
                 self.become_known(file);
             }
@@ -339,13 +350,9 @@ impl Primary {
             open.children.push(Listed { file, kind, kept });
         }
         if known {
-            // Reads that began before may yet find a former file with this number gone.
-            session.names.begin_again(file);
-            self.void_reads(file);
+            self.read_again(file);
         }
         if kept {
-            self.requeue(file);
-            self.queue_compare(file);
             return;
         }
         let Some(session) = &mut self.session else { return };
@@ -374,6 +381,11 @@ impl Primary {
                 self.on_attributes_changed(file);
             }
             FileKind::Regular => {
+                if let Some(session) = &mut self.session
+                    && session.resync == Resync::Done
+                {
+                    session.names.fresh.insert(file);
+                }
                 self.become_known(file);
                 self.mark_compare(file, true);
             }

@@ -100,6 +100,12 @@ impl Primary {
         }
         match child.kind {
             FileKind::Regular => {
+                if let Some(session) = &mut self.session
+                    && (child.kept || session.resync == Resync::Done)
+                {
+                    // What it held may have been acknowledged.
+                    session.names.fresh.insert(file);
+                }
                 if let Some(marks) = self.marks.get_mut(file) {
                     marks.compare.clear();
                 }
@@ -173,8 +179,15 @@ impl Primary {
             }
             Resync::Closing(epoch, since) => {
                 if self.stage_of(epoch) == Some(Stage::Ready) {
+                    let covers_fresh = self.covers_fresh(epoch);
                     self.end_epoch(epoch);
-                    self.send_resync_end();
+                    if covers_fresh {
+                        self.send_resync_end();
+                    } else {
+                        // A file got its first name meanwhile: its content comes first.
+                        let epoch = self.begin_epoch();
+                        self.set_resync(Resync::Closing(epoch, since));
+                    }
                 } else if self.now.since(since) >= self.config.barrier_limit / 2 {
                     self.set_resync(Resync::Draining(epoch));
                 }
@@ -213,6 +226,12 @@ impl Primary {
     fn end_epoch(&mut self, epoch: WaiterId) {
         self.waiters.remove(&epoch);
         self.ready.retain(|ready| *ready != epoch);
+    }
+
+    /// Whether the epoch has the content of all files that got their first name.
+    fn covers_fresh(&self, epoch: WaiterId) -> bool {
+        let mut fresh = self.session.iter().flat_map(|session| &session.names.fresh);
+        fresh.all(|file| self.waits_for_fresh(epoch, *file))
     }
 
     fn send_resync_end(&mut self) {

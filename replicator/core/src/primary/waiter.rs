@@ -46,6 +46,8 @@ pub(super) struct Waiter {
     pub stage: Stage,
     /// In the count of running time.
     pub requested_awake: Time,
+    /// Files that got their first name before: it waits for them, too.
+    pub fresh: Vec<FileId>,
     /// What was known to be listed when it began to wait for names.
     pub found_marks: u64,
 }
@@ -96,8 +98,14 @@ impl Primary {
     pub(super) fn new_waiter(&mut self, scope: WaitScope) -> WaiterId {
         self.numbers.waiter += 1;
         let id = WaiterId(self.numbers.waiter);
-        let waiter =
-            Waiter { caller: None, scope, stage: Stage::Held, requested_awake: self.awake, found_marks: 0 };
+        let waiter = Waiter {
+            caller: None,
+            scope,
+            stage: Stage::Held,
+            requested_awake: self.awake,
+            fresh: Vec::new(),
+            found_marks: 0,
+        };
         self.waiters.insert(id, waiter);
         id
     }
@@ -153,7 +161,14 @@ impl Primary {
         let urgent = waiter.caller.is_some();
         let own_sync = waiter.caller.as_ref().map(|caller| caller.sync);
         let mut left = 0;
-        for file in self.files_in(scope) {
+        let mut files = self.files_in(scope);
+        if let (Some(session), Some(waiter)) = (&self.session, self.waiters.get_mut(&id)) {
+            waiter.fresh = session.names.fresh.iter().copied().collect();
+            files.extend(&waiter.fresh);
+            files.sort_unstable();
+            files.dedup();
+        }
+        for file in files {
             if !self.is_known(file) {
                 continue;
             }
@@ -168,6 +183,7 @@ impl Primary {
                 None => running,
             };
             let marks = self.marks.entry(file);
+            let data_only = data_only && scope == WaitScope::File(file, true);
             let wait = new_wait(id, marks, data_only, urgent, sync);
             if wait_is_over(&wait, marks) {
                 continue;
@@ -175,7 +191,6 @@ impl Primary {
             left += 1;
             marks.waits.push(wait);
             self.requeue(file);
-            self.queue_compare(file);
         }
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.stage = Stage::Content(left);
@@ -256,11 +271,13 @@ impl Primary {
     }
 
     pub(super) fn remove_waits(&mut self, id: WaiterId) {
-        let Some(scope) = self.waiters.get(&id).map(|waiter| waiter.scope) else { return };
-        for file in self.files_in(scope) {
+        let Some(waiter) = self.waiters.get_mut(&id) else { return };
+        let (scope, fresh) = (waiter.scope, core::mem::take(&mut waiter.fresh));
+        for file in self.files_in(scope).into_iter().chain(fresh) {
             if let Some(marks) = self.marks.get_mut(file) {
                 marks.waits.retain(|wait| wait.waiter != id);
             }
+            self.requeue(file);
             self.marks.tidy(file);
         }
     }

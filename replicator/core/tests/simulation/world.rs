@@ -120,6 +120,8 @@ struct Request {
     names: u64,
     path: Option<Vec<String>>,
     uids: Vec<(u64, u64)>,
+    /// Of a directory: names, inodes, uids and versions of files in it that were synced before.
+    children: Vec<(String, u64, u64, u64)>,
 }
 
 pub struct World {
@@ -142,6 +144,8 @@ pub struct World {
     next_ticket: u64,
     /// Newest version of each file (by uid) that was acknowledged while not alone.
     acknowledged: BTreeMap<u64, u64>,
+    /// Newest version of each file that was acknowledged at all.
+    synced: BTreeMap<u64, u64>,
     secondary: Node,
     secondary_disk: StateRecord,
     replica: Replica,
@@ -207,6 +211,7 @@ impl World {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             acknowledged: BTreeMap::new(),
+            synced: BTreeMap::new(),
             secondary: Node::secondary(SecondaryConfig::default(), secondary_disk, now),
             secondary_disk,
             replica: Replica::new(),
@@ -471,6 +476,10 @@ impl World {
     fn link_something(&mut self, regular: &[u64]) {
         let parent = self.some_directory();
         let (Some(name), Some(inode)) = (self.free_name(parent), self.random.one(regular)) else { return };
+        if self.files.files[&inode].links == 0 {
+            // Until the next barrier the copy may have the name with only a part of what was synced before.
+            self.acknowledged.remove(&self.files.files[&inode].uid);
+        }
         self.add_name(parent, &name, inode);
         let node = self.new_node(inode);
         self.log(Operation::Link { parent: id(parent), name: name.into_bytes(), node });
@@ -624,15 +633,28 @@ impl World {
                 (None, self.files.files.iter().map(|(inode, file)| (*inode, file.uid)).collect())
             }
         };
+        let children = match scope {
+            SyncScope::File { file, .. } => self.synced_children(file.inode),
+            SyncScope::Volume(_) => Vec::new(),
+        };
         self.drain_capture();
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         let (version, names) = (self.files.version, self.files.names);
-        self.tickets.insert(ticket, Request { scope, version, names, path, uids });
+        self.tickets.insert(ticket, Request { scope, version, names, path, uids, children });
         if self.sabotage == Sabotage::EarlyRelease && self.primary.snapshot().phase == Phase::Mirrored {
             return self.released(ticket, Ok(()));
         }
         self.tell_primary(Event::SyncRequested { ticket, scope });
+    }
+
+    fn synced_children(&self, directory: u64) -> Vec<(String, u64, u64, u64)> {
+        let entries = self.files.files[&directory].entries.iter();
+        let synced = entries.filter_map(|(name, inode)| {
+            let uid = self.files.files.get(inode)?.uid;
+            Some((name.clone(), *inode, uid, *self.synced.get(&uid)?))
+        });
+        synced.collect()
     }
 
     // ---- capture -----------------------------------------------------------------------------------------
@@ -1185,6 +1207,12 @@ impl World {
             self.stats.refused += 1;
             return;
         }
+        for (inode, uid) in &request.uids {
+            let file = self.files.files.get(inode).filter(|file| file.uid == *uid);
+            if file.is_some_and(|file| file.kind == FileKind::Regular) {
+                self.synced.insert(*uid, request.version);
+            }
+        }
         if self.primary_disk.alone {
             self.stats.acknowledged_alone += 1;
             return;
@@ -1195,7 +1223,8 @@ impl World {
             Mode::Async => return,
         };
         self.stats.acknowledged_by_both += 1;
-        if let Err(reason) = self.check_acknowledged(&request, &replica) {
+        let checked = self.check_acknowledged(&request, &replica);
+        if let Err(reason) = checked.and_then(|()| self.check_children(&request, &replica)) {
             self.fail(format!("acknowledged-is-durable: {ticket:?} {request:?}: {reason}"));
         }
         for (inode, uid) in &request.uids {
@@ -1237,6 +1266,22 @@ impl World {
             if mode_matters && !file.has_mode_since(request.version, node.durable_mode) {
                 return Err(format!("{path:?}: mode {}, now {:?}", node.durable_mode, file.attributes));
             }
+        }
+        Ok(())
+    }
+
+    /// A directory was synced: files in it that were synced before are under their names with their content.
+    fn check_children(&self, request: &Request, replica: &Replica) -> Result<(), String> {
+        let Some(path) = request.path.as_ref().filter(|_| self.files.names == request.names) else {
+            return Ok(());
+        };
+        for (name, inode, uid, version) in &request.children {
+            let Some(file) = self.files.files.get(inode).filter(|file| file.uid == *uid) else { continue };
+            let mut path = path.clone();
+            path.push(name.clone());
+            let node = replica.durable_at(&path).ok_or_else(|| format!("{path:?} is not there"))?;
+            file.is_as_new(*version, &replica.nodes[&node].durable_cells)
+                .map_err(|reason| format!("{path:?}: {reason}"))?;
         }
         Ok(())
     }
