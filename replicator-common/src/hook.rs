@@ -61,7 +61,11 @@ hooks! {
     IomapDioRwBegin = "iomap_dio_rw_begin",
     IomapDioComplete = "iomap_dio_complete",
     WritebackDirtyFolio = "writeback_dirty_folio",
+    MmFilemapFault = "mm_filemap_fault",
+    MmFilemapMapPages = "mm_filemap_map_pages",
     // Functions: bytes.
+    FilemapFault = "filemap_fault",
+    FilemapMapPages = "filemap_map_pages",
     Ext4FileWriteIter = "ext4_file_write_iter",
     XfsFileWriteIter = "xfs_file_write_iter",
     BtrfsFileWriteIter = "btrfs_file_write_iter",

@@ -39,7 +39,7 @@ const _: () = assert!(size_of::<Record>() == 56 && align_of::<Record>() == 8);
 pub enum Kind {
     /// Bytes were written, punched, zeroed, cut off or added. Size and times changed with them.
     Write = 1,
-    /// A folio went from clean to dirty.
+    /// A folio went from clean to dirty, or one that was dirty was mapped.
     Store = 2,
     /// Mode, owner, times, link count or extended attributes changed.
     Attributes = 3,
@@ -68,7 +68,8 @@ impl Kind {
 pub mod flag {
     /// The membership table knows the file as a member of [`super::Record::member`].
     pub const MEMBER: u8 = 1;
-    /// The inode's address space has a shared writable mapping.
+    /// The inode's address space has a shared mapping that is, or may become, writable: with [`super::Kind::Write`], the
+    /// folios that were written may be stored to from now on without a further event until they have been written back.
     pub const MAPPED: u8 = 2;
     /// The file may have come into the tree from outside by a new name; it is told whatever the membership table says.
     pub const MOVED: u8 = 4;

@@ -75,6 +75,8 @@ layout! {
     inode_mode,
     /// `inode.i_blkbits`
     inode_block_bits,
+    /// `inode.i_mapping`
+    inode_mapping,
     /// `super_block.s_dev`
     superblock_device,
     /// `file.f_inode`
@@ -91,10 +93,24 @@ layout! {
     iterator_count,
     /// `iov_iter.data_source`
     iterator_is_source,
+    /// `vm_fault.vma`
+    fault_area,
+    /// `vm_fault.pgoff`
+    fault_page,
+    /// `vm_area_struct.vm_file`
+    area_file,
+    /// `file.f_mapping`
+    file_mapping,
     /// `address_space.host`
     mapping_inode,
     /// `address_space.i_mmap_writable`
     mapping_writable,
+    /// `address_space.i_pages.xa_head`
+    mapping_pages,
+    /// `xa_node.shift`
+    pages_node_shift,
+    /// `xa_node.slots`, if there are 64 of them
+    pages_node_slots,
     /// `folio.flags`
     folio_flags,
     /// `folio.index`
@@ -105,6 +121,10 @@ layout! {
     folio_order,
     /// Number of the bit in `folio.flags` that marks a large folio; not an offset.
     folio_head_bit,
+    /// Number of the bit in `folio.flags` that marks a dirty folio; not an offset.
+    folio_dirty_bit,
+    /// `folio._refcount`
+    folio_references,
     /// `dentry.d_inode`
     dentry_inode,
     /// `dentry.d_parent`

@@ -69,6 +69,15 @@ pub fn not_outside(file: File) -> Option<File> {
 }
 
 impl File {
+    /// With [`flag::MAPPED`] if a store may reach the file: there is a shared mapping that is or may become writable.
+    #[inline(always)]
+    pub fn marked_if_mapped(mut self) -> File {
+        if self.inode.pointer(offset!(inode_mapping)).is_some_and(is_mapped) {
+            self.flags |= flag::MAPPED;
+        }
+        self
+    }
+
     #[inline(always)]
     pub fn is_own(&self) -> bool {
         let own = setting!(own_tgid);
@@ -98,6 +107,13 @@ impl File {
     pub fn is_outside(&self) -> bool {
         self.flags & flag::MEMBER != 0 && self.member == OUTSIDE
     }
+}
+
+/// Whether an address space has a shared mapping that is or may become writable. The kernel counts it before the first page
+/// of it is mapped.
+#[inline(always)]
+pub fn is_mapped(mapping: Kernel) -> bool {
+    (mapping.u32(offset!(mapping_writable)) as i32) > 0
 }
 
 #[inline(always)]

@@ -121,11 +121,23 @@ impl Kernel {
         self.read(offset)
     }
 
+    /// Something at an address whose type the verifier does not know: only for [`Kernel::copied`] and [`Kernel::read_copy`].
+    #[inline(always)]
+    pub fn untyped(address: u64) -> Kernel {
+        Kernel(address as *const u8)
+    }
+
+    /// As [`Kernel::copied`]; `None` if it cannot be read.
+    #[inline(always)]
+    pub fn read_copy<T: Copy>(self, offset: u32) -> Option<T> {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(offset as usize).cast::<T>()) }.ok()
+    }
+
     /// A number that the kernel's type does not show at this place (beyond a structure's end, or in another member of a
     /// union); zero if it cannot be read.
     #[inline(always)]
     pub fn copied<T: Copy + Default>(self, offset: u32) -> T {
-        // SAFETY: the helper checks the address.
-        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(offset as usize).cast::<T>()) }.unwrap_or_default()
+        self.read_copy(offset).unwrap_or_default()
     }
 }

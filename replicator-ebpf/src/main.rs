@@ -10,6 +10,7 @@ mod emit;
 mod filter;
 mod hooks;
 mod kernel;
+mod page_cache;
 mod settings;
 
 /// The helpers the programs call are reserved for GPL-compatible programs.

@@ -10,6 +10,8 @@ mod operations;
 
 #[path = "tracer/btrfs.rs"]
 mod btrfs;
+#[path = "tracer/dirty_mappings.rs"]
+mod dirty_mappings;
 #[path = "tracer/ext4.rs"]
 mod ext4;
 #[path = "tracer/filters.rs"]

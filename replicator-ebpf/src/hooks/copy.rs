@@ -26,6 +26,6 @@ fn copied(arguments: Arguments) -> Option<()> {
         0 => Range::from(offset),
         length => Range::at(offset, length),
     };
-    emit(arguments.hook(), Kind::Write, &file, range);
+    emit(arguments.hook(), Kind::Write, &file.marked_if_mapped(), range);
     Some(())
 }

@@ -71,7 +71,7 @@ tracepoint! {
             // A part of it may have been written.
             note.map_or(Range::WHOLE, |note| Range::at(note.offset, note.length))
         };
-        emit(arguments.hook(), Kind::Write, &file, range);
+        emit(arguments.hook(), Kind::Write, &file.marked_if_mapped(), range);
         Some(())
     }
 }

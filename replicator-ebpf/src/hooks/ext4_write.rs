@@ -28,6 +28,6 @@ fn write_end(arguments: Arguments) -> Option<()> {
     let file = ours(arguments.pointer(0)?)?;
     // The length that was asked for, not what was copied: an upper bound.
     let length = u64::from(arguments.number(2) as u32);
-    emit(arguments.hook(), Kind::Write, &file, Range::at(arguments.number(1), length));
+    emit(arguments.hook(), Kind::Write, &file.marked_if_mapped(), Range::at(arguments.number(1), length));
     Some(())
 }

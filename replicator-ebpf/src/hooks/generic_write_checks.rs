@@ -23,7 +23,7 @@ on_exit! {
             return None;
         }
         let range = Range::at(request.u64(offset!(request_position)), allowed as u64);
-        emit(arguments.hook(), Kind::Write, &file, range);
+        emit(arguments.hook(), Kind::Write, &file.marked_if_mapped(), range);
         Some(())
     }
 }

@@ -10,6 +10,7 @@ mod ext4_range;
 mod ext4_sync;
 mod ext4_write;
 mod fallocate;
+mod fault;
 mod fsync;
 mod generic_write_checks;
 mod identify;

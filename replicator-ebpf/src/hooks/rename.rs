@@ -50,7 +50,7 @@ on_exit! {
 #[inline(always)]
 fn tell_moved(hook: Hook, dentry: Option<Kernel>) -> Option<()> {
     let inode = dentry?.pointer(offset!(dentry_inode))?;
-    let mut file = on_watched_device(inode)?.looked_up();
+    let mut file = on_watched_device(inode)?.looked_up().marked_if_mapped();
     file.flags |= flag::MOVED;
     if inode.u16(offset!(inode_mode)) & TYPE == DIRECTORY {
         file.flags |= flag::DIRECTORY;

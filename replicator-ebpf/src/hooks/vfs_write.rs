@@ -16,7 +16,7 @@ on_exit! {
             return None;
         }
         let end: u64 = arguments.pointer(1)?.copied(0);
-        emit(arguments.hook(), Kind::Write, &file, Range::at(end.saturating_sub(written as u64), written as u64));
+        emit(arguments.hook(), Kind::Write, &file.marked_if_mapped(), Range::at(end.saturating_sub(written as u64), written as u64));
         Some(())
     }
 }

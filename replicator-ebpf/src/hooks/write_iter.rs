@@ -41,6 +41,6 @@ fn write_iter(arguments: Arguments) -> Option<()> {
         // A synchronous write whose sync failed has written all the same.
         _ => Range::WHOLE,
     };
-    emit(arguments.hook(), Kind::Write, &file, range);
+    emit(arguments.hook(), Kind::Write, &file.marked_if_mapped(), range);
     Some(())
 }

@@ -25,6 +25,6 @@ fn write(arguments: Arguments) -> Option<()> {
     let file = ours(inode)?;
     let length = arguments.pointer(1)?.u64(offset!(iterator_count));
     let range = Range::at(request.u64(offset!(request_position)), length);
-    emit(arguments.hook(), Kind::Write, &file, range);
+    emit(arguments.hook(), Kind::Write, &file.marked_if_mapped(), range);
     Some(())
 }

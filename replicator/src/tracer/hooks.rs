@@ -24,6 +24,8 @@ pub enum Cover {
     Direct,
     /// Stores to shared mappings.
     Mapped,
+    /// Stores to a shared mapping in folios that were dirty before it was made.
+    Remapped,
     /// truncate and fallocate in all modes.
     Shape,
     /// Copies that share extents.
@@ -44,6 +46,7 @@ impl Cover {
             Cover::Buffered => "buffered writes",
             Cover::Direct => "direct I/O",
             Cover::Mapped => "stores to shared mappings",
+            Cover::Remapped => "stores into pages already dirty",
             Cover::Shape => "truncate and fallocate",
             Cover::Copied => "copies that share extents",
             Cover::Names => "names",
@@ -81,7 +84,7 @@ pub struct Place {
     pub wanted: &'static [Wanted],
 }
 
-use Cover::{Attributes, Buffered, Copied, Direct, Mapped, Names, Shape, Synced};
+use Cover::{Attributes, Buffered, Copied, Direct, Mapped, Names, Remapped, Shape, Synced};
 use ProgramKind::{Entry, Exit, Tracepoint};
 use Wanted::{Optional, Return};
 
@@ -105,6 +108,8 @@ const FILE: Wanted = want("file", "struct file *");
 const REQUEST: Wanted = want("iocb", "struct kiocb *");
 const ITERATOR: Wanted = want("iter", "struct iov_iter *");
 const XFS_INODE: Wanted = want("ip", "struct xfs_inode *");
+const MAPPING: Wanted = want("mapping", "struct address_space *");
+const FAULT: Wanted = want("vmf", "struct vm_fault *");
 const DENTRY: Wanted = want("dentry", "struct dentry *");
 const DIRECTORY: Wanted = Optional("dir", "struct inode *");
 
@@ -172,7 +177,32 @@ pub const PLACES: &[Place] = &[
         "writeback_dirty_folio",
         None,
         Mapped,
-        &[want("folio", "struct folio *"), want("mapping", "struct address_space *")],
+        &[want("folio", "struct folio *"), MAPPING],
+    ),
+    place(
+        Hook::MmFilemapFault,
+        Tracepoint,
+        "mm_filemap_fault",
+        None,
+        Remapped,
+        &[MAPPING, want("index", "")],
+    ),
+    place(
+        Hook::MmFilemapMapPages,
+        Tracepoint,
+        "mm_filemap_map_pages",
+        None,
+        Remapped,
+        &[MAPPING, want("start_pgoff", ""), want("end_pgoff", "")],
+    ),
+    place(Hook::FilemapFault, Entry, "filemap_fault", None, Remapped, &[FAULT]),
+    place(
+        Hook::FilemapMapPages,
+        Entry,
+        "filemap_map_pages",
+        None,
+        Remapped,
+        &[FAULT, want("start_pgoff", ""), want("end_pgoff", "")],
     ),
     place(Hook::Ext4FileWriteIter, Exit, "ext4_file_write_iter", EXT4, Buffered, WRITE_ITER),
     place(Hook::XfsFileWriteIter, Exit, "xfs_file_write_iter", XFS, Buffered, WRITE_ITER),

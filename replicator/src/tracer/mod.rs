@@ -46,8 +46,9 @@ pub enum TraceEvent {
         /// The bytes.
         extent: Extent,
     },
-    /// A page of a shared mapping went from clean to dirty (or, where a file system has no better hook, any page did): to be
-    /// read only after a local sync that begins later.
+    /// From now on, or since a moment ago, these bytes may change through a shared mapping in silence, until they have been
+    /// written back: a page of a mapped file became dirty, or was written to, or a dirty one was mapped. To be read only
+    /// after a local sync that begins later. (Where a file system has no better hook for writes, any page that becomes dirty.)
     Store {
         /// The file.
         file: FileId,
@@ -173,6 +174,16 @@ pub enum TracerError {
         /// Why.
         reason: String,
     },
+    /// The function row was asked for, and a function that it needs cannot be had.
+    #[error("a program cannot be attached to the function {function}, for {}: {source}", cover.name())]
+    Functions {
+        /// What it makes visible.
+        cover: Cover,
+        /// The function.
+        function: &'static str,
+        /// Why not; `NotFound` if the kernel does not have it.
+        source: io::Error,
+    },
     /// More file systems than the kernel programs have room for.
     #[error("more than {limit} file systems to watch")]
     TooManyDevices {
@@ -237,6 +248,7 @@ pub struct Tracer {
     counters: TracerCounters,
     /// Drops and misses already told to the caller.
     lost_told: u64,
+    page_bytes: u64,
     /// Hands the programs' own messages to the log.
     logger: Option<Box<dyn FnMut() + Send>>,
     /// Owner of the remaining maps.
@@ -275,7 +287,7 @@ impl Tracer {
     /// As [`Tracer::drain`], with the record as the kernel program told it (for tests and diagnosis).
     pub fn drain_records(&mut self, limit: usize, emit: &mut dyn FnMut(TraceEvent, &Record)) -> Drained {
         let mut drained = self.take_out(limit, emit);
-        self.counters.missed = self.attached.iter().filter_map(|attached| attached.misses().ok()).sum();
+        self.counters.missed = self.attached.iter_mut().map(Attached::lost).sum();
         drained.lost += self.newly_lost();
         if let Some(logger) = &mut self.logger {
             logger();
@@ -293,7 +305,7 @@ impl Tracer {
                     patience = None;
                     drained.taken += 1;
                     self.counters.delivered += 1;
-                    if let Some(event) = self.event(&record) {
+                    for event in self.events(&record).into_iter().flatten() {
                         emit(event, &record);
                     }
                 }
@@ -326,32 +338,48 @@ impl Tracer {
         newly
     }
 
-    fn event(&mut self, record: &Record) -> Option<TraceEvent> {
+    /// What a record means. A write to a mapped file is two events: its bytes are there, and the same pages may change again in
+    /// silence.
+    fn events(&mut self, record: &Record) -> [Option<TraceEvent>; 2] {
         let Some(kind) = Kind::from_u8(record.kind) else {
             self.counters.malformed += 1;
-            return None;
+            return [None, None];
         };
         let (volume, arrived) = match self.members.owner(record) {
             Owner::Member(volume) => (volume, false),
             Owner::Arrived(volume) => (volume, true),
             Owner::Outside => {
                 self.counters.resolved_outside += 1;
-                return None;
+                return [None, None];
             }
         };
         let file = FileId { volume, inode: record.inode };
+        let is_mapped = record.flags & flag::MAPPED != 0;
         if arrived && record.flags & flag::DIRECTORY == 0 {
-            return Some(TraceEvent::Write { file, extent: Extent::WHOLE });
+            let store = TraceEvent::Store { file, extent: Extent::WHOLE };
+            return [Some(TraceEvent::Write { file, extent: Extent::WHOLE }), is_mapped.then_some(store)];
         }
         let extent = Extent::at(record.offset, record.length);
-        Some(match kind {
+        let event = match kind {
             Kind::Write if extent.is_empty() => TraceEvent::Attributes { file },
             Kind::Write => TraceEvent::Write { file, extent },
             Kind::Store => TraceEvent::Store { file, extent },
             Kind::Attributes => TraceEvent::Attributes { file },
             Kind::Directory => TraceEvent::Directory { directory: file },
             Kind::Sync => TraceEvent::UnguardedSync { file },
-        })
+        };
+        let store = (kind == Kind::Write && is_mapped && !extent.is_empty())
+            .then(|| TraceEvent::Store { file, extent: self.whole_pages(extent) });
+        [Some(event), store]
+    }
+
+    fn whole_pages(&self, extent: Extent) -> Extent {
+        let within = self.page_bytes - 1;
+        let end = match extent.end.checked_add(within) {
+            Some(end) => end & !within,
+            None => Extent::END,
+        };
+        Extent { start: extent.start & !within, end }
     }
 
     /// Say whether a file belongs to the volume. To be called with `true` for a new file before anybody can write to it without the

@@ -3,13 +3,15 @@
 //! ```text
 //! function row:    <fs>_file_write_iter, else the file system's tracepoints, else generic_write_checks, else vfs_write
 //! tracepoint row:  the file system's tracepoints
-//! both:            writeback_dirty_folio (of every folio where nothing above tells buffered writes), iomap_dio_*
+//! both:            writeback_dirty_folio (of every folio where nothing above tells buffered writes), iomap_dio_*,
+//!                  mm_filemap_fault, mm_filemap_map_pages (in the function row else the functions of that name)
 //! ```
 //!
 //! Whether a file system has a hook of its own for buffered writes is part of the settings, which are fixed before a program is
 //! loaded. So the best case is assumed, and where a hook turns out to be refused everything is loaded once more without it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use aya::maps::{HashMap as KernelMap, PerCpuArray};
 use aya_log::EbpfLogger;
@@ -81,20 +83,40 @@ pub fn start(options: TracerOptions) -> Result<Tracer, TracerError> {
         }
     }
     let types = TypeTables::load(&filesystems)?;
-    let (row, reason) = choose(options.row, &types);
-    let mut buffered: BTreeMap<String, Buffered> = filesystems
-        .iter()
-        .map(|name| {
-            (name.clone(), if row == Row::Fentry { Buffered::WriteIter } else { Buffered::Tracepoints })
-        })
-        .collect();
+    let (mut row, mut reason) = choose(options.row, &types);
+    let (attempt, buffered) = match attach(&options, row, &types, &filesystems) {
+        Err(error @ TracerError::Functions { .. }) if options.row == Row::Auto => {
+            // The kernel takes the function that was tried, and not those that are needed.
+            (row, reason) = (Row::Tracepoints, error.to_string());
+            attach(&options, row, &types, &filesystems)?
+        }
+        result => result?,
+    };
+    attempt.finish(options, row, reason, &buffered)
+}
+
+/// How each file system tells of buffered writes.
+type Plan = BTreeMap<String, Buffered>;
+
+/// Load and attach the hooks of a row.
+fn attach(
+    options: &TracerOptions,
+    row: Row,
+    types: &TypeTables,
+    filesystems: &BTreeSet<String>,
+) -> Result<(Attempt, Plan), TracerError> {
+    let best = if row == Row::Fentry { Buffered::WriteIter } else { Buffered::Tracepoints };
+    let mut buffered: Plan = filesystems.iter().map(|name| (name.clone(), best)).collect();
     // Each round takes one step down for at least one file system, and there are two steps.
     let rounds = 2 * filesystems.len() + 1;
     for _ in 0..rounds {
-        let attempt = Attempt::make(&options, row, &types, &buffered)?;
+        let attempt = Attempt::make(options, row, types, &buffered)?;
         let short = attempt.short_of(&buffered);
         if short.is_empty() {
-            return attempt.finish(options, row, reason, &buffered);
+            if row == Row::Fentry {
+                attempt.require_functions()?;
+            }
+            return Ok((attempt, buffered));
         }
         for name in short {
             let step = match buffered.get(&name) {
@@ -217,6 +239,28 @@ impl Attempt {
         short
     }
 
+    /// The function row is there for what tracepoints do not show: for each of these, at least one function is attached and
+    /// none is refused. (Writes and stores may come from either.)
+    fn require_functions(&self) -> Result<(), TracerError> {
+        for cover in [Cover::Shape, Cover::Names, Cover::Attributes] {
+            let functions = || {
+                PLACES.iter().filter(|place| place.covers == cover && place.kind != ProgramKind::Tracepoint)
+            };
+            for place in functions() {
+                if let Some(HookState::Refused { errno }) = self.states.get(&place.hook) {
+                    let source = io::Error::from_raw_os_error(*errno);
+                    return Err(TracerError::Functions { cover, function: place.target, source });
+                }
+            }
+            if !functions().any(|place| self.is_attached(place.hook)) {
+                let function = functions().next().map_or("", |place| place.target);
+                let source = io::ErrorKind::NotFound.into();
+                return Err(TracerError::Functions { cover, function, source });
+            }
+        }
+        Ok(())
+    }
+
     fn finish(
         mut self,
         options: TracerOptions,
@@ -252,6 +296,11 @@ impl Attempt {
         let members = Members::new(KernelMap::try_from(members)?, options.watches, options.resolve);
         let filtered = PerCpuArray::try_from(filtered)?;
         let logger = if options.log_programs { logger(&mut ebpf) } else { None };
+        for attached in &self.attached {
+            attached
+                .misses()
+                .map_err(|source| TracerError::System { operation: "read what a program missed", source })?;
+        }
         self.attached.shrink_to_fit();
         Ok(Tracer {
             ring,
@@ -262,6 +311,7 @@ impl Attempt {
             report,
             counters: TracerCounters::default(),
             lost_told: 0,
+            page_bytes: u64::from(page_size()),
             logger,
             _ebpf: ebpf,
         })
@@ -274,6 +324,14 @@ impl Attempt {
             let of = PLACES.iter().filter(|place| {
                 place.covers == cover && place.filesystem.is_none_or(|name| name == filesystem)
             });
+            if cover == Cover::Remapped {
+                return [
+                    [Hook::MmFilemapFault, Hook::FilemapFault],
+                    [Hook::MmFilemapMapPages, Hook::FilemapMapPages],
+                ]
+                .iter()
+                .all(|either| either.iter().any(|hook| self.is_attached(*hook)));
+            }
             if cover == Cover::Direct && !self.is_attached(Hook::IomapDioComplete) {
                 // The other hooks tell of its beginning only, where it is asynchronous.
                 return false;
@@ -282,8 +340,15 @@ impl Attempt {
             states.iter().any(|state| matches!(state, HookState::Attached))
                 && !states.iter().any(|state| matches!(state, HookState::Refused { .. }))
         };
-        let mut covers =
-            vec![Cover::Direct, Cover::Shape, Cover::Copied, Cover::Names, Cover::Attributes, Cover::Synced];
+        let mut covers = vec![
+            Cover::Direct,
+            Cover::Remapped,
+            Cover::Shape,
+            Cover::Copied,
+            Cover::Names,
+            Cover::Attributes,
+            Cover::Synced,
+        ];
         if row == Row::Tracepoints && filesystem == "ext4" {
             // It cannot share extents: a copy is a write.
             covers.retain(|cover| *cover != Cover::Copied);
@@ -388,6 +453,8 @@ fn stands_in_for(hook: Hook) -> Option<&'static [Hook]> {
     match hook {
         Hook::VfsWrite => Some(&[Hook::GenericWriteChecks]),
         Hook::DoTruncate => Some(&[Hook::NotifyChange]),
+        Hook::FilemapFault => Some(&[Hook::MmFilemapFault]),
+        Hook::FilemapMapPages => Some(&[Hook::MmFilemapMapPages]),
         Hook::XfsFileDirectWrite => Some(&[Hook::IomapDioComplete]),
         _ => None,
     }

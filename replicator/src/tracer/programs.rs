@@ -49,12 +49,49 @@ pub struct Programs {
 pub struct Attached {
     program: OwnedFd,
     _link: OwnedFd,
+    lost: Lost,
+}
+
+/// What a program did not tell.
+#[derive(Clone, Copy, Default, Debug)]
+struct Lost {
+    /// Runs that did not happen, as the kernel said last.
+    missed: u64,
+    /// How often the kernel began to refuse to say: each may hide misses.
+    unreadable: u64,
+    /// It refuses.
+    is_unreadable: bool,
+}
+
+impl Lost {
+    /// With what the kernel says now; the whole number.
+    fn after(&mut self, misses: io::Result<u64>) -> u64 {
+        match misses {
+            Ok(missed) => {
+                self.missed = self.missed.max(missed);
+                self.is_unreadable = false;
+            }
+            Err(_) if self.is_unreadable => {}
+            Err(error) => {
+                tracing::warn!(%error, "what a kernel program missed cannot be read; taken for lost");
+                self.unreadable += 1;
+                self.is_unreadable = true;
+            }
+        }
+        self.missed + self.unreadable
+    }
 }
 
 impl Attached {
     /// How often it was due and did not run.
     pub fn misses(&self) -> io::Result<u64> {
         sys::misses(self.program.as_fd())
+    }
+
+    /// The same, with one more for each time that the kernel would not say. Never falls.
+    pub fn lost(&mut self) -> u64 {
+        let misses = self.misses();
+        self.lost.after(misses)
     }
 }
 
@@ -139,7 +176,7 @@ impl Programs {
         let name = place.hook.program();
         let program = self.load_program(name, attach_type, attach_to.0, module.as_ref().map(AsFd::as_fd))?;
         let link = sys::attach(program.as_fd()).map_err(|error| refused(&error))?;
-        Ok(Attached { program, _link: link })
+        Ok(Attached { program, _link: link, lost: Lost::default() })
     }
 
     fn load_program(
@@ -207,4 +244,20 @@ fn descriptor(map: &Map) -> Option<RawFd> {
         return None;
     };
     Some(data.fd().as_fd().as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_that_cannot_be_read_are_lost_once() {
+        let refused = || Err(io::Error::from_raw_os_error(libc::EPERM));
+        let mut lost = Lost::default();
+        assert_eq!(lost.after(Ok(2)), 2);
+        assert_eq!(lost.after(refused()), 3);
+        assert_eq!(lost.after(refused()), 3);
+        assert_eq!(lost.after(Ok(5)), 6);
+        assert_eq!(lost.after(refused()), 7);
+    }
 }

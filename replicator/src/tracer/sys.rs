@@ -138,6 +138,11 @@ pub fn misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     attributes.info.info_len = size_of::<bpf_prog_info>() as u32;
     attributes.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    // SAFETY: the kernel wrote this member: how much it filled in.
+    let filled = unsafe { attributes.info.info_len } as usize;
+    if filled < std::mem::offset_of!(bpf_prog_info, recursion_misses) + size_of::<u64>() {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
     Ok(info.recursion_misses)
 }
 

@@ -68,16 +68,18 @@ pub struct Mapped {
 
 impl Mapped {
     pub fn new(file: &File, length: usize) -> Mapped {
+        Mapped::with(file, length, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// One that nobody can store through.
+    pub fn read_only(file: &File, length: usize) -> Mapped {
+        Mapped::with(file, length, libc::PROT_READ)
+    }
+
+    fn with(file: &File, length: usize, protection: i32) -> Mapped {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         assert_ne!(address, libc::MAP_FAILED, "{}", io::Error::last_os_error());
         Mapped { address: address.cast(), length }
@@ -87,6 +89,12 @@ impl Mapped {
         assert!(at < self.length);
         // SAFETY: within the mapping.
         unsafe { self.address.add(at).write_volatile(value) };
+    }
+
+    pub fn load(&self, at: usize) {
+        assert!(at < self.length);
+        // SAFETY: within the mapping.
+        unsafe { self.address.add(at).read_volatile() };
     }
 
     pub fn sync(&self) {

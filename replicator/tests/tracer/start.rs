@@ -63,6 +63,30 @@ fn a_row_that_is_refused_is_reported_by_auto() {
     assert_eq!(tracer.report().row, expected, "{}", tracer.report().reason);
 }
 
+/// A row that is set by the configuration is had in full, or the tracer does not start.
+#[test]
+fn the_function_row_needs_functions() {
+    let probe = probe();
+    if !probe.typed_tracepoint.available {
+        return not_run("no typed tracepoints");
+    }
+    let Some(image) = crate::fixture::Image::new("ext4", &[], "") else { return };
+    let mut options = options(vec![image.watch()]);
+    options.row = Row::Fentry;
+    match Tracer::start(options) {
+        Ok(tracer) => {
+            assert!(probe.functions.available, "{}", probe.functions.reason);
+            assert_eq!(tracer.report().row, Row::Fentry);
+            assert_eq!(tracer.report().state(Hook::VfsRename), Some(HookState::Attached));
+        }
+        Err(TracerError::Functions { cover, function, source }) => {
+            assert!(!probe.functions.available, "{function} for {cover:?}: {source}");
+            assert!(source.raw_os_error().is_some(), "{function}: {source}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
 fn the_probe_gives_a_reason_for_everything() {
     let probe = probe();

@@ -143,6 +143,7 @@ impl Guest<'_> {
                 emulator.wait()?;
                 return Ok(false);
             }
+            // Between two looks: a child has no end to wait for with a limit.
             std::thread::sleep(Duration::from_millis(200));
         }
     }

@@ -1,3 +1,5 @@
+//! Types built by hand: what is found in them, and that no broken byte makes the reader panic.
+
 use super::*;
 
 const STRING_HEADER: u32 = 0;
