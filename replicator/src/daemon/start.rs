@@ -182,7 +182,6 @@ impl StartedNode {
         let sessions = open_sessions(config, &volumes, record, &mailbox)?;
         let (mut publisher, published) = Publisher::new(first_status(config, &volumes));
         let stop = Stop { requested: Arc::default(), waiter: thread::current(), published };
-        let control = control::serve(&config.node.control_socket, Arc::new(stop.clone()))?;
         let began = Instant::now();
         let parts = |node, publisher| -> anyhow::Result<Parts> {
             Ok(Parts {
@@ -219,6 +218,8 @@ impl StartedNode {
                 data_plane
             }
         };
+        // Last: a node that answers is one that runs.
+        let control = control::serve(&config.node.control_socket, Arc::new(stop.clone()))?;
         Ok(StartedNode { data_plane, gates, stop, mailbox, _control: control })
     }
 
