@@ -142,7 +142,7 @@ impl Primary {
                 Vec::new()
             } else {
                 let waited = |file: &&FileId| waiters.iter().any(|id| self.waits_for_fresh(*id, **file));
-                fresh.iter().filter(|file| covered(file) && (queued(file) || waited(file))).copied().collect()
+                fresh.keys().filter(|file| covered(file) && (queued(file) || waited(file))).copied().collect()
             };
             self.remember_barrier(sequence, SentBarrier { scope, waiters, fresh, for_callers });
         }

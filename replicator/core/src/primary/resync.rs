@@ -104,7 +104,7 @@ impl Primary {
                     && (child.kept || session.resync == Resync::Done)
                 {
                     // What it held may have been acknowledged.
-                    session.names.fresh.insert(file);
+                    session.names.name_fresh(file, child.directory, true);
                 }
                 if let Some(marks) = self.marks.get_mut(file) {
                     marks.compare.clear();
@@ -230,7 +230,7 @@ impl Primary {
 
     /// Whether the epoch has the content of all files that got their first name.
     fn covers_fresh(&self, epoch: WaiterId) -> bool {
-        let mut fresh = self.session.iter().flat_map(|session| &session.names.fresh);
+        let mut fresh = self.session.iter().flat_map(|session| session.names.fresh.keys());
         fresh.all(|file| self.waits_for_fresh(epoch, *file))
     }
 

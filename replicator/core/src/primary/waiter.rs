@@ -9,6 +9,7 @@
 //!                                                           (on this node the local sync runs beside all this)
 //! ```
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::dirty::{FileMarks, Wait, WaiterId};
@@ -46,7 +47,7 @@ pub(super) struct Waiter {
     pub stage: Stage,
     /// In the count of running time.
     pub requested_awake: Time,
-    /// Files that got their first name before: it waits for them, too.
+    /// Files that are new in the directory it is for: it waits for their content, too.
     pub fresh: Vec<FileId>,
     /// What was known to be listed when it began to wait for names.
     pub found_marks: u64,
@@ -163,7 +164,12 @@ impl Primary {
         let mut left = 0;
         let mut files = self.files_in(scope);
         if let (Some(session), Some(waiter)) = (&self.session, self.waiters.get_mut(&id)) {
-            waiter.fresh = session.names.fresh.iter().copied().collect();
+            let relies = |(file, directories): &(&FileId, &BTreeSet<FileId>)| match scope {
+                WaitScope::File(scope, _) => directories.contains(&scope),
+                WaitScope::Volume(volume) => file.volume == volume,
+                WaitScope::Everything => true,
+            };
+            waiter.fresh = session.names.fresh.iter().filter(relies).map(|(file, _)| *file).collect();
             files.extend(&waiter.fresh);
             files.sort_unstable();
             files.dedup();
