@@ -201,7 +201,7 @@ impl Primary {
         }
         if let Some(session) = &mut self.session {
             barrier.fresh.iter().for_each(|file| {
-                session.names.fresh.remove(file);
+                session.names.cover_fresh(*file, sequence);
             });
         }
         self.waiters_done(&barrier.waiters);

@@ -40,6 +40,15 @@ pub(super) struct OpenList {
     children: Vec<Listed>,
 }
 
+/// A file whose content comes behind its name.
+#[derive(Default, Debug)]
+pub(super) struct Fresh {
+    /// The directories that name it.
+    pub directories: BTreeSet<FileId>,
+    /// Last position of the stream when that became known: a barrier before it does not cover the content.
+    pub since: Sequence,
+}
+
 /// A child in a list that the peer has not answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listed {
@@ -74,7 +83,7 @@ pub(super) struct Names {
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
     /// Files that got their first name (O_TMPFILE), or were made anew by the peer, with the directories that name them. They may
     /// have been synced before that; who syncs the directory relies on the content, too, until a barrier has covered it.
-    pub fresh: BTreeMap<FileId, BTreeSet<FileId>>,
+    pub fresh: BTreeMap<FileId, Fresh>,
     pub found: u64,
 }
 
@@ -127,12 +136,21 @@ impl Names {
         }
     }
 
-    /// The directory names the file: who syncs it relies on its content, if that is `new` there or was before.
-    pub fn name_fresh(&mut self, file: FileId, directory: FileId, new: bool) {
-        if new {
-            self.fresh.entry(file).or_default().insert(directory);
-        } else if let Some(directories) = self.fresh.get_mut(&file) {
-            directories.insert(directory);
+    /// The directory names the file: who syncs it relies on its content, if that is `new` at this position or was before.
+    pub fn name_fresh(&mut self, file: FileId, directory: FileId, new: Option<Sequence>) {
+        if let Some(since) = new {
+            let fresh = self.fresh.entry(file).or_default();
+            fresh.since = since;
+            fresh.directories.insert(directory);
+        } else if let Some(fresh) = self.fresh.get_mut(&file) {
+            fresh.directories.insert(directory);
+        }
+    }
+
+    /// A barrier at that position covers the content of the file.
+    pub fn cover_fresh(&mut self, file: FileId, barrier: Sequence) {
+        if self.fresh.get(&file).is_some_and(|fresh| fresh.since < barrier) {
+            self.fresh.remove(&file);
         }
     }
 
@@ -238,16 +256,17 @@ impl Primary {
                 }
                 let first = !self.is_known(file) && kind == FileKind::Regular;
                 if let Some(session) = &mut self.session {
-                    session.names.name_fresh(file, parent, first);
+                    let since = session.positions.queued;
+                    session.names.name_fresh(file, parent, first.then_some(since));
                 }
                 self.become_known(file);
             }
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
             NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
                 if let Some(session) = &mut self.session {
-                    session.names.name_fresh(file, new_parent, false);
+                    session.names.name_fresh(file, new_parent, None);
                     if let Some(other) = other {
-                        session.names.name_fresh(other, old_parent, false);
+                        session.names.name_fresh(other, old_parent, None);
                     }
                 }
                 if let Some(other) = other {
@@ -398,7 +417,7 @@ impl Primary {
                 if let Some(session) = &mut self.session
                     && session.resync == Resync::Done
                 {
-                    session.names.name_fresh(file, directory, true);
+                    session.names.name_fresh(file, directory, Some(session.positions.queued));
                 }
                 self.become_known(file);
                 self.mark_compare(file, true);

@@ -104,7 +104,7 @@ impl Primary {
                     && (child.kept || session.resync == Resync::Done)
                 {
                     // What it held may have been acknowledged.
-                    session.names.name_fresh(file, child.directory, true);
+                    session.names.name_fresh(file, child.directory, Some(session.positions.queued));
                 }
                 if let Some(marks) = self.marks.get_mut(file) {
                     marks.compare.clear();

@@ -9,7 +9,6 @@
 //!                                                           (on this node the local sync runs beside all this)
 //! ```
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::dirty::{FileMarks, Wait, WaiterId};
@@ -18,6 +17,7 @@ use crate::extent::ExtentSet;
 use crate::ids::{Errno, FileId, LocalSyncId, Sequence, Ticket, Time, VolumeId};
 
 use super::Primary;
+use super::names::Fresh;
 
 /// How far a waiter is with the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,8 +164,8 @@ impl Primary {
         let mut left = 0;
         let mut files = self.files_in(scope);
         if let (Some(session), Some(waiter)) = (&self.session, self.waiters.get_mut(&id)) {
-            let relies = |(file, directories): &(&FileId, &BTreeSet<FileId>)| match scope {
-                WaitScope::File(scope, _) => directories.contains(&scope),
+            let relies = |(file, fresh): &(&FileId, &Fresh)| match scope {
+                WaitScope::File(scope, _) => fresh.directories.contains(&scope),
                 WaitScope::Volume(volume) => file.volume == volume,
                 WaitScope::Everything => true,
             };
