@@ -204,7 +204,7 @@ impl Primary {
                 session.names.cover_fresh(*file, sequence);
             });
         }
-        self.waiters_done(&barrier.waiters);
+        self.waiters_done(&barrier.waiters, sequence);
         self.on_resync_end_done(sequence);
         let at = self.now.after(self.config.confirm_interval);
         if !self.unconfirmed.is_empty()
@@ -215,9 +215,12 @@ impl Primary {
         Ok(())
     }
 
-    fn waiters_done(&mut self, waiters: &[WaiterId]) {
+    /// The barrier at that position is answered for those that still wait for it.
+    fn waiters_done(&mut self, waiters: &[WaiterId], barrier: Sequence) {
         for id in waiters {
-            if let Some(waiter) = self.waiters.get_mut(id) {
+            if let Some(waiter) = self.waiters.get_mut(id)
+                && waiter.stage == Stage::Sent(barrier)
+            {
                 waiter.stage = Stage::Done;
                 self.review = true;
             }
@@ -231,7 +234,10 @@ impl Primary {
         }
         let Some(session) = &self.session else { return };
         let barriers = session.barriers.range(..=upto).filter(|(_, barrier)| barrier.for_callers);
-        let waiters: Vec<WaiterId> = barriers.flat_map(|(_, barrier)| barrier.waiters.clone()).collect();
-        self.waiters_done(&waiters);
+        let received: Vec<(Sequence, Vec<WaiterId>)> =
+            barriers.map(|(sequence, barrier)| (*sequence, barrier.waiters.clone())).collect();
+        for (sequence, waiters) in received {
+            self.waiters_done(&waiters, sequence);
+        }
     }
 }

@@ -112,11 +112,15 @@ impl Primary {
                 self.open_gate(file);
                 self.mark_whole(file);
                 self.compare_ended(file);
+                if child.kept {
+                    self.restart_waiters();
+                }
             }
             // What this session told about its names before is gone with the directory that was there.
             FileKind::Directory if child.kept => {
                 self.mark_directory(file, true);
                 self.on_attributes_changed(file);
+                self.restart_waiters();
             }
             _ => self.on_attributes_changed(file),
         }

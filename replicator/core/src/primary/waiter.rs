@@ -250,9 +250,10 @@ impl Primary {
         }
     }
 
-    /// What those have to wait for that are not covered by a barrier yet is to be found anew.
+    /// What callers and epochs have to wait for is to be found anew: the peer may have lost what was sent.
     pub(super) fn restart_waiters(&mut self) {
-        let begun = |waiter: &Waiter| matches!(waiter.stage, Stage::Content(_) | Stage::Ready);
+        let begun =
+            |waiter: &Waiter| matches!(waiter.stage, Stage::Content(_) | Stage::Ready | Stage::Sent(_));
         let begun: Vec<WaiterId> =
             self.waiters.iter().filter(|(_, waiter)| begun(waiter)).map(|(id, _)| *id).collect();
         for id in begun {
