@@ -147,7 +147,7 @@ impl Primary {
                 Vec::new()
             } else {
                 let waited = |file: &&FileId| waiters.iter().any(|id| self.waits_for_fresh(*id, **file));
-                fresh.iter().filter(|file| covered(file) && (queued(file) || waited(file))).copied().collect()
+                fresh.keys().filter(|file| covered(file) && (queued(file) || waited(file))).copied().collect()
             };
             self.remember_barrier(sequence, SentBarrier { scope, waiters, fresh, for_callers });
         }
@@ -206,10 +206,10 @@ impl Primary {
         }
         if let Some(session) = &mut self.session {
             barrier.fresh.iter().for_each(|file| {
-                session.names.fresh.remove(file);
+                session.names.cover_fresh(*file, sequence);
             });
         }
-        self.waiters_done(&barrier.waiters);
+        self.waiters_done(&barrier.waiters, sequence);
         self.on_resync_end_done(sequence);
         let at = self.now.after(self.config.confirm_interval);
         if !self.unconfirmed.is_empty()
@@ -220,9 +220,12 @@ impl Primary {
         Ok(())
     }
 
-    fn waiters_done(&mut self, waiters: &[WaiterId]) {
+    /// The barrier at that position is answered for those that still wait for it.
+    fn waiters_done(&mut self, waiters: &[WaiterId], barrier: Sequence) {
         for id in waiters {
-            if let Some(waiter) = self.waiters.get_mut(id) {
+            if let Some(waiter) = self.waiters.get_mut(id)
+                && waiter.stage == Stage::Sent(barrier)
+            {
                 waiter.stage = Stage::Done;
                 self.review = true;
             }
@@ -236,7 +239,10 @@ impl Primary {
         }
         let Some(session) = &self.session else { return };
         let barriers = session.barriers.range(..=upto).filter(|(_, barrier)| barrier.for_callers);
-        let waiters: Vec<WaiterId> = barriers.flat_map(|(_, barrier)| barrier.waiters.clone()).collect();
-        self.waiters_done(&waiters);
+        let received: Vec<(Sequence, Vec<WaiterId>)> =
+            barriers.map(|(sequence, barrier)| (*sequence, barrier.waiters.clone())).collect();
+        for (sequence, waiters) in received {
+            self.waiters_done(&waiters, sequence);
+        }
     }
 }

@@ -40,9 +40,19 @@ pub(super) struct OpenList {
     children: Vec<Listed>,
 }
 
+/// A file whose content comes behind its name.
+#[derive(Default, Debug)]
+pub(super) struct Fresh {
+    /// The directories that name it.
+    pub directories: BTreeSet<FileId>,
+    /// Last position of the stream when that became known: a barrier before it does not cover the content.
+    pub since: Sequence,
+}
+
 /// A child in a list that the peer has not answered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listed {
+    pub directory: FileId,
     pub file: FileId,
     pub kind: FileKind,
     /// Known from an earlier list or operation, and not to be compared because of this one.
@@ -71,9 +81,9 @@ pub(super) struct Names {
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
-    /// Files that got their first name (O_TMPFILE), or were made anew by the peer. They may have been synced before that; who
-    /// relies on the name relies on the content, so that every caller waits for it until a barrier has covered it.
-    pub fresh: BTreeSet<FileId>,
+    /// Files that got their first name (O_TMPFILE), or were made anew by the peer, with the directories that name them. They may
+    /// have been synced before that; who syncs the directory relies on the content, too, until a barrier has covered it.
+    pub fresh: BTreeMap<FileId, Fresh>,
     pub found: u64,
 }
 
@@ -123,6 +133,24 @@ impl Names {
         } else {
             self.listings.insert(directory, Listing { number, read: None, again: None, deep });
             self.queue.push_back(directory);
+        }
+    }
+
+    /// The directory names the file: who syncs it relies on its content, if that is `new` at this position or was before.
+    pub fn name_fresh(&mut self, file: FileId, directory: FileId, new: Option<Sequence>) {
+        if let Some(since) = new {
+            let fresh = self.fresh.entry(file).or_default();
+            fresh.since = since;
+            fresh.directories.insert(directory);
+        } else if let Some(fresh) = self.fresh.get_mut(&file) {
+            fresh.directories.insert(directory);
+        }
+    }
+
+    /// A barrier at that position covers the content of the file.
+    pub fn cover_fresh(&mut self, file: FileId, barrier: Sequence) {
+        if self.fresh.get(&file).is_some_and(|fresh| fresh.since < barrier) {
+            self.fresh.remove(&file);
         }
     }
 
@@ -222,20 +250,25 @@ impl Primary {
                 }
                 self.become_known(file);
             }
-            NamespaceChange::Linked { file, kind, .. } => {
+            NamespaceChange::Linked { parent, file, kind } => {
                 if kind != FileKind::Directory && self.is_directory(file) {
                     self.lose_name(file);
                 }
-                if !self.is_known(file)
-                    && kind == FileKind::Regular
-                    && let Some(session) = &mut self.session
-                {
-                    session.names.fresh.insert(file);
+                let first = !self.is_known(file) && kind == FileKind::Regular;
+                if let Some(session) = &mut self.session {
+                    let since = session.positions.queued;
+                    session.names.name_fresh(file, parent, first.then_some(since));
                 }
                 self.become_known(file);
             }
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
-            NamespaceChange::Renamed { other, other_last, exchanged, .. } => {
+            NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
+                if let Some(session) = &mut self.session {
+                    session.names.name_fresh(file, new_parent, None);
+                    if let Some(other) = other {
+                        session.names.name_fresh(other, old_parent, None);
+                    }
+                }
                 if let Some(other) = other {
                     self.forget_name(other, other_last && !exchanged);
                 }
@@ -346,9 +379,9 @@ impl Primary {
         // A number that belongs to a file of another kind than before belongs to another file.
         let was_directory = session.names.scanned.contains(&file) || session.names.is_marked(file);
         let kept = known && !deep && was_directory == (kind == FileKind::Directory);
-        if let Some(open) = &mut session.names.open {
-            open.children.push(Listed { file, kind, kept });
-        }
+        let Some(open) = &mut session.names.open else { return };
+        let directory = open.directory;
+        open.children.push(Listed { directory, file, kind, kept });
         if known {
             self.read_again(file);
         }
@@ -384,7 +417,7 @@ impl Primary {
                 if let Some(session) = &mut self.session
                     && session.resync == Resync::Done
                 {
-                    session.names.fresh.insert(file);
+                    session.names.name_fresh(file, directory, Some(session.positions.queued));
                 }
                 self.become_known(file);
                 self.mark_compare(file, true);

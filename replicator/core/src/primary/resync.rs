@@ -104,7 +104,7 @@ impl Primary {
                     && (child.kept || session.resync == Resync::Done)
                 {
                     // What it held may have been acknowledged.
-                    session.names.fresh.insert(file);
+                    session.names.name_fresh(file, child.directory, Some(session.positions.queued));
                 }
                 if let Some(marks) = self.marks.get_mut(file) {
                     marks.compare.clear();
@@ -112,11 +112,15 @@ impl Primary {
                 self.open_gate(file);
                 self.mark_whole(file);
                 self.compare_ended(file);
+                if child.kept {
+                    self.restart_waiters();
+                }
             }
             // What this session told about its names before is gone with the directory that was there.
             FileKind::Directory if child.kept => {
                 self.mark_directory(file, true);
                 self.on_attributes_changed(file);
+                self.restart_waiters();
             }
             _ => self.on_attributes_changed(file),
         }
@@ -230,7 +234,7 @@ impl Primary {
 
     /// Whether the epoch has the content of all files that got their first name.
     fn covers_fresh(&self, epoch: WaiterId) -> bool {
-        let mut fresh = self.session.iter().flat_map(|session| &session.names.fresh);
+        let mut fresh = self.session.iter().flat_map(|session| session.names.fresh.keys());
         fresh.all(|file| self.waits_for_fresh(epoch, *file))
     }
 

@@ -17,6 +17,7 @@ use crate::extent::ExtentSet;
 use crate::ids::{Errno, FileId, LocalSyncId, Sequence, Ticket, Time, VolumeId};
 
 use super::Primary;
+use super::names::Fresh;
 
 /// How far a waiter is with the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +47,7 @@ pub(super) struct Waiter {
     pub stage: Stage,
     /// In the count of running time.
     pub requested_awake: Time,
-    /// Files that got their first name before: it waits for them, too.
+    /// Files that are new in the directory it is for: it waits for their content, too.
     pub fresh: Vec<FileId>,
     /// What was known to be listed when it began to wait for names.
     pub found_marks: u64,
@@ -163,7 +164,12 @@ impl Primary {
         let mut left = 0;
         let mut files = self.files_in(scope);
         if let (Some(session), Some(waiter)) = (&self.session, self.waiters.get_mut(&id)) {
-            waiter.fresh = session.names.fresh.iter().copied().collect();
+            let relies = |(file, fresh): &(&FileId, &Fresh)| match scope {
+                WaitScope::File(scope, _) => fresh.directories.contains(&scope),
+                WaitScope::Volume(volume) => file.volume == volume,
+                WaitScope::Everything => true,
+            };
+            waiter.fresh = session.names.fresh.iter().filter(relies).map(|(file, _)| *file).collect();
             files.extend(&waiter.fresh);
             files.sort_unstable();
             files.dedup();
@@ -244,9 +250,10 @@ impl Primary {
         }
     }
 
-    /// What those have to wait for that are not covered by a barrier yet is to be found anew.
+    /// What callers and epochs have to wait for is to be found anew: the peer may have lost what was sent.
     pub(super) fn restart_waiters(&mut self) {
-        let begun = |waiter: &Waiter| matches!(waiter.stage, Stage::Content(_) | Stage::Ready);
+        let begun =
+            |waiter: &Waiter| matches!(waiter.stage, Stage::Content(_) | Stage::Ready | Stage::Sent(_));
         let begun: Vec<WaiterId> =
             self.waiters.iter().filter(|(_, waiter)| begun(waiter)).map(|(id, _)| *id).collect();
         for id in begun {

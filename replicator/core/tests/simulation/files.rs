@@ -28,6 +28,8 @@ pub struct File {
     pub attributes: Attributes,
     pub entries: BTreeMap<String, u64>,
     pub links: u32,
+    /// Had a name: without one, it gets none again (linkat(2), ENOENT), unlike an O_TMPFILE.
+    pub named: bool,
     pub open: bool,
     /// Pages that are writable through a mapping: stores to them are silent.
     pub stored_pages: BTreeSet<usize>,
@@ -103,6 +105,7 @@ impl Files {
             attributes: Attributes { mode, mtime: self.version },
             entries: BTreeMap::new(),
             links: 0,
+            named: false,
             open: false,
             stored_pages: BTreeSet::new(),
             cell_history: Vec::new(),

@@ -454,7 +454,9 @@ impl World {
 
     fn add_name(&mut self, parent: u64, name: &str, inode: u64) {
         self.files.files.get_mut(&parent).unwrap().entries.insert(name.to_owned(), inode);
-        self.files.files.get_mut(&inode).unwrap().links += 1;
+        let file = self.files.files.get_mut(&inode).unwrap();
+        file.links += 1;
+        file.named = true;
         self.files.touch_names(parent);
     }
 
@@ -477,6 +479,9 @@ impl World {
         let parent = self.some_directory();
         let (Some(name), Some(inode)) = (self.free_name(parent), self.random.one(regular)) else { return };
         if self.files.files[&inode].links == 0 {
+            if self.files.files[&inode].named {
+                return;
+            }
             // Until the next barrier the copy may have the name with only a part of what was synced before.
             self.acknowledged.remove(&self.files.files[&inode].uid);
         }
