@@ -1,3 +1,5 @@
+//! Extents and sets of them, against a naive model.
+
 use alloc::vec;
 use alloc::vec::Vec;
 
