@@ -95,7 +95,8 @@ impl Primary {
     /// A listed file was not there, or not any more, and is new and empty at the peer.
     fn made_anew(&mut self, child: &Listed) {
         let file = child.file;
-        if !self.is_known(file) {
+        // Its number may belong to a file of another kind by now, which was told since.
+        if !self.is_known(file) || self.is_directory(file) != (child.kind == FileKind::Directory) {
             return;
         }
         match child.kind {
