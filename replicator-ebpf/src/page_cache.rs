@@ -60,18 +60,17 @@ fn find(mapping: Kernel, index: u64) -> Found {
         Some(entry) => entry,
         None => return Found::Unknown,
     };
-    // Bits of the index that the levels above did not use up; all of them at the top.
-    let mut covered = false;
+    let mut below_top = false;
     let mut level = 0;
     while level < LEVELS_MAX && entry & 3 == INTERNAL && entry >= NODE_FIRST {
         let node = Kernel::untyped(entry - INTERNAL);
         let Some(shift) = node.read_copy::<u8>(offset!(pages_node_shift)) else { return Found::Unknown };
         let high = index >> (shift & 63);
-        if !covered && high >= 64 {
+        if !below_top && high >= 64 {
             // Beyond the last page.
             return Found::Nothing;
         }
-        covered = true;
+        below_top = true;
         let slots = Kernel::untyped(node.address() + u64::from(offset!(pages_node_slots)));
         slot = slots.address() + (high & 63) * 8;
         let Some(found) = Kernel::untyped(slot).read_copy::<u64>(0) else { return Found::Unknown };
@@ -83,7 +82,7 @@ fn find(mapping: Kernel, index: u64) -> Found {
         }
         level += 1;
     }
-    if !covered && index > 0 && entry & 3 != INTERNAL {
+    if !below_top && index > 0 && entry & 3 != INTERNAL {
         // A single entry at the top is page 0.
         return Found::Nothing;
     }

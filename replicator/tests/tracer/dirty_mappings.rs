@@ -8,14 +8,14 @@ use replicator::tracer::{Cover, Hook, TraceEvent, Tracer};
 use replicator_core::extent::Extent;
 use replicator_core::ids::FileId;
 
-use crate::fixture::{Image, Seen, Traced, assert_covered, file, not_run, options, row};
+use crate::fixture::{Image, Seen, Traced, assert_covered, file, kernel_is_at_least, not_run, options, row};
 use crate::operations::{Mapped, PAGE, filled};
 
 const MEGABYTE: u64 = 1 << 20;
 
 /// A traced file system of a kernel that tells of mapped pages.
-fn traced(filesystem: &'static str) -> Option<Traced> {
-    let traced = Traced::new(filesystem, &[], "")?;
+fn traced(filesystem: &'static str, mount: &str) -> Option<Traced> {
+    let traced = Traced::new(filesystem, &[], mount)?;
     if traced.tracer.report().uncovered.iter().any(|uncovered| uncovered.cover == Cover::Remapped) {
         not_run("the kernel does not tell which pages are mapped");
         return None;
@@ -38,8 +38,8 @@ fn prepared(traced: &Traced, name: &str, bytes: u64) -> (File, FileId) {
     (filled(&path, bytes as usize), file(&path))
 }
 
-fn written_then_mapped(filesystem: &'static str) {
-    let Some(mut traced) = traced(filesystem) else { return };
+fn written_then_mapped(filesystem: &'static str, mount: &str) {
+    let Some(mut traced) = traced(filesystem, mount) else { return };
     let (target, id) = prepared(&traced, "written", 8 * MEGABYTE);
     for at in [17, 5 * PAGE, 3 * MEGABYTE + 1] {
         target.write_all_at(b"dirty", at).expect("pwrite");
@@ -64,17 +64,32 @@ fn written_then_mapped(filesystem: &'static str) {
 
 #[test]
 fn ext4_written_then_mapped() {
-    written_then_mapped("ext4");
+    written_then_mapped("ext4", "");
 }
 
 #[test]
 fn xfs_written_then_mapped() {
-    written_then_mapped("xfs");
+    written_then_mapped("xfs", "");
+}
+
+#[test]
+fn btrfs_written_then_mapped() {
+    written_then_mapped("btrfs", "");
+}
+
+#[test]
+fn ext4_journalled_data_written_then_mapped() {
+    if !kernel_is_at_least(6, 3) {
+        return not_run(
+            "before Linux 6.3, a store to a mapping does not make the folio dirty with data=journal",
+        );
+    }
+    written_then_mapped("ext4", "data=journal");
 }
 
 /// One fault may map a whole folio for writing: a store to any of its pages is silent from then on.
 fn large_folios(filesystem: &'static str) {
-    let Some(mut traced) = traced(filesystem) else { return };
+    let Some(mut traced) = traced(filesystem, "") else { return };
     let (target, id) = prepared(&traced, "large", 0);
     target.write_all_at(&vec![1; 8 << 20], 0).expect("pwrite");
     let mapping = Mapped::new(&target, 8 << 20);
@@ -97,7 +112,7 @@ fn xfs_large_folios() {
 }
 
 fn mapped_then_written(filesystem: &'static str) {
-    let Some(mut traced) = traced(filesystem) else { return };
+    let Some(mut traced) = traced(filesystem, "") else { return };
     let (target, id) = prepared(&traced, "mapped", MEGABYTE);
     let mapping = Mapped::new(&target, 1 << 20);
     for at in [0, 7 * PAGE + 4000] {
@@ -128,7 +143,7 @@ fn xfs_mapped_then_written() {
 }
 
 fn without_a_shared_mapping(filesystem: &'static str) {
-    let Some(mut traced) = traced(filesystem) else { return };
+    let Some(mut traced) = traced(filesystem, "") else { return };
     let (target, id) = prepared(&traced, "unmapped", MEGABYTE);
     let path = traced.image.mount.join("unmapped/file");
     let seen = traced.during(|| {
@@ -155,7 +170,7 @@ fn xfs_without_a_shared_mapping() {
 /// A page that is not in memory, or clean, tells when it becomes dirty; a fault on it alone is nothing to tell.
 #[test]
 fn a_fault_on_a_clean_page_is_not_told() {
-    let Some(mut traced) = traced("ext4") else { return };
+    let Some(mut traced) = traced("ext4", "") else { return };
     let (target, id) = prepared(&traced, "clean", MEGABYTE);
     let mapping = Mapped::new(&target, 1 << 20);
     let seen = traced.during(|| mapping.load(0));
