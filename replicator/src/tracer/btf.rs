@@ -244,7 +244,8 @@ impl<'a> Types<'a> {
     }
 
     fn field_bits(&self, id: TypeId, field: &str, depth: usize) -> Option<u32> {
-        let (btf, kind) = self.resolve(id)?;
+        // The nameless struct of `vm_fault` is constant.
+        let (btf, kind) = self.strip(id)?;
         if depth == 0 || (kind.kind != KIND_STRUCT && kind.kind != KIND_UNION) {
             return None;
         }

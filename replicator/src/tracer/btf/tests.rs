@@ -176,6 +176,8 @@ fn the_running_kernel() {
     assert!(types.field("inode", "i_sb").is_some());
     // Within a nameless union of the kernel's.
     assert!(types.field("iov_iter", "count").is_some());
+    // Within a nameless struct that is constant.
+    assert!(types.field("vm_fault", "pgoff").is_some());
     let parameters = types.tracepoint("writeback_dirty_folio").expect("the tracepoint");
     assert_eq!(types.type_name(parameters[0].type_id), "struct folio *");
     let layout = crate::tracer::layout::layout(&types);
