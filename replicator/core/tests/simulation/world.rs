@@ -160,6 +160,7 @@ pub struct World {
     misfortune: usize,
     tracing: bool,
     secondary_off: bool,
+    secondary_failed: bool,
     failure: Option<String>,
     stats: Stats,
 }
@@ -225,6 +226,7 @@ impl World {
             misfortune,
             tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
             secondary_off: false,
+            secondary_failed: false,
             failure: None,
             stats: Stats::default(),
             random,
@@ -937,6 +939,7 @@ impl World {
             broken: false,
         });
         self.stats.sessions += 1;
+        self.secondary_failed = false;
         self.tell_secondary(Event::SessionOpened { session: secondary, version: 1 });
         self.tell_primary(Event::SessionOpened { session, version: 1 });
     }
@@ -1038,6 +1041,7 @@ impl World {
                     self.fail(format!("the secondary closes: {reason:?}"));
                 }
                 if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
+                    self.secondary_failed = true;
                     // Nothing more of it is applied but what runs.
                     let runs = |sequence| {
                         let apply = |serving: &Serving| matches!(serving, Serving::Apply { session: of, sequence: at } if (*of, *at) == (session, sequence));
@@ -1224,6 +1228,8 @@ impl World {
         }
         let replica = match self.mode {
             Mode::Sync => self.replica.clone(),
+            // It failed to apply what it had received: its copy is recorded as inconsistent.
+            Mode::SemiSync if self.secondary_failed => return,
             Mode::SemiSync => self.replica_as_received(),
             Mode::Async => return,
         };
