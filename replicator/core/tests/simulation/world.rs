@@ -164,6 +164,7 @@ pub struct World {
     misfortune: usize,
     tracing: bool,
     secondary_off: bool,
+    secondary_failed: bool,
     failure: Option<String>,
     stats: Stats,
 }
@@ -229,6 +230,7 @@ impl World {
             misfortune,
             tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
             secondary_off: false,
+            secondary_failed: false,
             failure: None,
             stats: Stats::default(),
             random,
@@ -622,6 +624,7 @@ impl World {
             broken: false,
         });
         self.stats.sessions += 1;
+        self.secondary_failed = false;
         self.tell_secondary(Event::SessionOpened { session: secondary, version: 1 });
         self.tell_primary(Event::SessionOpened { session, version: 1 });
     }
@@ -723,6 +726,7 @@ impl World {
                     self.fail(format!("the secondary closes: {reason:?}"));
                 }
                 if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
+                    self.secondary_failed = true;
                     // Nothing more of it is applied but what runs.
                     let runs = |sequence| {
                         let apply = |serving: &Serving| matches!(serving, Serving::Apply { session: of, sequence: at } if (*of, *at) == (session, sequence));

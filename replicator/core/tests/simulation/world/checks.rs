@@ -76,6 +76,8 @@ impl World {
         }
         let replica = match self.mode {
             Mode::Sync => self.replica.clone(),
+            // It failed to apply what it had received: its copy is recorded as inconsistent.
+            Mode::SemiSync if self.secondary_failed => return,
             Mode::SemiSync => self.replica_as_received(),
             Mode::Async => return,
         };
