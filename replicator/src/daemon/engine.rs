@@ -387,25 +387,21 @@ impl<R: Role> Engine<R> {
         }
     }
 
+    /// Close a session, or give up what is left of one that is gone already.
     fn close(&mut self, session: SessionId, reason: CloseReason) {
-        match self.core.session.take() {
-            Some((current, mut connection)) if current == session => {
-                if matches!(reason, CloseReason::Stopping) {
-                    info!(%session, "session closed: stopping");
-                } else {
-                    warn!(%session, ?reason, "session closed");
-                }
-                // What was queued before (a Failed or Goodbye frame) should still reach the peer if the socket takes it.
-                connection.pump(&mut self.core.ring);
-                connection.close();
-                let applies = matches!(
-                    reason,
-                    CloseReason::PeerSilent | CloseReason::PeerFailed(_) | CloseReason::Stopping
-                );
-                self.role.on_session_end(session, applies);
+        if let Some((_, connection)) = self.core.session.as_mut().filter(|(current, _)| *current == session) {
+            if matches!(reason, CloseReason::Stopping) {
+                info!(%session, "session closed: stopping");
+            } else {
+                warn!(%session, ?reason, "session closed");
             }
-            other => self.core.session = other,
+            // What was queued before (a Failed or Goodbye frame) should still reach the peer if the socket takes it.
+            connection.pump(&mut self.core.ring);
+            connection.close();
+            self.core.session = None;
         }
+        let applies = !matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm);
+        self.role.on_session_end(session, applies);
     }
 
     fn pump(&mut self) {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use replicator_core::action::{Action, Body};
 use replicator_core::event::{Event, ReadOutcome, ReceivedBody, SyncScope};
 use replicator_core::extent::Extent;
-use replicator_core::ids::{EntryId, Errno, FileId, LocalSyncId, ReadId, SessionId, Ticket, VolumeId};
+use replicator_core::ids::{
+    EntryId, Errno, FileId, FileKind, LocalSyncId, ReadId, SessionId, Ticket, VolumeId,
+};
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
 use tracing::{debug, error, warn};
@@ -248,7 +250,8 @@ impl Primary {
             Some(volume) => match reader::attributes(volume, file.inode) {
                 Ok(attributes) => {
                     self.reads.insert(read, Held::Payload(attributes.encode()));
-                    ReadOutcome::Read(attributes.size)
+                    let regular = FileKind::from_mode(attributes.mode) == Some(FileKind::Regular);
+                    ReadOutcome::Read(if regular { attributes.size } else { 0 })
                 }
                 Err(error) => outcome_of(&error),
             },

@@ -201,7 +201,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Make an extent of a file a hole. Its size does not change: it comes with the attributes.
+    /// Make an extent of a file a hole. A file that ends before it is extended, as bytes would extend it: the primary has the
+    /// extent within its size, and a caller that only asked for its data does not wait for the attributes.
     ///
     /// # Errors
     /// [`ReplicaError`].
@@ -211,6 +212,12 @@ impl Replica {
         }
         let Some(descriptor) = self.descriptor(file)? else { return Ok(Applied::Ignored) };
         punch(descriptor.as_fd(), extent).map_err(ReplicaError::system("punch a hole into", file))?;
+        let status = Status::of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?;
+        if let Ok(end) = i64::try_from(extent.end)
+            && status.size < extent.end
+        {
+            ftruncate(&descriptor, end).map_err(ReplicaError::system("extend", file))?;
+        }
         Ok(Applied::Done)
     }
 
