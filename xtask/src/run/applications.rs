@@ -105,6 +105,8 @@ pub fn sqlite(
     }
     query(&directory.join("db"), &script)?;
     received(mirror)?;
+    // What SQLite removes when it closes is removed on the copy a moment later, and cp fails on a name that goes.
+    mirror.wait_identical()?;
     // Looking at the copy in place would write into it.
     let aside = mirror.outside().join(&name);
     exec::run(Command::new("cp").args(["-a", "--"]).arg(mirror.copy().join(&name)).arg(&aside))?;

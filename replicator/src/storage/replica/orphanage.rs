@@ -31,15 +31,27 @@ const NUMBERS_TRIED: u32 = 1 << 20;
 /// Remove replicator's own directory if nothing is in it: the copy is then nothing but the primary's tree. The root keeps the
 /// times it was given.
 fn leave_root(volume: &Volume) -> io::Result<()> {
-    let times = fstat(volume.root())?;
-    match unlinkat(volume.root(), OWN, UnlinkatFlags::RemoveDir) {
-        Ok(()) => {
-            let atime = TimeSpec::new(times.st_atime, times.st_atime_nsec);
-            let mtime = TimeSpec::new(times.st_mtime, times.st_mtime_nsec);
-            Ok(futimens(volume.root(), &atime, &mtime)?)
-        }
-        Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
+    keeping_times(volume.root(), || match unlinkat(volume.root(), OWN, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
         Err(errno) => Err(errno.into()),
+    })
+}
+
+/// Do something in the root that changes its times, and give them back: it has the primary's.
+fn keeping_times<T>(root: BorrowedFd<'_>, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let times = fstat(root)?;
+    let changed = change()?;
+    let atime = TimeSpec::new(times.st_atime, times.st_atime_nsec);
+    let mtime = TimeSpec::new(times.st_mtime, times.st_mtime_nsec);
+    futimens(root, &atime, &mtime)?;
+    Ok(changed)
+}
+
+/// Open replicator's own directory, which is made if it is not there.
+fn open_own(volume: &Volume) -> io::Result<OwnedFd> {
+    match open_existing(volume.root(), OWN)? {
+        Some(own) => Ok(own),
+        None => keeping_times(volume.root(), || open_or_make(volume.root(), OWN)),
     }
 }
 
@@ -169,7 +181,7 @@ pub(super) fn is_foreign(status: &Status, volume: &Volume) -> bool {
 
 /// Make replicator's own directory, so that nothing in the root changes later, when its times are those of the primary.
 pub(super) fn prepare(volume: &Volume) -> io::Result<()> {
-    open_or_make(volume.root(), OWN).map(drop)
+    open_own(volume).map(drop)
 }
 
 /// Open the orphanage if there is one.
@@ -185,7 +197,7 @@ pub(super) fn find(volume: &Volume) -> io::Result<Option<OwnedFd>> {
 
 /// Open the orphanage; it and replicator's own directory are made if they are not there.
 fn open_orphanage(volume: &Volume) -> io::Result<OwnedFd> {
-    let own = open_or_make(volume.root(), OWN)?;
+    let own = open_own(volume)?;
     drop(open_or_make(own.as_fd(), ORPHANS)?);
     find(volume)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
 }
