@@ -177,8 +177,9 @@ impl Attempt {
                     states.insert(place.hook, HookState::Absent);
                 }
                 Err(Unresolved::Parameter(name)) => {
+                    // There is something of that name, but not what this was written for.
                     tracing::debug!(hook = place.target, parameter = name, "unknown parameter");
-                    states.insert(place.hook, HookState::Refused { errno: libc::EINVAL });
+                    states.insert(place.hook, HookState::Absent);
                 }
             }
         }

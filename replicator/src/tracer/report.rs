@@ -45,7 +45,7 @@ pub enum HookState {
         /// With this error number.
         errno: i32,
     },
-    /// The running kernel does not have it.
+    /// The running kernel does not have it, or has something else of that name.
     Absent,
     /// Another covers it, or nothing that is watched needs it.
     NotNeeded,
