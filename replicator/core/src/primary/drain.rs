@@ -379,7 +379,7 @@ impl Primary {
 
     pub(super) fn on_gone(&mut self, file: FileId) {
         self.forget(file);
-        self.lose_name(file);
+        self.depart(file);
     }
 
     /// The file is gone: its marks are worth nothing.

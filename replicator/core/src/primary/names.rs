@@ -64,6 +64,9 @@ pub(super) struct Listed {
 pub(super) struct Names {
     /// Files of any kind that have a name there.
     pub known: BTreeSet<FileId>,
+    /// Known files that a read found gone. How their names went is told by operations that may yet be in the log, and the peer
+    /// has them until then: those operations are sent as if the file was known. Nothing else about it is.
+    departed: BTreeSet<FileId>,
     /// Directories whose list was sent completely, or that were made empty.
     pub scanned: BTreeSet<FileId>,
     /// Directories reported as changed before the operation that made them: capture has more than one source. Kept though a
@@ -163,9 +166,19 @@ impl Names {
         }
     }
 
+    /// A read found the file gone: nothing about it is to be sent but the operations that took its names.
+    fn depart(&mut self, file: FileId) {
+        if self.known.remove(&file) {
+            self.departed.insert(file);
+        }
+        self.listings.remove(&file);
+        self.fresh.remove(&file);
+    }
+
     /// The file has no name at the peer any more, or none that can be relied on.
     fn forget(&mut self, file: FileId) {
         self.known.remove(&file);
+        self.departed.remove(&file);
         self.scanned.remove(&file);
         self.listings.remove(&file);
         self.fresh.remove(&file);
@@ -219,7 +232,7 @@ impl Primary {
         let scanned = |directory| session.names.scanned.contains(directory);
         // What is in a directory that is to be listed again, the peer may not know.
         let settled = |directory| scanned(directory) && !session.names.listings.contains_key(directory);
-        let known = |file| session.names.known.contains(file);
+        let known = |file| session.names.known.contains(file) || session.names.departed.contains(file);
         match change {
             NamespaceChange::Created { parent, .. }
             | NamespaceChange::Linked { parent, .. }
@@ -296,8 +309,16 @@ impl Primary {
         }
     }
 
-    /// The file turned out to be gone. If its number is seen again, that is another file.
-    pub(super) fn lose_name(&mut self, file: FileId) {
+    /// A read found the file gone.
+    pub(super) fn depart(&mut self, file: FileId) {
+        if let Some(session) = &mut self.session {
+            session.names.depart(file);
+            session.compare_files.remove(&file);
+        }
+    }
+
+    /// What the peer has under this number is another file, or will be.
+    fn lose_name(&mut self, file: FileId) {
         if let Some(session) = &mut self.session {
             session.names.forget(file);
             session.compare_files.remove(&file);
@@ -325,6 +346,7 @@ impl Primary {
         if !session.names.known.insert(file) {
             return;
         }
+        session.names.departed.remove(&file);
         session.names.found += 1;
         let Some(marks) = self.marks.get(file) else { return };
         if marks.needs_sync() {
@@ -375,6 +397,10 @@ impl Primary {
     /// A name in a list that was sent.
     fn see(&mut self, file: FileId, kind: FileKind, deep: bool) {
         let Some(session) = &mut self.session else { return };
+        if session.names.departed.contains(&file) {
+            // The number was given to a new file.
+            session.names.forget(file);
+        }
         let known = session.names.known.contains(&file);
         // A number that belongs to a file of another kind than before belongs to another file.
         let was_directory = session.names.scanned.contains(&file) || session.names.is_marked(file);
@@ -480,7 +506,7 @@ impl Primary {
                 }
             }
             ReadOutcome::Gone => {
-                self.lose_name(directory);
+                self.depart(directory);
                 self.drop_waits(directory);
             }
             ReadOutcome::Failed(errno) => {

@@ -47,6 +47,10 @@ pub struct Replica {
     nameless: BTreeSet<u64>,
     /// Directories that were made or listed in this session: what they hold that is not known is no file of the primary's.
     settled: BTreeSet<u64>,
+    /// Not all directories were listed yet.
+    resyncing: bool,
+    /// The first operation after a resync that found a name to stand for something else than it says.
+    pub deviation: Option<String>,
 }
 
 pub fn root_id() -> FileId {
@@ -62,6 +66,8 @@ impl Replica {
             listed: BTreeSet::new(),
             nameless: BTreeSet::new(),
             settled: BTreeSet::new(),
+            resyncing: true,
+            deviation: None,
         };
         replica.make(FileKind::Directory);
         replica
@@ -163,6 +169,7 @@ impl Replica {
             (Kind::ResyncBegin, _) => {
                 self.known = BTreeMap::from([(root_id(), 1)]);
                 self.settled.clear();
+                self.resyncing = true;
                 Ok(AppliedOutcome::Done)
             }
             (Kind::Data, Payload::Cells(cells)) => {
@@ -184,7 +191,10 @@ impl Replica {
             }
             (Kind::Digests, Payload::Digests(cells)) => Ok(self.compare(header, cells)),
             (Kind::Namespace, Payload::Names(operation)) => self.apply_names(operation),
-            (Kind::ResyncEnd, _) => Ok(AppliedOutcome::Done),
+            (Kind::ResyncEnd, _) => {
+                self.resyncing = false;
+                Ok(AppliedOutcome::Done)
+            }
             other => panic!("nothing to apply: {other:?}"),
         }
     }
@@ -222,7 +232,34 @@ impl Replica {
         AppliedOutcome::Differs(differs)
     }
 
+    /// An operation says that a name stands for this file, or for none.
+    fn expect(&mut self, operation: &Operation, parent: FileId, name: &[u8], file: Option<FileId>) {
+        let Ok(directory) = self.directory(parent) else { return };
+        let there = directory.entries.get(name).copied();
+        let expected = file.and_then(|file| self.known.get(&file).copied());
+        if there != expected && !self.resyncing {
+            self.deviation.get_or_insert_with(|| format!("{operation:?}: there is {there:?}, not {expected:?}"));
+        }
+    }
+
+    fn expect_what_it_says(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Create { parent, name, .. } | Operation::Link { parent, name, .. } => {
+                self.expect(operation, *parent, name, None);
+            }
+            Operation::Unlink { parent, name, file, .. } => {
+                self.expect(operation, *parent, name, Some(*file));
+            }
+            Operation::Rename { old_parent, old_name, new_parent, new_name, file, other, .. } => {
+                self.expect(operation, *old_parent, old_name, Some(*file));
+                self.expect(operation, *new_parent, new_name, *other);
+            }
+            Operation::List { .. } => {}
+        }
+    }
+
     fn apply_names(&mut self, operation: &Operation) -> Result<AppliedOutcome, Errno> {
+        self.expect_what_it_says(operation);
         match operation {
             Operation::Create { parent, name, node } => {
                 self.directory(*parent)?;

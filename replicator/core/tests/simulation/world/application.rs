@@ -19,7 +19,8 @@ impl World {
             11 => self.link_something(&regular),
             12 => self.unlink_something(),
             13 => self.rename_something(),
-            14 => self.change_behind_the_gate(),
+            14 if self.bypassed => self.change_behind_the_gate(),
+            14 => self.rename_something(),
             15 => {
                 let open: Vec<u64> =
                     self.files.files.iter().filter(|(_, file)| file.open).map(|(inode, _)| *inode).collect();

@@ -3,8 +3,13 @@
 use super::*;
 
 impl World {
-    /// positions ordered; nothing-forgotten.
+    /// positions ordered; names-in-order; nothing-forgotten.
     pub(super) fn check_always(&mut self) {
+        if !self.bypassed
+            && let Some(deviation) = self.replica.deviation.take()
+        {
+            self.fail(format!("names-in-order: {deviation}"));
+        }
         let snapshot = self.primary.snapshot();
         let p = snapshot.positions;
         if !(p.queued >= p.sent && p.sent >= p.received && p.received >= p.applied && p.applied >= p.synced) {

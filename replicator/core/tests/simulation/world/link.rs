@@ -1,0 +1,78 @@
+//! The connection between the two: what is on its way, and how it ends.
+
+use super::*;
+
+impl World {
+    pub(super) fn dial(&mut self, session: SessionId) {
+        if self.secondary_off || (self.faults && self.random.chance(30)) {
+            self.doing.push(Doing::Done(Event::SessionLost { session }));
+            return;
+        }
+        self.next_session += 1;
+        let secondary = SessionId(self.next_session);
+        self.link = Some(Link {
+            primary: session,
+            secondary,
+            to_secondary: VecDeque::new(),
+            to_primary: VecDeque::new(),
+            primary_up: true,
+            secondary_up: true,
+            broken: false,
+        });
+        self.stats.sessions += 1;
+        self.secondary_failed = false;
+        self.tell_secondary(Event::SessionOpened { session: secondary, version: 1 });
+        self.tell_primary(Event::SessionOpened { session, version: 1 });
+    }
+
+    pub(super) fn break_link(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.broken = true;
+            let keep = self.random.below(link.to_secondary.len() + 1);
+            link.to_secondary.truncate(keep);
+            let keep = self.random.below(link.to_primary.len() + 1);
+            link.to_primary.truncate(keep);
+        }
+    }
+
+    pub(super) fn body_of(header: &Header, payload: &Payload) -> ReceivedBody {
+        match payload {
+            Payload::Names(operation) if header.kind == Kind::Namespace => {
+                ReceivedBody::Namespace(operation.change())
+            }
+            Payload::Structured(body) => ReceivedBody::Structured(body.clone()),
+            _ => ReceivedBody::Opaque,
+        }
+    }
+
+    pub(super) fn deliver_to_secondary(&mut self) {
+        for _ in 0..1 + self.random.below(4) {
+            let Some(link) = self.link.as_mut().filter(|link| link.secondary_up) else { return };
+            let session = link.secondary;
+            if let Some((header, payload)) = link.to_secondary.pop_front() {
+                let body = Self::body_of(&header, &payload);
+                if header.sequence.0 > 0 {
+                    self.payloads.insert((session, header.sequence), (header, payload));
+                }
+                self.tell_secondary(Event::FrameReceived { session, header, body });
+            } else if link.broken {
+                link.secondary_up = false;
+                self.tell_secondary(Event::SessionLost { session });
+            }
+        }
+    }
+
+    pub(super) fn deliver_to_primary(&mut self) {
+        for _ in 0..1 + self.random.below(3) {
+            let Some(link) = self.link.as_mut().filter(|link| link.primary_up) else { return };
+            let session = link.primary;
+            if let Some((header, payload)) = link.to_primary.pop_front() {
+                let body = Self::body_of(&header, &payload);
+                self.tell_primary(Event::FrameReceived { session, header, body });
+            } else if link.broken {
+                link.primary_up = false;
+                self.tell_primary(Event::SessionLost { session });
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The secondary's edge: applies frames and makes them durable, in any order that is allowed, and tells.
+
+use super::*;
+
+impl World {
+    pub(super) fn tell_secondary(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.trace("secondary", &event);
+        self.secondary.handle(self.now, event, &mut actions);
+        actions.iter().for_each(|action| self.trace("secondary", action));
+        for action in actions {
+            self.order_secondary(action);
+        }
+    }
+
+    pub(super) fn order_secondary(&mut self, action: Action) {
+        match action {
+            Action::Apply { session, sequence } => self.serving.push(Serving::Apply { session, sequence }),
+            Action::MakeDurable { session, barrier, scope } => {
+                self.serving.push(Serving::MakeDurable { session, barrier, scope });
+            }
+            Action::PersistState { persist, record } => {
+                self.serving.push(Serving::Persist { persist, record })
+            }
+            Action::SendFrame { session, header, body } => {
+                let payload = match body {
+                    Body::Structured(body) => Payload::Structured(body),
+                    _ => Payload::None,
+                };
+                let early = self.sabotage == Sabotage::EarlyBarrierDone && header.kind == Kind::BarrierDone;
+                let done = early && self.replica.known.len() < usize::MAX;
+                if let Some(link) =
+                    self.link.as_mut().filter(|link| link.secondary == session && !link.broken)
+                {
+                    // Forged answers came before; only that of ResyncEnd is the secondary's own.
+                    let known = self.payloads.get(&(session, Sequence(header.offset)));
+                    let is_barrier = known.is_some_and(|(about, _)| about.kind == Kind::Barrier);
+                    if !(done && is_barrier) {
+                        link.to_primary.push_back((header, payload));
+                    }
+                }
+            }
+            Action::CloseSession { session, reason } => {
+                let superseded =
+                    matches!(reason, CloseReason::Protocol("the primary opened another session"));
+                if matches!(reason, CloseReason::Protocol(_)) && !superseded {
+                    self.fail(format!("the secondary closes: {reason:?}"));
+                }
+                if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
+                    self.secondary_failed = true;
+                    // Nothing more of it is applied but what runs.
+                    let runs = |sequence| {
+                        let apply = |serving: &Serving| matches!(serving, Serving::Apply { session: of, sequence: at } if (*of, *at) == (session, sequence));
+                        self.serving.iter().any(apply)
+                    };
+                    self.payloads.retain(|(of, sequence), _| *of != session || runs(*sequence));
+                }
+                if let Some(link) = self.link.as_mut().filter(|link| link.secondary == session) {
+                    link.secondary_up = false;
+                    link.broken = true;
+                }
+            }
+            Action::Report(_) => {}
+            action => self.fail(format!("a secondary ordered {action:?}")),
+        }
+    }
+
+    pub(super) fn serve_something(&mut self) {
+        if self.serving.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.serving.len());
+        let serving = self.serving.swap_remove(at);
+        let done = match serving {
+            Serving::Done(event) => {
+                self.tell_secondary(event);
+                return;
+            }
+            Serving::Apply { session, sequence } => {
+                let Some((header, payload)) = self.payloads.remove(&(session, sequence)) else {
+                    return self.fail(format!("no payload of {session:?} {sequence}"));
+                };
+                let mut outcome: Result<AppliedOutcome, Errno> = self.replica.apply(&header, &payload);
+                if self.faults && self.random.chance(1) && self.random.chance(20) {
+                    outcome = Err(EIO);
+                }
+                Event::Applied { session, sequence, outcome }
+            }
+            Serving::MakeDurable { session, barrier, scope } => {
+                if let DurableScope::Files(files) = &scope {
+                    assert!(files.len() <= 64);
+                }
+                if self.sabotage != Sabotage::LyingDisk {
+                    self.replica.make_durable(&scope);
+                }
+                let fails = self.faults && self.random.chance(1) && self.random.chance(30);
+                Event::MadeDurable { session, barrier, result: if fails { Err(EIO) } else { Ok(()) } }
+            }
+            Serving::Persist { persist, record } => {
+                let fails = self.faults && self.random.chance(3);
+                if !fails || self.random.chance(50) {
+                    self.secondary_disk = record;
+                    if record.data == DataState::UpToDate {
+                        self.check_up_to_date();
+                    }
+                }
+                Event::StatePersisted { persist, result: if fails { Err(EIO) } else { Ok(()) } }
+            }
+        };
+        self.serving.push(Serving::Done(done));
+    }
+
+    pub(super) fn tick_secondary(&mut self) {
+        self.tell_secondary(Event::Tick);
+    }
+}
