@@ -241,20 +241,22 @@ impl Primary {
     }
 
     fn read_attributes(&mut self, core: &mut Core, read: ReadId, file: FileId) {
-        // Only a regular file has a size that a writer may be about to change.
-        if let Ok(descriptor) = self.open(file, ()) {
-            wait_for_writers(&descriptor, 0);
-        }
-        let outcome = match self.volume(file.volume) {
-            None => ReadOutcome::Gone,
-            Some(volume) => match reader::attributes(volume, file.inode) {
-                Ok(attributes) => {
-                    self.reads.insert(read, Held::Payload(attributes.encode()));
-                    let regular = FileKind::from_mode(attributes.mode) == Some(FileKind::Regular);
-                    ReadOutcome::Read(if regular { attributes.size } else { 0 })
-                }
-                Err(error) => outcome_of(&error),
-            },
+        let attributes = match (self.open(file, ()), self.volume(file.volume)) {
+            (Ok(descriptor), _) => {
+                // Only a regular file has a size that a writer may be about to change.
+                wait_for_writers(&descriptor, 0);
+                reader::attributes_of(descriptor.as_fd())
+            }
+            (Err(_), Some(volume)) => reader::attributes(volume, file.inode),
+            (Err(_), None) => return core.tell(Event::AttributesRead { read, outcome: ReadOutcome::Gone }),
+        };
+        let outcome = match attributes {
+            Ok(attributes) => {
+                self.reads.insert(read, Held::Payload(attributes.encode()));
+                let regular = FileKind::from_mode(attributes.mode) == Some(FileKind::Regular);
+                ReadOutcome::Read(if regular { attributes.size } else { 0 })
+            }
+            Err(error) => outcome_of(&error),
         };
         core.tell(Event::AttributesRead { read, outcome });
     }

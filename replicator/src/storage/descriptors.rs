@@ -72,6 +72,12 @@ impl Descriptors {
         Ok(descriptor)
     }
 
+    /// The descriptor of a file, if it is kept.
+    #[must_use]
+    pub fn get(&self, file: FileId, access: Access) -> Option<Arc<OwnedFd>> {
+        self.lock().touch((file, access))
+    }
+
     /// Close what is kept of a file: it is gone, or the number means another file now.
     pub fn invalidate(&self, file: FileId) {
         let mut cache = self.lock();

@@ -139,9 +139,16 @@ fn intersections(left: &[Extent], right: &[Extent]) -> Vec<Extent> {
 /// # Errors
 /// ESTALE where the file is gone; else what the system returns.
 pub fn attributes(volume: &Volume, inode: u64) -> io::Result<Attributes> {
-    let file = open_path(&known(volume, inode)?, volume.root())?;
-    let xattrs = xattr::read_all(file.as_fd())?;
-    let status = Status::of(file.as_fd())?;
+    attributes_of(open_path(&known(volume, inode)?, volume.root())?.as_fd())
+}
+
+/// The same of a file that is open, O_PATH included.
+///
+/// # Errors
+/// What the system returns.
+pub fn attributes_of(file: BorrowedFd<'_>) -> io::Result<Attributes> {
+    let xattrs = xattr::read_all(file)?;
+    let status = Status::of(file)?;
     Ok(Attributes {
         mode: status.mode,
         uid: status.uid,

@@ -46,6 +46,15 @@ pub struct Args {
     fs: Filesystem,
 }
 
+/// The name, beside those of the jobs, of what tracing costs a writer.
+const TRACE_COST: &str = "trace-cost";
+
+impl Args {
+    fn chooses(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
+    }
+}
+
 /// Everything that was measured: one entry per round, by job and variant.
 pub type Measured = BTreeMap<(&'static str, Variant), Vec<Figures>>;
 
@@ -54,12 +63,9 @@ pub fn run(args: Args) -> Result<()> {
     interrupt::watch();
     setup::require(&["fio"])?;
     place::clear_dead();
-    let chosen: Vec<&Job> = JOBS
-        .iter()
-        .filter(|job| args.only.is_empty() || args.only.iter().any(|word| job.name.contains(word.as_str())))
-        .collect();
-    if chosen.is_empty() {
-        let names: Vec<&str> = JOBS.iter().map(|job| job.name).collect();
+    let chosen: Vec<&Job> = JOBS.iter().filter(|job| args.chooses(job.name)).collect();
+    if chosen.is_empty() && !args.chooses(TRACE_COST) {
+        let names: Vec<&str> = JOBS.iter().map(|job| job.name).chain([TRACE_COST]).collect();
         bail!("no job is chosen; there are: {}", names.join(", "));
     }
     let variants: Vec<Variant> = VARIANTS
@@ -73,9 +79,9 @@ pub fn run(args: Args) -> Result<()> {
     let runs = (args.rounds * variants.len() * chosen.len()) as u32;
     let _bound = watchdog::arm("the bench", each * runs + Duration::from_secs(600));
 
-    let measured = measure(&args, &chosen, &variants)?;
+    let measured = if chosen.is_empty() { Measured::new() } else { measure(&args, &chosen, &variants)? };
     let judged = bars::judge(&measured);
-    let trace = trace_cost();
+    let trace = if args.chooses(TRACE_COST) { trace_cost() } else { None };
     if args.json {
         println!("{}", table::json(&args_words(&args), &chosen, &measured, &judged, trace.as_deref())?);
     } else {

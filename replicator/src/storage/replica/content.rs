@@ -127,17 +127,20 @@ impl Replica {
         if copy.local.kind != kind {
             return Ok(self.ignored());
         }
-        if kind == FileKind::Regular && copy.status.size != wanted.size {
+        let resized = kind == FileKind::Regular && copy.status.size != wanted.size;
+        if resized {
             self.set_size(file, wanted.size)?;
         }
         let at = copy.descriptor.as_fd();
-        if (copy.status.uid, copy.status.gid) != (wanted.uid, wanted.gid) {
+        let given_away = (copy.status.uid, copy.status.gid) != (wanted.uid, wanted.gid);
+        if given_away {
             set_owner(at, wanted.uid, wanted.gid)
                 .map_err(ReplicaError::system("change the owner of", file))?;
         }
-        self.set_xattrs(file, at, &wanted.xattrs)?;
+        let changed = self.set_xattrs(file, at, &wanted.xattrs)? || given_away || resized;
         if kind != FileKind::Symlink {
-            let mode = Status::of(at).map_err(ReplicaError::system("stat", file))?.permissions();
+            let status = if changed { Status::of(at) } else { Ok(copy.status) };
+            let mode = status.map_err(ReplicaError::system("stat", file))?.permissions();
             if mode != wanted.mode & 0o7777 {
                 set_permissions(at, wanted.mode).map_err(ReplicaError::system("change the mode of", file))?;
             }
@@ -158,15 +161,18 @@ impl Replica {
         }
     }
 
-    /// Make the extended attributes equal.
+    /// Make the extended attributes equal. Returns whether any was not.
     fn set_xattrs(
         &self,
         file: FileId,
         at: BorrowedFd<'_>,
         wanted: &[(Vec<u8>, Vec<u8>)],
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<bool, ReplicaError> {
         let present =
             xattr::read_all(at).map_err(ReplicaError::system("read extended attributes of", file))?;
+        if present == wanted {
+            return Ok(false);
+        }
         // First what is too much: some file systems have little room.
         for (name, _) in &present {
             if !wanted.iter().any(|(other, _)| other == name) {
@@ -180,7 +186,7 @@ impl Replica {
                 self.tolerate(file, name, result)?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A namespace of attributes that is missing here (file system, security module) does not end the mirror.

@@ -327,8 +327,13 @@ impl Replica {
     fn open_copy(&self, file: FileId) -> Result<Option<Copy>, ReplicaError> {
         let volume = self.volume(file)?;
         let Some(local) = self.local(file) else { return Ok(None) };
-        let descriptor =
-            open_path(&local.handle, volume.root()).map_err(|source| lost_or("open", file, source))?;
+        // One that is open for its bytes does as well.
+        let descriptor = match self.descriptors.get(file, Access::ReadWrite) {
+            Some(open) => open,
+            None => Arc::new(
+                open_path(&local.handle, volume.root()).map_err(|source| lost_or("open", file, source))?,
+            ),
+        };
         let status = Status::of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?;
         if status.links == 0 {
             return Err(ReplicaError::Lost { file });
@@ -340,8 +345,8 @@ impl Replica {
 /// A file here that is mapped.
 struct Copy {
     local: Local,
-    /// O_PATH.
-    descriptor: OwnedFd,
+    /// Possibly O_PATH.
+    descriptor: Arc<OwnedFd>,
     status: Status,
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
@@ -144,7 +145,7 @@ impl Replica {
             return None;
         }
         self.bind(node.file, local.clone());
-        Some(Copy { local, descriptor, status })
+        Some(Copy { local, descriptor: Arc::new(descriptor), status })
     }
 
     /// Free a name. What it stands for keeps its other names, or waits in the orphanage.
