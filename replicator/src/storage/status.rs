@@ -39,6 +39,12 @@ impl Status {
         statx(file, c"", libc::AT_EMPTY_PATH)
     }
 
+    /// How many names an open file has. To ask for its times, as [`Status::of`] does, would make the next write dirty the inode
+    /// (fine-grained timestamps, Linux 6.13), and so the next sync write the journal.
+    pub(super) fn links_of(file: BorrowedFd<'_>) -> io::Result<u32> {
+        Ok(raw_statx(file, c"", libc::AT_EMPTY_PATH, libc::STATX_NLINK)?.stx_nlink)
+    }
+
     /// The status of a name in a directory, not following a symlink; `None` if there is no such name.
     pub(super) fn at(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Status>> {
         match statx(directory, name, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT) {
@@ -58,17 +64,19 @@ impl Status {
     }
 }
 
-fn statx(directory: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<Status> {
+fn raw_statx(directory: BorrowedFd<'_>, name: &CStr, flags: i32, mask: u32) -> io::Result<libc::statx> {
     let mut raw = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `name` is NUL-terminated, `raw` has room for a struct statx, and both outlive the call.
-    let result = unsafe {
-        libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, libc::STATX_BASIC_STATS, raw.as_mut_ptr())
-    };
+    let result = unsafe { libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, mask, raw.as_mut_ptr()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a struct statx consists of integers, for which zeroes are valid; the kernel wrote over them.
-    let raw = unsafe { raw.assume_init() };
+    Ok(unsafe { raw.assume_init() })
+}
+
+fn statx(directory: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<Status> {
+    let raw = raw_statx(directory, name, flags, libc::STATX_BASIC_STATS)?;
     let time = |t: libc::statx_timestamp| Timestamp { seconds: t.tv_sec, nanoseconds: t.tv_nsec };
     Ok(Status {
         inode: raw.stx_ino,

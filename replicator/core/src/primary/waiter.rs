@@ -158,7 +158,7 @@ impl Primary {
     fn take_content(&mut self, id: WaiterId) {
         let Some(waiter) = self.waiters.get(&id) else { return };
         let scope = waiter.scope;
-        let data_only = matches!(scope, WaitScope::File(_, true));
+        let with_times = !matches!(scope, WaitScope::File(..));
         let urgent = waiter.caller.is_some();
         let own_sync = waiter.caller.as_ref().map(|caller| caller.sync);
         let mut left = 0;
@@ -189,8 +189,7 @@ impl Primary {
                 None => running,
             };
             let marks = self.marks.entry(file);
-            let data_only = data_only && scope == WaitScope::File(file, true);
-            let wait = new_wait(id, marks, data_only, urgent, sync);
+            let wait = new_wait(id, marks, with_times, urgent, sync);
             if wait_is_over(&wait, marks) {
                 continue;
             }
@@ -290,7 +289,11 @@ impl Primary {
     }
 }
 
-fn new_wait(waiter: WaiterId, marks: &FileMarks, data_only: bool, urgent: bool, sync: LocalSyncId) -> Wait {
+/// A caller that syncs a file waits for its bytes, its size and what was set by itself, but not for times that are nothing but
+/// the consequence of a write, unless it asks for them (`with_times`). To read them for each caller would cost more than the
+/// reading: a kernel with fine-grained timestamps gives the inode a new one with the first write after they were asked for,
+/// so that each sync would have to write the journal, too. The peer's file has the time of its own write until they come.
+fn new_wait(waiter: WaiterId, marks: &FileMarks, with_times: bool, urgent: bool, sync: LocalSyncId) -> Wait {
     let mut mapped = ExtentSet::new();
     // Stores that were seen before the local sync began; later ones came after the request.
     for syncing in marks.syncing.iter().filter(|syncing| syncing.sync <= sync) {
@@ -298,10 +301,10 @@ fn new_wait(waiter: WaiterId, marks: &FileMarks, data_only: bool, urgent: bool, 
     }
     let compare = marks.has_compare();
     let any = !marks.dirty.is_empty() || !marks.reads.is_empty() || !mapped.is_empty() || compare;
-    let attributes = if data_only {
-        !marks.tail.is_empty() || (marks.attributes && marks.explicit)
-    } else {
+    let attributes = if with_times {
         marks.attributes || any
+    } else {
+        !marks.tail.is_empty() || (marks.attributes && marks.explicit)
     };
     Wait {
         waiter,

@@ -75,7 +75,7 @@ impl Replica {
             .get_or_open(file, access, open)
             .map_err(|source| lost_or("open", file, source))?;
         // What is written to a file without a name would be acknowledged and lost.
-        if Status::of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?.links == 0 {
+        if Status::links_of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))? == 0 {
             return Err(ReplicaError::Lost { file });
         }
         Ok(Some(descriptor))

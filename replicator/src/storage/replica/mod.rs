@@ -313,7 +313,7 @@ impl Replica {
             .get_or_open(file, Access::Directory, || open_directory(&local, &volume))
             .map_err(|source| lost_or("open", file, source))?;
         // One that somebody else deleted is in no tree, though it can still be open.
-        if Status::of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?.links == 0 {
+        if Status::links_of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))? == 0 {
             return Err(ReplicaError::Lost { file });
         }
         let is_root = local.inode == volume.root_inode;
