@@ -238,7 +238,8 @@ impl Replica {
         let there = directory.entries.get(name).copied();
         let expected = file.and_then(|file| self.known.get(&file).copied());
         if there != expected && !self.resyncing {
-            self.deviation.get_or_insert_with(|| format!("{operation:?}: there is {there:?}, not {expected:?}"));
+            self.deviation
+                .get_or_insert_with(|| format!("{operation:?}: there is {there:?}, not {expected:?}"));
         }
     }
 

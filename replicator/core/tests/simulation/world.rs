@@ -357,7 +357,6 @@ impl World {
         self.check_always();
     }
 
-
     fn capture(&mut self) {
         for _ in 0..1 + self.random.below(4) {
             let traced = self.random.chance(50);

@@ -166,7 +166,12 @@ impl World {
         if fails { Err(EIO) } else { Ok(()) }
     }
 
-    pub(super) fn read_extent(&mut self, read: ReadId, file: FileId, extent: Extent) -> ReadOutcome<Vec<Segment>> {
+    pub(super) fn read_extent(
+        &mut self,
+        read: ReadId,
+        file: FileId,
+        extent: Extent,
+    ) -> ReadOutcome<Vec<Segment>> {
         let Some(found) = self.files.files.get(&file.inode) else { return ReadOutcome::Gone };
         if self.faults && self.random.chance(2) {
             return ReadOutcome::Failed(EIO);
