@@ -58,9 +58,7 @@ impl Primary {
         self.send_frame(Kind::ResyncBegin, |_| {}, Body::Empty);
         let roots: Vec<FileId> = self.config.volumes.iter().map(|volume| volume.root).collect();
         for root in roots {
-            self.become_known(root);
-            self.mark_directory(root, false);
-            self.on_attributes_changed(root);
+            self.begin_at_root(root);
         }
     }
 
