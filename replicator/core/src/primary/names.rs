@@ -81,11 +81,14 @@ pub(super) struct Names {
     marks: u64,
     /// How many directories were marked because of other directories' lists.
     found_marks: u64,
+    /// A directory was listed once more: the peer may have lost files whose names the list did not repeat, though they are known
+    /// here. An operation that names them again has it make them anew, empty.
+    relisted: bool,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
-    /// Files that got their first name (O_TMPFILE), or were made anew by the peer, with the directories that name them. They may
-    /// have been synced before that; who syncs the directory relies on the content, too, until a barrier has covered it.
+    /// Files that got their first name (O_TMPFILE), or were made anew by the peer, or may be, with the directories that name them.
+    /// They may have been synced before that; who syncs the directory relies on the content, too, until a barrier has covered it.
     pub fresh: BTreeMap<FileId, Fresh>,
     pub found: u64,
 }
@@ -125,6 +128,7 @@ impl Names {
     }
 
     fn mark(&mut self, directory: FileId, deep: bool) {
+        self.relisted |= deep || self.scanned.contains(&directory);
         self.marks += 1;
         self.found_marks += u64::from(deep);
         let number = self.marks;
@@ -289,10 +293,11 @@ impl Primary {
                 if kind != FileKind::Directory && self.is_directory(file) {
                     self.lose_name(file);
                 }
-                let first = !self.is_known(file) && kind == FileKind::Regular;
+                let known = self.is_known(file);
                 if let Some(session) = &mut self.session {
+                    let new = kind == FileKind::Regular && (!known || session.names.relisted);
                     let since = session.positions.queued;
-                    session.names.name_fresh(file, parent, first.then_some(since));
+                    session.names.name_fresh(file, parent, new.then_some(since));
                 }
                 self.become_known(file);
             }
@@ -428,6 +433,7 @@ impl Primary {
         let Some(open) = &mut session.names.open else { return };
         let directory = open.directory;
         open.children.push(Listed { directory, file, kind, kept });
+        session.names.name_fresh(file, directory, None);
         if known {
             self.read_again(file);
         }
@@ -461,7 +467,7 @@ impl Primary {
             }
             FileKind::Regular => {
                 if let Some(session) = &mut self.session
-                    && session.resync == Resync::Done
+                    && session.resync != Resync::Scanning
                 {
                     session.names.name_fresh(file, directory, Some(session.positions.queued));
                 }

@@ -26,7 +26,8 @@ use super::waiter::{Stage, WaitScope};
 /// Where the resync stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Resync {
-    /// Directories are listed, files compared.
+    /// Directories are listed, files compared: all that lists name now is complete before the next stage begins. What they name
+    /// later is waited for by who relies on it (see `Names::fresh`), also where that is the end of the resync.
     Scanning,
     /// All marks before a moment are sent.
     Draining(WaiterId),
@@ -100,7 +101,7 @@ impl Primary {
         match child.kind {
             FileKind::Regular => {
                 if let Some(session) = &mut self.session
-                    && (child.kept || session.resync == Resync::Done)
+                    && (child.kept || session.resync != Resync::Scanning)
                 {
                     // What it held may have been acknowledged.
                     session.names.name_fresh(file, child.directory, Some(session.positions.queued));
