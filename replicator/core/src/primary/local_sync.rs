@@ -16,7 +16,7 @@ use super::{Primary, RETRY};
 /// A sync of this node's own files under way.
 #[derive(Debug)]
 pub(super) struct LocalSync {
-    /// Files with stores through mappings that it makes visible.
+    /// Files with stores through mappings that it makes visible; ascending.
     files: Vec<FileId>,
     caller: Option<WaiterId>,
     /// The first sync of this volume.
@@ -68,7 +68,10 @@ impl Primary {
             (None, _) => {}
         }
         for file in files {
-            self.mapped_synced(file, sync, result.is_ok());
+            match result {
+                Ok(()) => self.mapped_synced(file, sync),
+                Err(_) => self.mapped_not_synced(file, sync),
+            }
         }
         if let Some(caller) = caller.and_then(|id| self.waiters.get_mut(&id)?.caller.as_mut()) {
             caller.local = Some(result);
@@ -76,35 +79,48 @@ impl Primary {
         }
     }
 
-    /// A local sync with that number has ended: the stores it covers can be read now, or wait for another one.
-    fn mapped_synced(&mut self, file: FileId, sync: LocalSyncId, ok: bool) {
+    /// A local sync with that number has ended well: the stores it covers can be read now.
+    fn mapped_synced(&mut self, file: FileId, sync: LocalSyncId) {
         let Some(marks) = self.marks.get_mut(file) else { return };
-        if ok {
-            let mut lost = false;
-            // A sync that began later covers the stores of all that began before.
-            for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync <= sync) {
-                marks.dirty.insert_all(&syncing.stored);
-                lost |= syncing.lost;
-            }
-            for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync <= sync) {
-                let stored = wait.mapped.take();
-                wait.wanted.insert_all(&stored);
-            }
-            if lost {
-                self.mark_compare(file, false);
-            }
-            self.finish_waits(file);
-        } else {
-            for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync == sync) {
-                marks.mapped.insert_all(&syncing.stored);
-                marks.lost |= syncing.lost;
-            }
-            for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync == sync) {
-                wait.mapped_sync = sync.next();
-            }
-            if self.session.is_some() {
-                self.queues.mapped.insert((self.now.after(RETRY), file));
-            }
+        let mut lost = false;
+        // A sync that began later covers the stores of all that began before.
+        for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync <= sync) {
+            marks.dirty.insert_all(&syncing.stored);
+            lost |= syncing.lost;
+        }
+        for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync <= sync) {
+            let stored = wait.mapped.take();
+            wait.wanted.insert_all(&stored);
+        }
+        if lost {
+            self.mark_compare(file, false);
+        }
+        self.finish_waits(file);
+        self.requeue(file);
+    }
+
+    /// A local sync with that number has failed: the stores it was to cover wait for another one.
+    fn mapped_not_synced(&mut self, file: FileId, sync: LocalSyncId) {
+        let covers = |(later, ordered): (&LocalSyncId, &LocalSync)| {
+            ordered.files.binary_search(&file).is_ok().then_some(*later)
+        };
+        let later = self.syncs.range(sync..).find_map(covers);
+        let Some(marks) = self.marks.get_mut(file) else { return };
+        for wait in marks.waits.iter_mut().filter(|wait| wait.mapped_sync == sync) {
+            wait.mapped_sync = sync.next();
+        }
+        if let Some(later) = later {
+            // It covers them, too: its caller, whose marks may not be taken yet, relies on that.
+            let failed = marks.syncing.iter_mut().filter(|syncing| syncing.sync == sync);
+            failed.for_each(|syncing| syncing.sync = later);
+            return;
+        }
+        for syncing in marks.syncing.extract_if(.., |syncing| syncing.sync == sync) {
+            marks.mapped.insert_all(&syncing.stored);
+            marks.lost |= syncing.lost;
+        }
+        if self.session.is_some() {
+            self.queues.mapped.insert((self.now.after(RETRY), file));
         }
         self.requeue(file);
     }

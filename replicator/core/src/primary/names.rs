@@ -70,7 +70,7 @@ pub(super) struct Names {
     /// Directories whose list was sent completely, or that were made empty.
     pub scanned: BTreeSet<FileId>,
     /// Directories reported as changed before the operation that made them: capture has more than one source. Kept though a
-    /// directory with the number is forgotten meanwhile: that may be the one before.
+    /// file with the number, of any kind, is known or forgotten meanwhile: that may be the one before.
     changed: BTreeSet<FileId>,
     listings: BTreeMap<FileId, Listing>,
     /// Marked directories that are not being read, in the order of their marks.
@@ -81,11 +81,14 @@ pub(super) struct Names {
     marks: u64,
     /// How many directories were marked because of other directories' lists.
     found_marks: u64,
+    /// A directory was listed once more: the peer may have lost files whose names the list did not repeat, though they are known
+    /// here. An operation that names them again has it make them anew, empty.
+    relisted: bool,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
-    /// Files that got their first name (O_TMPFILE), or were made anew by the peer, with the directories that name them. They may
-    /// have been synced before that; who syncs the directory relies on the content, too, until a barrier has covered it.
+    /// Files that got their first name (O_TMPFILE), or were made anew by the peer, or may be, with the directories that name them.
+    /// They may have been synced before that; who syncs the directory relies on the content, too, until a barrier has covered it.
     pub fresh: BTreeMap<FileId, Fresh>,
     pub found: u64,
 }
@@ -125,6 +128,7 @@ impl Names {
     }
 
     fn mark(&mut self, directory: FileId, deep: bool) {
+        self.relisted |= deep || self.scanned.contains(&directory);
         self.marks += 1;
         self.found_marks += u64::from(deep);
         let number = self.marks;
@@ -171,7 +175,7 @@ impl Names {
         if self.known.remove(&file) {
             self.departed.insert(file);
         }
-        self.listings.remove(&file);
+        self.forget_listing(file);
         self.fresh.remove(&file);
     }
 
@@ -180,8 +184,20 @@ impl Names {
         self.known.remove(&file);
         self.departed.remove(&file);
         self.scanned.remove(&file);
-        self.listings.remove(&file);
+        self.forget_listing(file);
         self.fresh.remove(&file);
+    }
+
+    /// The directory is not to be listed any more, but the mark may have been meant for the next one with the number.
+    fn forget_listing(&mut self, directory: FileId) {
+        if self.listings.remove(&directory).is_some() {
+            self.changed.insert(directory);
+        }
+    }
+
+    /// Whether the file is a known directory.
+    fn is_directory(&self, file: FileId) -> bool {
+        self.scanned.contains(&file) || self.listings.contains_key(&file)
     }
 }
 
@@ -193,11 +209,21 @@ impl Primary {
     /// The directory is to be listed (again). Without a session nothing is to be remembered: a new one lists all.
     pub(super) fn mark_directory(&mut self, directory: FileId, deep: bool) {
         let Some(Session { names, .. }) = &mut self.session else { return };
-        if names.known.contains(&directory) {
+        // What is known under the number, if it is no directory, is the file before this directory or behind it.
+        if names.known.contains(&directory) && names.is_directory(directory) {
             names.mark(directory, deep);
         } else {
             names.changed.insert(directory);
         }
+    }
+
+    /// The root of a volume is known from the beginning, and listed first.
+    pub(super) fn begin_at_root(&mut self, root: FileId) {
+        self.become_known(root);
+        if let Some(session) = &mut self.session {
+            session.names.mark(root, false);
+        }
+        self.on_attributes_changed(root);
     }
 
     /// Send what was logged. Comes before anything else that an event leads to, so that the stream has the order in
@@ -267,10 +293,11 @@ impl Primary {
                 if kind != FileKind::Directory && self.is_directory(file) {
                     self.lose_name(file);
                 }
-                let first = !self.is_known(file) && kind == FileKind::Regular;
+                let known = self.is_known(file);
                 if let Some(session) = &mut self.session {
+                    let new = kind == FileKind::Regular && (!known || session.names.relisted);
                     let since = session.positions.queued;
-                    session.names.name_fresh(file, parent, first.then_some(since));
+                    session.names.name_fresh(file, parent, new.then_some(since));
                 }
                 self.become_known(file);
             }
@@ -327,9 +354,7 @@ impl Primary {
 
     /// Whether the file is a directory, as far as this session tells.
     pub(super) fn is_directory(&self, file: FileId) -> bool {
-        self.session.as_ref().is_some_and(|session| {
-            session.names.scanned.contains(&file) || session.names.listings.contains_key(&file)
-        })
+        self.session.as_ref().is_some_and(|session| session.names.is_directory(file))
     }
 
     fn forget_name(&mut self, file: FileId, last: bool) {
@@ -408,6 +433,7 @@ impl Primary {
         let Some(open) = &mut session.names.open else { return };
         let directory = open.directory;
         open.children.push(Listed { directory, file, kind, kept });
+        session.names.name_fresh(file, directory, None);
         if known {
             self.read_again(file);
         }
@@ -441,7 +467,7 @@ impl Primary {
             }
             FileKind::Regular => {
                 if let Some(session) = &mut self.session
-                    && session.resync == Resync::Done
+                    && session.resync != Resync::Scanning
                 {
                     session.names.name_fresh(file, directory, Some(session.positions.queued));
                 }

@@ -26,7 +26,8 @@ use super::waiter::{Stage, WaitScope};
 /// Where the resync stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Resync {
-    /// Directories are listed, files compared.
+    /// Directories are listed, files compared: all that lists name now is complete before the next stage begins. What they name
+    /// later is waited for by who relies on it (see `Names::fresh`), also where that is the end of the resync.
     Scanning,
     /// All marks before a moment are sent.
     Draining(WaiterId),
@@ -58,9 +59,7 @@ impl Primary {
         self.send_frame(Kind::ResyncBegin, |_| {}, Body::Empty);
         let roots: Vec<FileId> = self.config.volumes.iter().map(|volume| volume.root).collect();
         for root in roots {
-            self.become_known(root);
-            self.mark_directory(root, false);
-            self.on_attributes_changed(root);
+            self.begin_at_root(root);
         }
     }
 
@@ -102,7 +101,7 @@ impl Primary {
         match child.kind {
             FileKind::Regular => {
                 if let Some(session) = &mut self.session
-                    && (child.kept || session.resync == Resync::Done)
+                    && (child.kept || session.resync != Resync::Scanning)
                 {
                     // What it held may have been acknowledged.
                     session.names.name_fresh(file, child.directory, Some(session.positions.queued));

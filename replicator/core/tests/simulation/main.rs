@@ -10,13 +10,14 @@
 //! answer for each ticket, positions in order, names-in-order (while all changes pass the gate, every name is what the
 //! operation says). Sabotaged edges show that they see what they are made for.
 //!
-//! `REPLICATOR_SEEDS=<n>` runs n seeds, `REPLICATOR_SEED=<seed>` replays one.
+//! `REPLICATOR_SEEDS=<n>` runs n seeds, `REPLICATOR_SEEDS=<from>..<to>` those of a range; `REPLICATOR_SEED=<seed>` replays one.
 
 mod files;
 mod replica;
 mod world;
 
 use std::env;
+use std::ops::Range;
 
 use world::{Sabotage, World};
 
@@ -26,11 +27,17 @@ fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()
 }
 
+fn seeds() -> Range<u64> {
+    let wanted = env::var("REPLICATOR_SEEDS").unwrap_or_default();
+    let (from, to) = wanted.split_once("..").unwrap_or(("0", &wanted));
+    from.parse().unwrap_or(0)..to.parse().unwrap_or(SEEDS_DEFAULT)
+}
+
 #[test]
 fn promises_hold_for_every_seed() {
     let seeds: Vec<u64> = match number("REPLICATOR_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("REPLICATOR_SEEDS").unwrap_or(SEEDS_DEFAULT)).collect(),
+        None => seeds().collect(),
     };
     let mut total = world::Stats::default();
     let mut failures = Vec::new();

@@ -170,6 +170,8 @@ pub struct World {
     bypassed: bool,
     tracing: bool,
     secondary_off: bool,
+    /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
+    /// inconsistent), or its machine crashed.
     secondary_failed: bool,
     failure: Option<String>,
     stats: Stats,

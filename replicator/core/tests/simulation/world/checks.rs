@@ -81,7 +81,8 @@ impl World {
         }
         let replica = match self.mode {
             Mode::Sync => self.replica.clone(),
-            // It failed to apply what it had received: its copy is recorded as inconsistent.
+            // What it had received in the present connection is gone, though its word that it had may arrive only now: that is the
+            // price of not waiting for its disk.
             Mode::SemiSync if self.secondary_failed => return,
             Mode::SemiSync => self.replica_as_received(),
             Mode::Async => return,

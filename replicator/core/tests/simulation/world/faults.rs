@@ -17,6 +17,7 @@ impl World {
 
     pub(super) fn crash_secondary(&mut self) {
         self.stats.crashes += 1;
+        self.secondary_failed = true;
         self.break_link();
         if let Some(link) = &mut self.link {
             link.to_secondary.clear();

@@ -1,0 +1,361 @@
+//! Orders of events in which names change behind the gate's back, numbers are used again, or an answer comes late: each by
+//! itself, driven against a primary. The model test finds such orders by chance.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::time::Duration;
+
+use replicator_core::action::{Action, Body, DataState, DurableScope, Phase, StateRecord};
+use replicator_core::config::{PrimaryConfig, VolumeRoot};
+use replicator_core::event::{Event, NamespaceChange, ReadOutcome, ReceivedBody, SyncScope};
+use replicator_core::extent::Extent;
+use replicator_core::ids::{
+    EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, Sequence, SessionId, Term, Ticket, Time,
+    VolumeId,
+};
+use replicator_core::node::Node;
+use replicator_core::wire::body::{decode_barrier, encode_extents, encode_files};
+use replicator_core::wire::header::{Header, Kind};
+
+const SESSION: SessionId = SessionId(1);
+const ROOT: u64 = 1;
+
+fn id(inode: u64) -> FileId {
+    FileId { volume: VolumeId(0), inode }
+}
+
+/// A primary, with its directories as they are listed and a peer that answers. All regular files are empty.
+struct Driven {
+    node: Node,
+    now: Time,
+    actions: Vec<Action>,
+    /// Orders that are not answered.
+    held: Vec<Action>,
+    entries: u64,
+    lists: BTreeMap<FileId, Vec<(FileId, FileKind)>>,
+    /// Files that the peer makes anew when it gets the next list that names them.
+    lacking: BTreeSet<FileId>,
+    /// The names in the lists on their way.
+    listed: BTreeMap<EntryId, Vec<FileId>>,
+}
+
+impl Driven {
+    fn opened() -> Driven {
+        let config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(ROOT) }]);
+        let record =
+            StateRecord { term: Term(2), generation: Generation(5), data: DataState::UpToDate, alone: true };
+        let now = Time(1_000_000_000);
+        let mut driven = Driven {
+            node: Node::primary(config, record, now),
+            now,
+            actions: Vec::new(),
+            held: Vec::new(),
+            entries: 0,
+            lists: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            listed: BTreeMap::new(),
+        };
+        driven.tell(Event::Tick);
+        driven.tell(Event::SessionOpened { session: SESSION, version: 1 });
+        driven
+    }
+
+    fn mirrored() -> Driven {
+        let mut driven = Driven::opened();
+        driven.run(|_| false);
+        assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+        driven
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.node.handle(self.now, event, &mut self.actions);
+    }
+
+    fn log(&mut self, change: NamespaceChange) -> EntryId {
+        self.entries += 1;
+        let entry = EntryId(self.entries);
+        self.tell(Event::NamespaceLogged { entry, change });
+        entry
+    }
+
+    fn create(&mut self, file: u64, kind: FileKind) {
+        self.log(NamespaceChange::Created { parent: id(ROOT), file: id(file), kind });
+    }
+
+    fn unlink(&mut self, file: u64) {
+        self.log(NamespaceChange::Unlinked { parent: id(ROOT), file: id(file), last: true });
+    }
+
+    fn change(&mut self, directory: u64) {
+        self.tell(Event::DirectoryChanged { directory: id(directory) });
+    }
+
+    fn request_sync(&mut self, file: u64) {
+        let scope = SyncScope::File { file: id(file), data_only: false };
+        self.tell(Event::SyncRequested { ticket: Ticket(1), scope });
+    }
+
+    /// Two seconds in which everything is answered but what is to be held.
+    fn run(&mut self, holds: impl Fn(&Action) -> bool) {
+        for _ in 0..200 {
+            self.now = self.now.after(Duration::from_millis(10));
+            self.reply(Kind::KeepAlive, Sequence(0), Vec::new());
+            for action in mem::take(&mut self.actions) {
+                if holds(&action) {
+                    self.held.push(action);
+                } else {
+                    self.answer(action);
+                }
+            }
+        }
+    }
+
+    /// Answer what is held, and hold nothing more.
+    fn let_go(&mut self) {
+        for action in mem::take(&mut self.held) {
+            self.answer(action);
+        }
+        self.run(|_| false);
+    }
+
+    fn answer(&mut self, action: Action) {
+        match action {
+            Action::SyncLocal { sync, .. } => self.tell(Event::LocalSynced { sync, result: Ok(()) }),
+            Action::PersistState { persist, .. } => {
+                self.tell(Event::StatePersisted { persist, result: Ok(()) });
+            }
+            Action::ReadDirectory { read, directory } => {
+                let children = self.lists.get(&directory).cloned().unwrap_or_default();
+                let files = children.iter().map(|(file, _)| *file).collect();
+                let entry =
+                    self.log(NamespaceChange::Listed { directory, first: true, last: true, children });
+                self.listed.insert(entry, files);
+                self.tell(Event::DirectoryRead { read, outcome: ReadOutcome::Read(()) });
+            }
+            Action::ReadAttributes { read, .. } => {
+                self.tell(Event::AttributesRead { read, outcome: ReadOutcome::Read(0) });
+            }
+            Action::ReadExtent { read, .. } => {
+                self.tell(Event::ExtentRead { read, outcome: ReadOutcome::Read(Vec::new()) });
+            }
+            Action::ReadDigests { read, .. } => {
+                self.tell(Event::DigestsRead { read, outcome: ReadOutcome::Read(Extent::default()) });
+            }
+            Action::SendFrame { header, body, .. } => self.answer_frame(&header, &body),
+            _ => {}
+        }
+    }
+
+    /// As a secondary would.
+    fn answer_frame(&mut self, header: &Header, body: &Body) {
+        match (header.kind, body) {
+            (Kind::Namespace, Body::Entry { entry }) => {
+                if let Some(files) = self.listed.remove(entry) {
+                    let made: Vec<FileId> =
+                        files.into_iter().filter(|file| self.lacking.remove(file)).collect();
+                    self.reply(Kind::CreatedReply, header.sequence, encode_files(&made));
+                }
+            }
+            (Kind::Digests, _) => self.reply(Kind::DigestReply, header.sequence, encode_extents(&[])),
+            (Kind::Barrier | Kind::ResyncEnd, _) => {
+                self.reply(Kind::BarrierDone, header.sequence, Vec::new());
+            }
+            _ => {}
+        }
+    }
+
+    fn reply(&mut self, kind: Kind, about: Sequence, body: Vec<u8>) {
+        let mut header = Header::new(kind, Term(2));
+        header.offset = about.0;
+        let body = ReceivedBody::Structured(body);
+        self.tell(Event::FrameReceived { session: SESSION, header, body });
+    }
+
+    /// The local syncs that are held.
+    fn held_syncs(&self) -> Vec<LocalSyncId> {
+        let sync = |action: &Action| match action {
+            Action::SyncLocal { sync, .. } => Some(*sync),
+            _ => None,
+        };
+        self.held.iter().filter_map(sync).collect()
+    }
+}
+
+/// The files that a caller's barrier is about. The core's own barriers are about everything.
+fn barrier_files(action: &Action) -> Option<Vec<(FileId, bool)>> {
+    match action {
+        Action::SendFrame { header, body: Body::Structured(body), .. } if header.kind == Kind::Barrier => {
+            match decode_barrier(body) {
+                Ok(DurableScope::Files(files)) => Some(files),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn barriers(actions: &[Action]) -> Vec<Vec<(FileId, bool)>> {
+    actions.iter().filter_map(barrier_files).collect()
+}
+
+fn is_barrier(action: &Action) -> bool {
+    barrier_files(action).is_some()
+}
+
+fn lists(of: u64) -> impl Fn(&Action) -> bool {
+    move |action| matches!(action, Action::ReadDirectory { directory, .. } if *directory == id(of))
+}
+
+fn reads(of: u64) -> impl Fn(&Action) -> bool {
+    move |action| match action {
+        Action::ReadExtent { file, .. } | Action::ReadDigests { file, .. } => *file == id(of),
+        _ => false,
+    }
+}
+
+#[test]
+fn a_directory_reported_before_the_file_with_its_number_is_gone_is_listed() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.change(2);
+    driven.unlink(2);
+    driven.create(2, FileKind::Directory);
+    driven.run(lists(2));
+    assert_eq!(driven.held.len(), 1, "no operation tells what is in it");
+}
+
+#[test]
+fn a_directory_reported_before_the_directory_with_its_number_is_gone_is_listed() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Directory);
+    driven.run(|_| false);
+    driven.change(2);
+    driven.unlink(2);
+    driven.create(2, FileKind::Directory);
+    driven.run(lists(2));
+    assert_eq!(driven.held.len(), 1, "no operation tells what is in it");
+}
+
+#[test]
+fn a_directory_reported_after_its_number_went_to_a_file_is_not_listed() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Directory);
+    driven.run(|_| false);
+    driven.create(2, FileKind::Regular);
+    driven.change(2);
+    driven.run(lists(2));
+    // The answer would be that there is no such directory, and the file would be taken for gone.
+    assert!(driven.held.is_empty());
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent::at(0, 4) });
+    driven.run(reads(2));
+    assert!(!driven.held.is_empty(), "the file is known");
+}
+
+#[test]
+fn stores_of_a_failed_local_sync_are_waited_for_by_the_caller_of_a_later_one() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.run(|_| false);
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.run(|action| matches!(action, Action::SyncLocal { .. }));
+    assert_eq!(driven.held_syncs().len(), 1);
+    // The caller waits for the list before its marks are taken.
+    driven.change(ROOT);
+    driven.request_sync(2);
+    driven.run(|action| {
+        matches!(action, Action::SyncLocal { .. }) || lists(ROOT)(action) || is_barrier(action)
+    });
+    let syncs = driven.held_syncs();
+    driven.tell(Event::LocalSynced { sync: syncs[0], result: Err(Errno(5)) });
+    driven.held.retain(|action| !matches!(action, Action::SyncLocal { .. }));
+    for list in mem::take(&mut driven.held) {
+        driven.answer(list);
+    }
+    driven.run(is_barrier);
+    assert!(driven.held.is_empty(), "a barrier before the stores could be read");
+    driven.tell(Event::LocalSynced { sync: syncs[1], result: Ok(()) });
+    driven.run(reads(2));
+    assert!(barriers(&driven.actions).is_empty());
+    assert!(
+        driven.held.iter().any(|action| {
+            matches!(action, Action::ReadExtent { extent, .. } if extent.contains(Extent::at(0, 4096)))
+        }),
+        "the stores are read: {:?}",
+        driven.held
+    );
+}
+
+/// Until the caller that waits for the directory has its barrier, nothing is asked but what `content` says.
+fn waits_for_content(driven: &mut Driven, directory: u64, content: u64) {
+    driven.request_sync(directory);
+    driven.run(|action| reads(content)(action) || is_barrier(action));
+    assert!(barriers(&driven.held).is_empty(), "a barrier before the content was read");
+    assert!(driven.held.iter().any(reads(content)));
+    for read in mem::take(&mut driven.held) {
+        driven.answer(read);
+    }
+    driven.run(is_barrier);
+    let barriers = barriers(&driven.held);
+    let covers = |files: &Vec<(FileId, bool)>| files.contains(&(id(content), false));
+    assert!(barriers.first().is_some_and(covers), "the first barrier covers the content: {barriers:?}");
+    driven.let_go();
+    assert_eq!(driven.node.snapshot().waiting, 0);
+}
+
+#[test]
+fn a_file_named_again_after_a_list_took_it_away_is_waited_for_with_its_directory() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // Its only name is taken behind the gate's back, and the list says so to the peer. The number goes to an O_TMPFILE.
+    driven.change(ROOT);
+    driven.run(|_| false);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
+    waits_for_content(&mut driven, ROOT, 2);
+}
+
+#[test]
+fn a_file_moved_before_its_content_came_is_waited_for_with_the_directory_it_was_moved_to() {
+    let mut driven = Driven::mirrored();
+    driven.create(3, FileKind::Directory);
+    driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
+    driven.run(reads(2));
+    // Behind the gate's back; the list of its new directory comes first.
+    driven.lists.insert(id(ROOT), vec![(id(3), FileKind::Directory)]);
+    driven.lists.insert(id(3), vec![(id(2), FileKind::Regular)]);
+    driven.change(3);
+    driven.change(ROOT);
+    driven.run(reads(2));
+    waits_for_content(&mut driven, 3, 2);
+}
+
+#[test]
+fn a_file_made_anew_after_the_end_of_a_resync_was_sent_is_waited_for_with_its_directory() {
+    let mut driven = Driven::opened();
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Directory)]);
+    driven.lists.insert(id(2), vec![(id(3), FileKind::Regular)]);
+    let is_end = |action: &Action| matches!(action, Action::SendFrame { header, .. } if header.kind == Kind::ResyncEnd);
+    driven.run(is_end);
+    assert_eq!(driven.held.len(), 1);
+    // The directory is moved behind the gate's back: one list takes it away, with all that is in it, and another brings it
+    // back.
+    driven.lacking = BTreeSet::from([id(2), id(3)]);
+    driven.change(ROOT);
+    driven.run(reads(3));
+    let end = driven.held.remove(0);
+    driven.answer(end);
+    let content = mem::take(&mut driven.held);
+    driven.run(|action| matches!(action, Action::ReadExtent { .. }));
+    assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+    driven.request_sync(2);
+    driven.run(is_barrier);
+    assert!(driven.held.is_empty(), "a barrier before the content was read");
+    for read in content {
+        driven.answer(read);
+    }
+    driven.run(is_barrier);
+    assert_eq!(barriers(&driven.held).first(), Some(&vec![(id(2), false), (id(3), false)]));
+}
