@@ -12,7 +12,8 @@ mod settings;
 pub use hook::{Hook, PARAMETERS_MAX, UNUSED_PARAMETER};
 pub use record::{Counters, Filtered, Kind, Record, flag};
 pub use settings::{
-    DirectIo, FOLIO_LARGEST_PAGES, Layout, MemberKey, OUTSIDE, Settings, WATCHED_MAX, Watched, watched,
+    DirectIo, FOLIO_LARGEST_PAGES, Layout, MemberKey, OF_SOME_VOLUME, OUTSIDE, Settings, Verdicts,
+    WATCHED_MAX, Watched, watched,
 };
 
 /// Largest number of files whose membership the kernel programs know at a time.

@@ -19,7 +19,8 @@ pub struct Record {
     pub generation: u32,
     /// The process that did it, as the initial PID namespace numbers it. Whoever was running, for asynchronous completions.
     pub tgid: u32,
-    /// What the membership table said: volume plus one, or 0 if it knows nothing ([`flag::MEMBER`] is not set).
+    /// What the membership table said: volume plus one, or [`crate::OF_SOME_VOLUME`]; 0 if it knows nothing ([`flag::MEMBER`] is
+    /// not set).
     pub member: u32,
     /// A [`Kind`].
     pub kind: u8,

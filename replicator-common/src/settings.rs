@@ -190,8 +190,46 @@ pub struct MemberKey {
 
 const _: () = assert!(size_of::<MemberKey>() == 16);
 
+impl MemberKey {
+    /// Inode number and generation in one, for the table of recent verdicts. 0 for a number that needs more than 32 bits: no
+    /// verdict about such a file is kept there.
+    #[must_use]
+    pub const fn identity(self) -> u64 {
+        if self.inode >> 32 == 0 { self.inode << 32 | self.generation as u64 } else { 0 }
+    }
+}
+
 /// Value of the membership table for a file in no replicated directory; otherwise the volume's number plus one.
 pub const OUTSIDE: u32 = 0;
+
+/// In a record, in place of a volume's number plus one: a member; the daemon knows whose.
+pub const OF_SOME_VOLUME: u32 = u32::MAX;
+
+/// A place of the table of recent verdicts. Each field is written as a whole, so that no reader sees halves of two files.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Verdicts {
+    /// [`MemberKey::identity`] of a file that lies outside of the replicated directories, or 0.
+    pub outside: u64,
+    /// The same of a file that lies inside.
+    pub member: u64,
+}
+
+const _: () = assert!(size_of::<Verdicts>() == 16);
+
+impl Verdicts {
+    /// Places for each watched file system.
+    pub const PLACES: u32 = 1 << Self::PLACES_BITS;
+    const PLACES_BITS: u32 = 11;
+
+    /// Where the verdict about a file belongs; `watched` is the number of its file system among [`Settings::watched`].
+    #[must_use]
+    pub const fn place(watched: u32, identity: u64) -> u32 {
+        // Fibonacci hashing: inode numbers come in rows.
+        let hash = identity.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::PLACES_BITS);
+        watched * Self::PLACES + hash as u32
+    }
+}
 
 /// A direct I/O request under way.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use replicator_common::{Counters, Hook, Kind, Record};
 use crate::filter::File;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h): the daemon reads the counters without a system call.
-const MAPPABLE: u32 = 1 << 10;
+pub const MAPPABLE: u32 = 1 << 10;
 
 /// The size is set by the loader.
 #[map]

@@ -2,15 +2,23 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray};
-use replicator_common::{Filtered, MEMBERS_MAX, MemberKey, OUTSIDE, WATCHED_MAX, flag, watched};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use replicator_common::{
+    Filtered, MEMBERS_MAX, MemberKey, OF_SOME_VOLUME, OUTSIDE, Verdicts, WATCHED_MAX, flag, watched,
+};
 
+use crate::emit::MAPPABLE;
 use crate::kernel::Kernel;
 use crate::settings::{offset, setting};
 
 /// The daemon's verdicts about files. Unknown files are told. `BPF_F_NO_PREALLOC`: only the daemon inserts.
 #[map]
 static MEMBERS: HashMap<MemberKey, u32> = HashMap::with_max_entries(MEMBERS_MAX, 1);
+
+/// Some of these verdicts again, to be had without a call. The daemon takes a verdict away here before it does in [`MEMBERS`].
+#[map]
+static VERDICTS: Array<Verdicts> =
+    Array::with_max_entries(WATCHED_MAX as u32 * Verdicts::PLACES, MAPPABLE);
 
 #[map]
 static FILTERED: PerCpuArray<Filtered> = PerCpuArray::with_max_entries(1, 0);
@@ -19,8 +27,9 @@ static FILTERED: PerCpuArray<Filtered> = PerCpuArray::with_max_entries(1, 0);
 #[derive(Clone, Copy)]
 pub struct File {
     pub inode: Kernel,
-    /// Flags of its file system ([`watched`]).
+    /// Flags of its file system ([`watched`]), and its number among those that are watched.
     pub watched: u32,
+    pub number: u32,
     pub key: MemberKey,
     pub tgid: u32,
     pub member: u32,
@@ -31,13 +40,14 @@ pub struct File {
 #[inline(always)]
 pub fn on_watched_device(inode: Kernel) -> Option<File> {
     let device = inode.pointer(offset!(inode_superblock))?.u32(offset!(superblock_device));
-    let watched = watched_flags(device)?;
+    let (number, watched) = find_watched(device)?;
     let key = MemberKey {
         inode: inode.u64(offset!(inode_number)),
         device,
         generation: inode.u32(offset!(inode_generation)),
     };
-    Some(File { inode, watched, key, tgid: (bpf_get_current_pid_tgid() >> 32) as u32, member: 0, flags: 0 })
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    Some(File { inode, watched, number, key, tgid, member: 0, flags: 0 })
 }
 
 /// The file behind an inode, if its file system is watched and it is not known to lie outside of the replicated directories
@@ -95,6 +105,11 @@ impl File {
         if self.watched & watched::WHOLE != 0 {
             return self;
         }
+        if let Some(member) = recent_verdict(self.number, self.key) {
+            self.member = member;
+            self.flags |= flag::MEMBER;
+            return self;
+        }
         // SAFETY: the value is a plain number; a torn or stale one is impossible at four bytes.
         if let Some(member) = unsafe { MEMBERS.get(&self.key) } {
             self.member = *member;
@@ -116,8 +131,26 @@ pub fn is_mapped(mapping: Kernel) -> bool {
     (mapping.u32(offset!(mapping_writable)) as i32) > 0
 }
 
+/// What the table of recent verdicts says.
 #[inline(always)]
-fn watched_flags(device: u32) -> Option<u32> {
+fn recent_verdict(watched: u32, key: MemberKey) -> Option<u32> {
+    let identity = key.identity();
+    if identity == 0 {
+        return None;
+    }
+    let verdicts = VERDICTS.get_ptr(Verdicts::place(watched, identity))?;
+    // SAFETY: an element of the map, valid for the life of the program; each field is one aligned word.
+    unsafe {
+        if (&raw const (*verdicts).outside).read_volatile() == identity {
+            return Some(OUTSIDE);
+        }
+        ((&raw const (*verdicts).member).read_volatile() == identity).then_some(OF_SOME_VOLUME)
+    }
+}
+
+/// Number and flags of a watched file system.
+#[inline(always)]
+fn find_watched(device: u32) -> Option<(u32, u32)> {
     let mut index = 0;
     while index < WATCHED_MAX {
         let candidate = setting!(watched[index].device);
@@ -125,7 +158,7 @@ fn watched_flags(device: u32) -> Option<u32> {
             return None;
         }
         if candidate == device {
-            return Some(setting!(watched[index].flags));
+            return Some((index as u32, setting!(watched[index].flags)));
         }
         index += 1;
     }

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 
 use aya::Pod;
 use aya::maps::{HashMap as KernelMap, MapData};
-use replicator_common::{MEMBERS_MAX, MemberKey, OUTSIDE, Record, flag};
+use replicator_common::{MEMBERS_MAX, MemberKey, OF_SOME_VOLUME, OUTSIDE, Record, flag};
 use replicator_core::ids::{FileId, VolumeId};
 
+use super::ring::RecentVerdicts;
 use super::{Resolve, Watch};
 
 #[derive(Clone, Copy)]
@@ -24,6 +25,9 @@ type Inode = (u32, u64);
 
 pub struct Members {
     table: KernelMap<MapData, Key, u32>,
+    recent: RecentVerdicts,
+    /// Watched file systems, in the order in which the programs number them.
+    devices: Vec<u32>,
     watches: Vec<Watch>,
     resolve: Option<Resolve>,
     /// What the caller said.
@@ -45,16 +49,17 @@ pub enum Owner {
 impl Members {
     pub fn new(
         table: KernelMap<MapData, Key, u32>,
+        recent: RecentVerdicts,
+        devices: Vec<u32>,
         watches: Vec<Watch>,
         resolve: Option<Resolve>,
     ) -> Members {
-        Members { table, watches, resolve, inside: HashMap::new(), told: HashMap::new() }
+        Members { table, recent, devices, watches, resolve, inside: HashMap::new(), told: HashMap::new() }
     }
 
     /// Whose file the record is about; tells the programs where that was not known.
     pub fn owner(&mut self, record: &Record) -> Owner {
-        let known = if record.flags & flag::MEMBER != 0 { record.member.checked_sub(1) } else { None };
-        if let Some(volume) = known {
+        if let Some(volume) = self.known_volume(record) {
             return u16::try_from(volume).map_or(Owner::Outside, |volume| Owner::Member(VolumeId(volume)));
         }
         if let Some(watch) = self.whole(record.device) {
@@ -75,6 +80,19 @@ impl Members {
                 Owner::Outside
             }
         }
+    }
+
+    /// The number of the volume that the programs knew the file to be of. `None`: they did not, or the verdict was withdrawn
+    /// since.
+    fn known_volume(&self, record: &Record) -> Option<u32> {
+        if record.flags & flag::MEMBER == 0 {
+            return None;
+        }
+        if record.member != OF_SOME_VOLUME {
+            return record.member.checked_sub(1);
+        }
+        let (generation, member) = self.told.get(&(record.device, record.inode))?;
+        (*generation == record.generation).then_some(*member)?.checked_sub(1)
     }
 
     /// A file that was not known as a member got a new name in a directory that may be inside. What was known about it does
@@ -148,37 +166,43 @@ impl Members {
         if self.told.len() >= MEMBERS_MAX as usize {
             self.forget_outside();
         }
-        let key = Key(MemberKey { inode: inode.1, device: inode.0, generation });
+        let key = MemberKey { inode: inode.1, device: inode.0, generation };
         // A table that is full means that the file stays unknown and is told of again.
-        if self.told.len() < MEMBERS_MAX as usize && self.table.insert(key, member, 0).is_ok() {
+        if self.told.len() < MEMBERS_MAX as usize && self.table.insert(Key(key), member, 0).is_ok() {
             self.told.insert(inode, (generation, member));
+            if let Some(watched) = self.devices.iter().position(|device| *device == inode.0) {
+                self.recent.put(watched, key, member == OUTSIDE);
+            }
         }
     }
 
     fn untell(&mut self, inode: Inode) {
         if let Some((generation, _)) = self.told.remove(&inode) {
-            remove(&mut self.table, inode, generation);
+            self.remove(MemberKey { inode: inode.1, device: inode.0, generation });
         }
     }
 
     fn forget_outside(&mut self) {
-        let table = &mut self.table;
-        self.told.retain(|inode, (generation, member)| {
-            if *member == OUTSIDE {
-                remove(table, *inode, *generation);
-            }
-            *member != OUTSIDE
-        });
+        let told = std::mem::take(&mut self.told);
+        let (outside, told) = told.into_iter().partition(|(_, (_, member))| *member == OUTSIDE);
+        self.told = told;
+        let outside: HashMap<Inode, (u32, u32)> = outside;
+        for ((device, inode), (generation, _)) in outside {
+            self.remove(MemberKey { inode, device, generation });
+        }
+    }
+
+    /// Take a verdict back, first from where the programs look first.
+    fn remove(&mut self, key: MemberKey) {
+        if let Some(watched) = self.devices.iter().position(|device| *device == key.device) {
+            self.recent.take_back(watched, key);
+        }
+        // The only reason to fail is that it is not there.
+        let _ = self.table.remove(&Key(key));
     }
 
     /// Entries in the kernel's table.
     pub fn told(&self) -> usize {
         self.told.len()
     }
-}
-
-fn remove(table: &mut KernelMap<MapData, Key, u32>, inode: Inode, generation: u32) {
-    let key = Key(MemberKey { inode: inode.1, device: inode.0, generation });
-    // The only reason to fail is that it is not there.
-    let _ = table.remove(&key);
 }

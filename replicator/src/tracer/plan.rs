@@ -291,10 +291,13 @@ impl Attempt {
         let report = TracerReport { row, reason, ring_bytes: options.ring_bytes, hooks, uncovered };
         let ring = self.programs.ring(options.ring_bytes)?;
         let shared = self.programs.counters()?;
+        let recent = self.programs.recent_verdicts()?;
         let mut ebpf = self.programs.ebpf;
         let members = ebpf.take_map("MEMBERS").ok_or(TracerError::Object("no membership table"))?;
         let filtered = ebpf.take_map("FILTERED").ok_or(TracerError::Object("no filter counters"))?;
-        let members = Members::new(KernelMap::try_from(members)?, options.watches, options.resolve);
+        let table = KernelMap::try_from(members)?;
+        let members =
+            Members::new(table, recent, devices(&options.watches), options.watches, options.resolve);
         let filtered = PerCpuArray::try_from(filtered)?;
         let logger = if options.log_programs { logger(&mut ebpf) } else { None };
         for attached in &self.attached {
@@ -386,27 +389,32 @@ fn identity(options: &TracerOptions) -> Result<u32, TracerError> {
     identity
 }
 
+/// The file systems that are watched, in the order in which the programs number them.
+fn devices(watches: &[Watch]) -> Vec<u32> {
+    let devices: BTreeSet<u32> = watches.iter().map(|watch| watch.kernel_device).collect();
+    devices.into_iter().collect()
+}
+
 /// The settings' list of file systems.
 fn watched(
     watches: &[Watch],
     buffered: &BTreeMap<String, Buffered>,
 ) -> Result<[Watched; WATCHED_MAX], TracerError> {
-    let mut devices: BTreeMap<u32, u32> = BTreeMap::new();
-    for watch in watches {
-        let flags = devices.entry(watch.kernel_device).or_default();
-        if watch.whole_filesystem {
-            *flags |= watched::WHOLE;
-        }
-        if buffered.get(watch.filesystem.as_str()).is_some_and(|how| *how != Buffered::Generic) {
-            *flags |= watched::BUFFERED;
-        }
-    }
+    let devices = devices(watches);
     let mut list = [Watched::default(); WATCHED_MAX];
     if devices.len() > WATCHED_MAX {
         return Err(TracerError::TooManyDevices { limit: WATCHED_MAX });
     }
-    for (entry, (device, flags)) in list.iter_mut().zip(devices) {
-        *entry = Watched { device, flags };
+    for (entry, device) in list.iter_mut().zip(devices) {
+        entry.device = device;
+        for watch in watches.iter().filter(|watch| watch.kernel_device == device) {
+            if watch.whole_filesystem {
+                entry.flags |= watched::WHOLE;
+            }
+            if buffered.get(watch.filesystem.as_str()).is_some_and(|how| *how != Buffered::Generic) {
+                entry.flags |= watched::BUFFERED;
+            }
+        }
     }
     Ok(list)
 }

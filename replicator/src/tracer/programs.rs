@@ -17,7 +17,7 @@ use replicator_common::{Counters, Hook, Settings};
 use super::TracerError;
 use super::btf::{Named, Types};
 use super::hooks::{Place, ProgramKind};
-use super::ring::{Ring, SharedCounters};
+use super::ring::{RecentVerdicts, Ring, SharedCounters};
 use super::sys;
 
 /// The compiled programs; `cargo xtask build-ebpf` makes them.
@@ -137,6 +137,14 @@ impl Programs {
         let _: Array<&MapData, CountersData> = Array::try_from(map)?;
         SharedCounters::new(data.fd().as_fd())
             .map_err(|source| TracerError::System { operation: "map the counters", source })
+    }
+
+    /// The table of recent verdicts.
+    pub fn recent_verdicts(&self) -> Result<RecentVerdicts, TracerError> {
+        let map = self.ebpf.map("VERDICTS").ok_or(TracerError::Object("no table of recent verdicts"))?;
+        let Map::Array(data) = map else { return Err(TracerError::Object("recent verdicts are no array")) };
+        RecentVerdicts::new(data.fd().as_fd())
+            .map_err(|source| TracerError::System { operation: "map the recent verdicts", source })
     }
 
     /// Run the program that notes who runs it, and return what it saw: this process as the initial PID namespace numbers it.

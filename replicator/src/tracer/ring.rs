@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use replicator_common::{Counters, Record};
+use replicator_common::{Counters, MemberKey, Record, Verdicts, WATCHED_MAX};
 
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
@@ -189,5 +189,53 @@ impl SharedCounters {
     /// The process that ran `identify`.
     pub fn identity(&self) -> u64 {
         self.load(std::mem::offset_of!(Counters, identity))
+    }
+}
+
+/// Recent verdicts about files, written without a system call. One writer.
+pub struct RecentVerdicts(Mapping);
+
+impl RecentVerdicts {
+    /// Map the table.
+    pub fn new(map: BorrowedFd<'_>) -> io::Result<RecentVerdicts> {
+        let bytes = WATCHED_MAX * Verdicts::PLACES as usize * size_of::<Verdicts>();
+        Mapping::new(map, 0, bytes.next_multiple_of(page_size()), libc::PROT_READ | libc::PROT_WRITE)
+            .map(RecentVerdicts)
+    }
+
+    /// The words of a file's place: outside, member.
+    fn words(&self, watched: usize, identity: u64) -> Option<[&AtomicU64; 2]> {
+        if identity == 0 {
+            return None;
+        }
+        let place = Verdicts::place(u32::try_from(watched).ok()?, identity) as usize;
+        let word = |field: usize| {
+            let address = self.0.at(place * size_of::<Verdicts>() + field, size_of::<u64>())?;
+            // SAFETY: within the mapping, which lives as long as `self`, and aligned; the programs read it, and nobody but
+            // this process writes it.
+            Some(unsafe { address.cast::<AtomicU64>().as_ref() })
+        };
+        Some([word(std::mem::offset_of!(Verdicts, outside))?, word(std::mem::offset_of!(Verdicts, member))?])
+    }
+
+    /// Note a verdict, in place of another file's.
+    pub fn put(&mut self, watched: usize, key: MemberKey, is_outside: bool) {
+        let identity = key.identity();
+        let Some([outside, member]) = self.words(watched, identity) else { return };
+        let (is, is_not) = if is_outside { (outside, member) } else { (member, outside) };
+        if is_not.load(Ordering::Relaxed) == identity {
+            is_not.store(0, Ordering::Release);
+        }
+        is.store(identity, Ordering::Release);
+    }
+
+    /// Nothing is said about the file any more.
+    pub fn take_back(&mut self, watched: usize, key: MemberKey) {
+        let identity = key.identity();
+        for word in self.words(watched, identity).into_iter().flatten() {
+            if word.load(Ordering::Relaxed) == identity {
+                word.store(0, Ordering::Release);
+            }
+        }
     }
 }
