@@ -16,6 +16,9 @@ use crate::config::{LogConfig, LogFormat, LogLevel};
 /// `warn,replicator::gate=debug`.
 pub const FILTER_VARIABLE: &str = "RUST_LOG";
 
+/// Libraries whose events below "warn" are about themselves.
+const LIBRARIES: [&str; 2] = ["aya", "aya_obj"];
+
 /// What keeps logging from being set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -54,7 +57,17 @@ pub fn start(log: LogConfig) -> Result<(), TelemetryError> {
 fn filter(level: LogLevel, variable: Option<String>) -> Result<EnvFilter, TelemetryError> {
     match variable.filter(|value| !value.trim().is_empty()) {
         Some(value) => EnvFilter::try_new(&value).map_err(|source| TelemetryError::Filter { value, source }),
-        None => Ok(EnvFilter::default().add_directive(level_filter(level).into())),
+        None => {
+            let mut filter = EnvFilter::default().add_directive(level_filter(level).into());
+            for library in LIBRARIES {
+                if let Ok(directive) =
+                    format!("{library}={}", level_filter(level).min(LevelFilter::WARN)).parse()
+                {
+                    filter = filter.add_directive(directive);
+                }
+            }
+            Ok(filter)
+        }
     }
 }
 

@@ -231,10 +231,21 @@ impl Volume {
         self.file(self.root_inode)
     }
 
-    /// Remember a file's handle. A number that was given to a new file replaces the old handle.
-    pub fn learn(&self, inode: u64, handle: FileHandle) {
+    /// Remember a file's handle. Returns whether the number belonged to another file, of which nobody said that it is gone: it
+    /// was removed behind the gate.
+    pub fn learn(&self, inode: u64, handle: FileHandle) -> bool {
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        handles.insert(inode, handle);
+        match handles.get_mut(&inode) {
+            Some(known) if *known == handle => false,
+            Some(known) => {
+                *known = handle;
+                true
+            }
+            None => {
+                handles.insert(inode, handle);
+                false
+            }
+        }
     }
 
     /// Take the handle of `name` in `directory` and remember it under `inode`.

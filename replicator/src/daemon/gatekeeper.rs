@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use replicator_core::event::SyncScope;
+use replicator_core::event::{Event, SyncScope};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId};
 use replicator_core::wire::namespace::Operation;
@@ -45,6 +45,10 @@ impl Sink for Gatekeeper {
 
     fn forgotten(&self, file: FileId) {
         self.mailbox.post(Message::Forgotten(file));
+    }
+
+    fn replaced(&self, file: FileId) {
+        self.mailbox.post(Message::Answer(Event::CaptureLost { file }));
     }
 
     fn sync(&self, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply) {

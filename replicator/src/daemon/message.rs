@@ -45,7 +45,7 @@ pub enum Message {
         /// The encoded digests.
         payload: Vec<u8>,
     },
-    /// A worker's answer that is an event as it stands.
+    /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),
     /// A dialled connection is ready.
     Connected {

@@ -286,7 +286,12 @@ impl Primary {
                 let _order = volume.lock_namespace();
                 let mut emit = |operation| mailbox.post(Message::Namespace(operation));
                 match reader::list_directory(&volume, directory.inode, &mut emit) {
-                    Ok(()) => ReadOutcome::Read(()),
+                    Ok(replaced) => {
+                        for file in replaced {
+                            mailbox.post(Message::Answer(Event::CaptureLost { file }));
+                        }
+                        ReadOutcome::Read(())
+                    }
                     Err(error) => outcome_of(&error),
                 }
             };

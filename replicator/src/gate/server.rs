@@ -245,8 +245,8 @@ impl Server {
     ) -> Result<Arc<Inode>, Refusal> {
         let kind = FileKind::from_mode(stat.st_mode).ok_or(Refusal::errno(libc::EIO))?;
         let (inode, new) = self.inodes.admit(stat.st_ino, kind, handle.clone());
-        if new {
-            self.volume.learn(stat.st_ino, handle);
+        if new && self.volume.learn(stat.st_ino, handle) {
+            self.sink.replaced(self.volume.file(stat.st_ino));
         }
         inode.note_mode(stat.st_mode);
         Ok(inode)

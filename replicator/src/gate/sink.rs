@@ -31,6 +31,10 @@ pub trait Sink: Send + Sync {
     /// Last name and last open of a file are gone.
     fn forgotten(&self, file: FileId);
 
+    /// The number was seen to belong to another file than before, of which nobody said that it is gone: it was removed behind
+    /// the gate's back. What is known about it is about the former one.
+    fn replaced(&self, file: FileId);
+
     /// A caller waits for durability. `backing` is a descriptor of the file on the covered file system, on which this
     /// node's own fsync is done. Must return at once; the answer goes through `reply`.
     fn sync(&self, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply);

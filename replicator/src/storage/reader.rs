@@ -169,10 +169,17 @@ pub fn attributes_of(file: BorrowedFd<'_>) -> io::Result<Attributes> {
 ///
 /// All parts are emitted or, on an error, none: the secondary removes names that are in no part of a whole list.
 ///
+/// Returns the entries whose number belonged to another file when it was last seen: what is known about them is about that one.
+///
 /// # Errors
 /// ESTALE where the directory is gone, ENOTDIR where it is none; else what the system returns.
-pub fn list_directory(volume: &Volume, inode: u64, emit: &mut dyn FnMut(Operation)) -> io::Result<()> {
+pub fn list_directory(
+    volume: &Volume,
+    inode: u64,
+    emit: &mut dyn FnMut(Operation),
+) -> io::Result<Vec<FileId>> {
     let directory = volume.open_file(inode, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME)?;
+    let mut replaced = Vec::new();
     let mut parts: Vec<Vec<ListedEntry>> = Vec::new();
     let mut current = Vec::new();
     let mut size = 0;
@@ -180,7 +187,10 @@ pub fn list_directory(volume: &Volume, inode: u64, emit: &mut dyn FnMut(Operatio
         if inode == volume.root_inode && name.to_bytes() == RESERVED_NAME {
             continue;
         }
-        let Some(node) = node_at(volume, directory.as_fd(), &name)? else { continue };
+        let Some((node, is_other)) = node_at(volume, directory.as_fd(), &name)? else { continue };
+        if is_other {
+            replaced.push(node.file);
+        }
         let entry = ListedEntry { name: name.into_bytes(), node };
         let bytes = ENTRY_FIXED_BYTES + entry.name.len() + entry.node.target.len();
         if size + bytes > LIST_PART_BYTES && !current.is_empty() {
@@ -200,11 +210,12 @@ pub fn list_directory(volume: &Volume, inode: u64, emit: &mut dyn FnMut(Operatio
             entries,
         });
     }
-    Ok(())
+    Ok(replaced)
 }
 
-/// Describe what a name in a directory stands for, and learn its handle; `None` if it is gone or not part of the tree.
-fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<NewNode>> {
+/// Describe what a name in a directory stands for, and learn its handle; `None` if it is gone or not part of the tree. The
+/// second value is that of [`Volume::learn`].
+fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<(NewNode, bool)>> {
     let Some(status) = Status::at(directory, name)? else { return Ok(None) };
     if status.device != volume.device || status.mount_root {
         tracing::warn!(volume = %volume.path.display(), ?name, "a mount point inside is not mirrored");
@@ -224,8 +235,8 @@ fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Resul
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    volume.learn(status.inode, handle);
-    Ok(Some(node(volume.file(status.inode), kind, &status, target)))
+    let is_other = volume.learn(status.inode, handle);
+    Ok(Some((node(volume.file(status.inode), kind, &status, target), is_other)))
 }
 
 /// Describe a file as an operation that makes it has to.
@@ -254,5 +265,5 @@ pub(super) fn target_at(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Ve
 /// EINVAL for a name with a NUL in it; else what the system returns.
 pub fn describe(volume: &Volume, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<NewNode>> {
     let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    node_at(volume, directory, &name)
+    Ok(node_at(volume, directory, &name)?.map(|(node, _)| node))
 }

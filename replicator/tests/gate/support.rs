@@ -27,6 +27,7 @@ pub enum Seen {
     Written(FileId, Extent),
     Attributes(FileId),
     Forgotten(FileId),
+    Replaced(FileId),
     Sync(SyncScope),
 }
 
@@ -136,6 +137,10 @@ impl Sink for Recorder {
         self.record(Seen::Forgotten(file));
     }
 
+    fn replaced(&self, file: FileId) {
+        self.record(Seen::Replaced(file));
+    }
+
     fn sync(&self, scope: SyncScope, _backing: Arc<OwnedFd>, reply: SyncReply) {
         self.record(Seen::Sync(scope));
         if self.holding.load(Ordering::SeqCst) {
@@ -165,6 +170,8 @@ impl Sink for Quiet {
     fn attributes(&self, _: FileId) {}
 
     fn forgotten(&self, _: FileId) {}
+
+    fn replaced(&self, _: FileId) {}
 
     fn sync(&self, _: SyncScope, _: Arc<OwnedFd>, reply: SyncReply) {
         reply.answer(Ok(()));

@@ -212,7 +212,7 @@ impl Mirror {
         };
         match result {
             Err(error) if reader::is_gone(&error) => return,
-            result => result.expect("list a directory"),
+            result => drop(result.expect("list a directory")),
         }
         let deep = self.deep.remove(&directory);
         self.listed.insert(directory);

@@ -149,3 +149,32 @@ fn a_list_leaves_out_the_reserved_name_in_the_root_only() {
     let gone = list_directory(&volume, file, &mut |_| panic!("nothing to list")).expect_err("gone");
     assert!(reader::is_gone(&gone));
 }
+
+/// A file that was removed without a word, and a new one with its number: the list tells which.
+#[test]
+fn a_list_tells_which_numbers_belong_to_other_files_by_now() {
+    let Some(directory) = fixture::directory() else { return };
+    let volume = fixture::volume(directory.path(), "v");
+    let list = || {
+        let mut parts = 0;
+        let replaced = list_directory(&volume, volume.root_inode, &mut |_| parts += 1).expect("list");
+        assert_eq!(parts, 1);
+        replaced
+    };
+    let path = volume.path.join("file");
+    fs::write(&path, "old").expect("write");
+    assert_eq!((list(), list()), (vec![], vec![]));
+    let number = fixture::inode(&path);
+    // Most file systems give the lowest free number: a handful of tries is plenty.
+    let reused = (0..100).any(|attempt| {
+        fs::remove_file(&path).expect("unlink");
+        fs::write(&path, format!("new {attempt}")).expect("write");
+        fixture::inode(&path) == number
+    });
+    if !reused {
+        println!("not run: this file system does not use a number again");
+        return;
+    }
+    assert_eq!(list(), [volume.file(number)]);
+    assert_eq!(list(), []);
+}
