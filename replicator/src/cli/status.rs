@@ -103,7 +103,8 @@ pub fn render(status: &Status, coloured: bool) -> String {
     for volume in &status.volumes {
         let passthrough = if volume.passthrough { ", passthrough" } else { "" };
         let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
-        let text = format!("{} on {}, gate {}{passthrough}{why}", volume.path, volume.filesystem, volume.gate);
+        let text =
+            format!("{} on {}, gate {}{passthrough}{why}", volume.path, volume.filesystem, volume.gate);
         lines.push(("volume", text));
         lines.extend(strict(&volume.strict).into_iter().map(|line| ("", line)));
     }
@@ -227,7 +228,7 @@ fn strict(strict: &StrictStatus) -> Vec<String> {
     if strict.waiting > 0 {
         let more = if strict.waiting > strict.waiting_paths.len() as u64 { ", ..." } else { "" };
         lines.push(format!(
-            "{} still open with passthrough, NOT held until everybody closed: {}{more}",
+            "{} still open with passthrough, NOT held until everybody closed and unmapped: {}{more}",
             counted(strict.waiting, "strict file"),
             strict.waiting_paths.join(", ")
         ));
@@ -370,7 +371,7 @@ mod tests {
         };
         let text = render(&status, false);
         assert!(text.contains("9 strict files: 1 open and held, 1 NOT marked on disk\n"), "{text}");
-        assert!(text.contains("NOT held until everybody closed: a.mdb, ...\n"), "{text}");
+        assert!(text.contains("NOT held until everybody closed and unmapped: a.mdb, ...\n"), "{text}");
         assert!(text.contains("last unguarded sync: b/c\n"), "{text}");
     }
 

@@ -201,7 +201,9 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_refused() {
         let long = "x".repeat(PATTERN_BYTES_MAX + 1);
-        for text in ["", "/a", "a//b", "a/", "./a", "../a", "a/..", "[abc", "[", "[!]", "[z-a]", "a\\", "a\0", &long] {
+        for text in
+            ["", "/a", "a//b", "a/", "./a", "../a", "a/..", "[abc", "[", "[!]", "[z-a]", "a\\", "a\0", &long]
+        {
             assert!(NamePattern::parse(text).is_err(), "{text:?}");
         }
         assert!(NamePattern::parse("a/b").unwrap().has_slash());

@@ -497,7 +497,10 @@ fn patterns_of_strict_files_are_read_or_refused() {
     let mut config = machine.config(&["a"]);
     config.mirror.strict_files = vec![NamePattern::parse("*.mdb").unwrap()];
     config.mirror.mode = Mode::Async;
-    assert!(config.validate_system().unwrap().iter().any(
-        |warning| matches!(warning, ConfigWarning::WithoutEffect { key: "mirror.strict-files", .. })
-    ));
+    assert!(
+        config.validate_system().unwrap().iter().any(|warning| matches!(
+            warning,
+            ConfigWarning::WithoutEffect { key: "mirror.strict-files", .. }
+        ))
+    );
 }

@@ -9,8 +9,8 @@ use nix::unistd::SysconfVar;
 use super::document::{Document, Link, Log, Mirror, Node};
 use super::error::ConfigError;
 use super::{
-    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NodeConfig, Role,
-    NamePattern, SOCKET_PATH_BYTES_MAX, nearest, quantity,
+    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NamePattern, NodeConfig, Role,
+    SOCKET_PATH_BYTES_MAX, nearest, quantity,
 };
 
 const NAME_CHARACTERS_MAX: usize = 64;

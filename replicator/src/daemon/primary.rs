@@ -358,7 +358,9 @@ impl Primary {
     /// A sync of this file was not held: the next shall be. What waits for the disk is done by a worker.
     fn on_unguarded(&mut self, core: &mut Core, file: FileId) {
         let number = usize::from(file.volume.0);
-        let (Some(strict), Some(volume)) = (self.strict.get(number), self.volumes.get(number)) else { return };
+        let (Some(strict), Some(volume)) = (self.strict.get(number), self.volumes.get(number)) else {
+            return;
+        };
         if strict.seen(file.inode) == Duty::None {
             return;
         }

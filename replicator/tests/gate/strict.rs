@@ -256,7 +256,10 @@ fn what_the_kernel_cached_before_is_not_read() {
     fixture.recorder.clear();
     let reads = fixture.report().requests.reads;
     // SAFETY: takes integers only.
-    assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, length as i64, libc::POSIX_FADV_WILLNEED) }, 0);
+    assert_eq!(
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, length as i64, libc::POSIX_FADV_WILLNEED) },
+        0
+    );
     fixture.wait_for("the kernel to read ahead", |fixture| fixture.report().requests.reads > reads);
     file.write_all_at(&vec![2; length], 0).unwrap();
     assert!(fixture.saw_unguarded_sync(fixture.file(&path)));
@@ -305,8 +308,7 @@ fn asynchronous_synchronous_writes_are_held() {
 fn ring_write(file: &File, bytes: &[u8], flags: i32) -> Option<i64> {
     let mut ring = io_uring::IoUring::new(4).ok()?;
     let fd = io_uring::types::Fd(file.as_raw_fd());
-    let entry =
-        io_uring::opcode::Write::new(fd, bytes.as_ptr(), bytes.len() as u32).rw_flags(flags).build();
+    let entry = io_uring::opcode::Write::new(fd, bytes.as_ptr(), bytes.len() as u32).rw_flags(flags).build();
     // SAFETY: the bytes and the file outlive the wait below.
     unsafe { ring.submission().push(&entry).unwrap() };
     ring.submit_and_wait(1).unwrap();
