@@ -32,6 +32,8 @@ pub const STRICT_ATTRIBUTE: &CStr = c"trusted.replicator.strict";
 
 /// So long after an attempt to set the attribute that failed, no other is made.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
+/// ioctl_iflags(2): writes are synchronous.
+const FS_SYNC_FL: libc::c_int = 8;
 /// fcntl(2): which signal tells that a lease is broken.
 const F_SETSIG: libc::c_int = 10;
 /// Files named in a report.
@@ -325,6 +327,18 @@ fn is_marked(file: &OwnedFd) -> bool {
         unsafe { libc::fgetxattr(file.as_raw_fd(), STRICT_ATTRIBUTE.as_ptr(), std::ptr::null_mut(), 0) };
     let none = [Some(libc::ENODATA), Some(libc::ENOTSUP)];
     length >= 0 || !none.contains(&io::Error::last_os_error().raw_os_error())
+}
+
+/// Whether each write of a file is a promise of durability by itself: `chattr +S`, or a file system mounted `sync`.
+pub(super) fn is_synchronous(file: &OwnedFd) -> bool {
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the call writes one int (ioctl_iflags(2)), which outlives it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) };
+    if result == 0 && flags & FS_SYNC_FL != 0 {
+        return true;
+    }
+    nix::sys::statvfs::fstatvfs(file)
+        .is_ok_and(|volume| volume.flags().contains(nix::sys::statvfs::FsFlags::ST_SYNCHRONOUS))
 }
 
 /// Whether a file is surely not open for writing by anybody, and so has no writable shared mapping (a mapping keeps its file

@@ -413,6 +413,32 @@ fn direct_writes_wait_for_nobody() {
     }
 }
 
+/// `chattr +S` makes each write a promise, and FUSE is not told: the tracer sees the file synced.
+#[test]
+fn writes_to_a_synchronous_file_are_held() {
+    let Some(fixture) = fixture(&[]) else { return };
+    let path = fixture.join("file");
+    fs::write(&path, vec![0; PAGE]).unwrap();
+    let id = fixture.file(&path);
+    run("chattr", &["+S", path.to_str().unwrap()]);
+    let before = open(&path);
+    fixture.recorder.clear();
+    before.write_all_at(b"abcd", 0).unwrap();
+    assert!(fixture.recorder.seen().is_empty(), "it is not held yet");
+    assert!(fixture.saw_unguarded_sync(id));
+    let is_held = |file: File| {
+        let (scope, result) = held(&fixture, move || file.write_all_at(b"efgh", 1), Ok(()));
+        result.unwrap();
+        assert!(matches!(scope, SyncScope::File { file, .. } if file == id));
+    };
+    is_held(open(&path));
+    drop(before);
+    let file = open_held(&fixture, &path);
+    msync_is_held(&fixture, &file, id, b'z');
+    is_held(file);
+    assert_eq!(fs::read(&path).unwrap()[..5], *b"zefgh");
+}
+
 /// A file whose attributes may not be changed is remembered until the daemon ends, and that is said.
 #[test]
 fn a_file_that_cannot_be_marked_is_strict_all_the_same() {

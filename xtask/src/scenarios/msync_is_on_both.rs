@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::files::{open, require_copied};
 use super::{Context, Outcome, passed};
@@ -20,6 +20,8 @@ use crate::lab::{wait, xattr};
 
 const SIZE: usize = 1 << 20;
 const ROUNDS: u64 = 60;
+/// How often a strict file is opened until it is held.
+const TRIES: usize = 5;
 const MARK: &[u8] = b"trusted.replicator.strict";
 
 /// Make the situation and check.
@@ -53,10 +55,10 @@ pub fn run(context: &Context) -> Result<Outcome> {
     }
     drop(file);
     let file = open_held(&mut mirror, &learned, passes)?;
-    let unguarded = unguarded(&mut mirror)?;
     syncs += sync_and_read(&mirror, &file, "learned", &mut random)?;
     drop(file);
     mirror.wait_identical()?;
+    let unguarded = unguarded(&mut mirror)?;
     if passes {
         let marked = xattr::all(&mirror.copy().join("learned"))?.contains_key(MARK);
         ensure!(marked, "the mark is not on the secondary");
@@ -70,6 +72,13 @@ pub fn run(context: &Context) -> Result<Outcome> {
     drop(file);
     mirror.wait_identical()?;
     let since = self::unguarded(&mut mirror)?;
+    if passes {
+        // Comparing the trees opens both.
+        mirror.primary.wait_for("two strict files to be known", wait::SHORT, |status| {
+            let strict = strict_of(status);
+            (strict.files, strict.unrecorded) == (2, 0)
+        })?;
+    }
     ensure!(since == 0, "{since} syncs of strict files passed the gate");
     ensure!(unguarded == u64::from(passes), "{unguarded} syncs were seen to pass the gate");
     mirror.finish(&["session", "peer", "connect", "alone"])?;
@@ -87,24 +96,27 @@ fn unguarded(mirror: &mut Mirror) -> Result<u64> {
     Ok(status.counters.unguarded_syncs)
 }
 
-/// Open a strict file that nobody has open; who is quicker than the release of the last open meets the old way once more.
+/// Open a strict file that was closed. Each step waits for a status that only it can have led to: what the daemon says of its
+/// files is up to a second old. Who opens before the release of the last open has arrived meets the old way once more.
 fn open_held(mirror: &mut Mirror, path: &Path, passes: bool) -> Result<File> {
-    let mut file = open(path, 0)?;
-    if passes {
-        wait::until("the file to be held", wait::SHORT, || {
-            let strict = strict_of(&mirror.primary.status()?.context("the primary does not answer")?);
-            if strict.held == 1 {
-                return Ok(Some(()));
-            }
-            if strict.waiting > 0 {
-                // Open the other way: closed, and opened again.
-                drop(std::mem::replace(&mut file, File::open("/dev/null")?));
-                file = open(path, 0)?;
-            }
-            Ok(None)
-        })?;
+    if !passes {
+        return open(path, 0);
     }
-    Ok(file)
+    for _ in 0..TRIES {
+        mirror.primary.wait_for("the strict files to be closed", wait::SHORT, |status| {
+            let strict = strict_of(status);
+            (strict.held, strict.waiting) == (0, 0)
+        })?;
+        let file = open(path, 0)?;
+        let status = mirror.primary.wait_for("the strict file to be open", wait::SHORT, |status| {
+            let strict = strict_of(status);
+            strict.held + strict.waiting == 1
+        })?;
+        if strict_of(&status).held == 1 {
+            return Ok(file);
+        }
+    }
+    bail!("{} was opened with passthrough {TRIES} times", path.display())
 }
 
 /// Sync in each way that passthrough would hide, and read the copy at once.

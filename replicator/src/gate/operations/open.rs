@@ -187,9 +187,12 @@ fn finish(
         opens.mode = if passes { register(context, &file, stat) } else { OpenMode::Cached };
     }
     // A write clears set-id bits or does not according to who writes, which only the daemon can tell apart.
+    // FUSE is not told of such files: their writes are held one by one, once one was seen to pass.
+    let synchronous = strictness != Strictness::None && strict::is_synchronous(&file);
     // A strict file that passes still has at least its single synchronous writes held.
     let wants_daemon = wish.wants_daemon()
         || (wish.writes() && inode.is_privileged())
+        || synchronous
         || (strictness != Strictness::None && matches!(opens.mode, OpenMode::Passthrough(_)));
     let (open_flags, backing_id) = match opens.mode {
         OpenMode::Passthrough(id) if wants_daemon => (fopen::PASSTHROUGH | DIRECT, id),
@@ -208,6 +211,7 @@ fn finish(
         inode: Arc::clone(inode),
         file,
         direct: open_flags & fopen::DIRECT_IO != 0,
+        synchronous,
         appends,
         mappable,
     };
