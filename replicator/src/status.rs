@@ -150,6 +150,27 @@ pub struct VolumeStatus {
     pub passthrough: bool,
     /// Why gate and passthrough are as they are.
     pub why: String,
+    /// Files opened without passthrough although there is one.
+    pub strict: StrictStatus,
+}
+
+/// Strict files: those of which a sync passed the gate (`msync`, `RWF_DSYNC`), and those configured. They are opened without
+/// passthrough, from their next first open on, so that these calls are held.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StrictStatus {
+    /// Files marked, or opened and found strict, since the start.
+    pub files: u64,
+    /// Of these, how many are open and held by now.
+    pub held: u64,
+    /// Of these, how many are open with passthrough still: everybody has to close them first.
+    pub waiting: u64,
+    /// Of these, how many could not be marked on disk: a restart of the daemon forgets them.
+    pub unrecorded: u64,
+    /// Some of those that wait, by their path from the directory on.
+    pub waiting_paths: Vec<String>,
+    /// The file of the last unguarded sync, by its path from the directory on; empty if there was none.
+    pub last_unguarded: String,
 }
 
 /// The other node.
@@ -276,7 +297,7 @@ pub struct Counters {
     pub sessions: u64,
     /// Connections refused before a session: stranger, wrong cluster, version.
     pub handshakes_refused: u64,
-    /// Syncs the gate could not hold (msync, RWF_DSYNC).
+    /// Syncs the gate could not hold (msync, RWF_DSYNC); see [`StrictStatus`] for what becomes of their files.
     pub unguarded_syncs: u64,
     /// Errors logged.
     pub errors: u64,
@@ -287,7 +308,7 @@ mod tests {
     use super::*;
 
     /// The JSON that watchers rely on: names, nesting and order. A new field is added to both sides; nothing is renamed.
-    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}]},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered"}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12}}"#;
+    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}]},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"}}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12}}"#;
 
     #[test]
     fn the_golden_json_is_read_and_written_unchanged() {

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::{NodeArguments, exit, one_line, print, print_while_read};
 use crate::control::{self, ControlError, Request, Response};
-use crate::status::{Colour, Counters, Status};
+use crate::status::{Colour, Counters, Status, StrictStatus};
 
 /// Time between two answers of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -100,14 +100,14 @@ pub fn render(status: &Status, coloured: bool) -> String {
     let mut lines: Vec<(&str, String)> = vec![("node", headline(status, coloured)), ("peer", peer(status))];
     lines.push(("capture", capture(status)));
     lines.extend(hooks_in_trouble(status).into_iter().map(|line| ("", line)));
-    lines.extend(status.volumes.iter().map(|volume| {
+    for volume in &status.volumes {
         let passthrough = if volume.passthrough { ", passthrough" } else { "" };
         let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
-        (
-            "volume",
-            format!("{} on {}, gate {}{passthrough}{why}", volume.path, volume.filesystem, volume.gate),
-        )
-    }));
+        let text =
+            format!("{} on {}, gate {}{passthrough}{why}", volume.path, volume.filesystem, volume.gate);
+        lines.push(("volume", text));
+        lines.extend(strict(&volume.strict).into_iter().map(|line| ("", line)));
+    }
     let at = status.positions;
     lines.push((
         "stream",
@@ -214,6 +214,31 @@ fn hooks_in_trouble(status: &Status) -> Vec<String> {
     lines.collect()
 }
 
+/// What there is to say of files that are opened without passthrough; nothing where there are none.
+fn strict(strict: &StrictStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    if strict.files > 0 {
+        let unrecorded = match strict.unrecorded {
+            0 => String::new(),
+            count => format!(", {count} NOT marked on disk"),
+        };
+        let files = counted(strict.files, "strict file");
+        lines.push(format!("{files}: {} open and held{unrecorded}", strict.held));
+    }
+    if strict.waiting > 0 {
+        let more = if strict.waiting > strict.waiting_paths.len() as u64 { ", ..." } else { "" };
+        lines.push(format!(
+            "{} still open with passthrough, NOT held until everybody closed and unmapped: {}{more}",
+            counted(strict.waiting, "strict file"),
+            strict.waiting_paths.join(", ")
+        ));
+    }
+    if !strict.last_unguarded.is_empty() {
+        lines.push(format!("last unguarded sync: {}", strict.last_unguarded));
+    }
+    lines
+}
+
 fn fsync(status: &Status) -> String {
     let barriers = status.barriers;
     format!(
@@ -293,7 +318,7 @@ pub(super) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::HookStatus;
+    use crate::status::{HookStatus, VolumeStatus};
 
     #[test]
     fn sizes_are_short() {
@@ -330,6 +355,24 @@ mod tests {
             text.contains("capture  tracepoints, 1 of 3 hooks\n         refused (EPERM): c, d\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_strict_file_that_is_not_held_yet_is_named() {
+        let mut status = Status { volumes: vec![VolumeStatus::default()], ..Status::default() };
+        assert!(!render(&status, false).contains("strict"));
+        status.volumes[0].strict = StrictStatus {
+            files: 9,
+            held: 1,
+            waiting: 2,
+            unrecorded: 1,
+            waiting_paths: vec!["a.mdb".into()],
+            last_unguarded: "b/c".into(),
+        };
+        let text = render(&status, false);
+        assert!(text.contains("9 strict files: 1 open and held, 1 NOT marked on disk\n"), "{text}");
+        assert!(text.contains("NOT held until everybody closed and unmapped: a.mdb, ...\n"), "{text}");
+        assert!(text.contains("last unguarded sync: b/c\n"), "{text}");
     }
 
     #[test]

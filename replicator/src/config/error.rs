@@ -64,6 +64,9 @@ pub enum ConfigError {
     /// A number outside of its bounds.
     #[error("{key}: {value} is out of bounds; it must be {least} to {most}")]
     OutOfBounds { key: &'static str, value: u64, least: u64, most: u64 },
+    /// A pattern that stands for nothing.
+    #[error("{key}: {value:?} is not a pattern of names: {why}; write it like \"*.mdb\" or \"ldap/**\"")]
+    Pattern { key: &'static str, value: String, why: &'static str },
     /// A ring the kernel would refuse.
     #[error(
         "{key}: {value} bytes is not possible; a ring is a power of two and a multiple of the page ({page} bytes), \

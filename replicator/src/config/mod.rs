@@ -8,6 +8,7 @@ mod document;
 mod error;
 mod key;
 mod nearest;
+mod pattern;
 mod quantity;
 mod system;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, ConfigWarning};
 pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterSecret};
+pub use pattern::NamePattern;
 
 /// Largest configuration file in bytes; a larger one is surely not one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -95,6 +97,8 @@ pub struct MirrorConfig {
     pub gate: bool,
     /// Which capture row is used.
     pub capture: Capture,
+    /// Files whose data goes through the daemon from their first open on, so that `msync` and `RWF_DSYNC` are held, too.
+    pub strict_files: Vec<NamePattern>,
     /// How long a changed extent rests before it is read, so that hot pages travel once. Zero: at once.
     pub settle: Duration,
     /// How often the primary asks for confirmation of what no caller waits for.

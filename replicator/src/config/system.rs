@@ -31,6 +31,10 @@ pub(super) fn validate(config: &Config) -> Result<Vec<ConfigWarning>, ConfigErro
         let why = "in mode \"async\" no fsync is ever held";
         warnings.push(ConfigWarning::WithoutEffect { key: "mirror.when-alone", why });
     }
+    if !config.mirror.strict_files.is_empty() && config.mirror.mode == Mode::Async {
+        let why = "in mode \"async\" no call is ever held";
+        warnings.push(ConfigWarning::WithoutEffect { key: "mirror.strict-files", why });
+    }
     Ok(warnings)
 }
 

@@ -481,3 +481,26 @@ fn a_key_without_effect_is_told() {
         "{warnings:?}"
     );
 }
+
+#[test]
+fn patterns_of_strict_files_are_read_or_refused() {
+    let config = with(&[("mirror", "strict-files = [\"*.mdb\", \"ldap/**\"]")]).unwrap();
+    let texts: Vec<&str> = config.mirror.strict_files.iter().map(NamePattern::text).collect();
+    assert_eq!(texts, ["*.mdb", "ldap/**"]);
+    refused!(
+        with(&[("mirror", "strict-files = [\"*.mdb\", \"/srv/data/x\"]")]),
+        ConfigError::Pattern { key: "mirror.strict-files", value, .. } if value == "/srv/data/x"
+    );
+    let many = format!("strict-files = [{}]", "\"x\",".repeat(257));
+    refused!(with(&[("mirror", &many)]), ConfigError::OutOfBounds { value: 257, .. });
+    let machine = Machine::new(&["a"]);
+    let mut config = machine.config(&["a"]);
+    config.mirror.strict_files = vec![NamePattern::parse("*.mdb").unwrap()];
+    config.mirror.mode = Mode::Async;
+    assert!(
+        config.validate_system().unwrap().iter().any(|warning| matches!(
+            warning,
+            ConfigWarning::WithoutEffect { key: "mirror.strict-files", .. }
+        ))
+    );
+}

@@ -9,12 +9,14 @@ use nix::unistd::SysconfVar;
 use super::document::{Document, Link, Log, Mirror, Node};
 use super::error::ConfigError;
 use super::{
-    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NodeConfig, Role,
+    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NamePattern, NodeConfig, Role,
     SOCKET_PATH_BYTES_MAX, nearest, quantity,
 };
 
 const NAME_CHARACTERS_MAX: usize = 64;
 const DIRECTORIES_MAX: usize = 256;
+/// More names than that are better told by their directory.
+const STRICT_FILES_MAX: usize = 256;
 /// Bounds of the window: the least still holds a small frame, the most is what a node may have to keep in memory.
 const WINDOW_BOUNDS: (u64, u64) = (64 << 10, 4 << 30);
 /// Largest ring of events.
@@ -142,6 +144,7 @@ fn mirror(mirror: Mirror) -> Result<MirrorConfig, ConfigError> {
         barrier_limit: positive("mirror.barrier-limit", mirror.barrier_limit, "10s")?,
         gate,
         capture,
+        strict_files: strict_files(mirror.strict_files.unwrap_or_default())?,
         settle: duration("mirror.settle", mirror.settle, "20ms")?,
         confirm_interval: positive("mirror.confirm-interval", mirror.confirm_interval, "2s")?,
         window: window(mirror.window)?,
@@ -149,6 +152,17 @@ fn mirror(mirror: Mirror) -> Result<MirrorConfig, ConfigError> {
         extents_per_file,
         extents_total,
     })
+}
+
+fn strict_files(written: Vec<String>) -> Result<Vec<NamePattern>, ConfigError> {
+    let key = "mirror.strict-files";
+    if written.len() > STRICT_FILES_MAX {
+        let (value, most) = (written.len() as u64, STRICT_FILES_MAX as u64);
+        return Err(ConfigError::OutOfBounds { key, value, least: 0, most });
+    }
+    let parse =
+        |value: String| NamePattern::parse(&value).map_err(|why| ConfigError::Pattern { key, value, why });
+    written.into_iter().map(parse).collect()
 }
 
 fn directories(written: Option<Vec<String>>) -> Result<Vec<PathBuf>, ConfigError> {

@@ -66,7 +66,7 @@ pub enum Message {
     },
     /// Somebody who could not prove membership was turned away.
     Stranger,
-    /// What the gates look like, once they are mounted.
+    /// What the gates look like: once they are mounted, and when their strict files have changed.
     Gates(Vec<GateReport>),
     /// End in order.
     Stop,

@@ -19,6 +19,7 @@ use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
 use crate::gate::sink::SyncReply;
+use crate::gate::strict::{Duty, StrictFiles};
 use crate::link::Payload;
 use crate::storage::descriptors::{Access, Descriptors};
 use crate::storage::{digest, reader};
@@ -49,6 +50,24 @@ enum Pending {
     Sync(LocalSyncId),
 }
 
+/// Syncs that passed the gate.
+#[derive(Default)]
+struct Unguarded {
+    count: u64,
+    /// Whose they were, the last one at the end.
+    files: Vec<FileId>,
+}
+
+impl Unguarded {
+    fn add(&mut self, file: FileId) {
+        self.count += 1;
+        if self.files.last() != Some(&file) {
+            self.files.retain(|known| *known != file);
+            self.files.push(file);
+        }
+    }
+}
+
 /// A held caller.
 struct Waiting {
     reply: SyncReply,
@@ -59,6 +78,8 @@ struct Waiting {
 /// The primary.
 pub struct Primary {
     volumes: Vec<Arc<Volume>>,
+    /// The strict files of each volume.
+    strict: Vec<Arc<StrictFiles>>,
     tracer: Option<Tracer>,
     /// When the tracer was last asked for everything it may have lost.
     exact_at: Instant,
@@ -83,10 +104,16 @@ pub struct Primary {
 }
 
 impl Primary {
-    /// A primary of these volumes.
-    pub fn new(volumes: Vec<Arc<Volume>>, tracer: Option<Tracer>, trace_only: bool) -> Primary {
+    /// A primary of these volumes, with the strict files of each.
+    pub fn new(
+        volumes: Vec<Arc<Volume>>,
+        strict: Vec<Arc<StrictFiles>>,
+        tracer: Option<Tracer>,
+        trace_only: bool,
+    ) -> Primary {
         Primary {
             volumes,
+            strict,
             tracer,
             exact_at: Instant::now(),
             trace_only,
@@ -333,6 +360,25 @@ impl Primary {
         }
     }
 
+    /// A sync of this file was not held: the next shall be. What waits for the disk is done by a worker.
+    fn on_unguarded(&mut self, core: &mut Core, file: FileId) {
+        let number = usize::from(file.volume.0);
+        let (Some(strict), Some(volume)) = (self.strict.get(number), self.volumes.get(number)) else {
+            return;
+        };
+        if strict.seen(file.inode) == Duty::None {
+            return;
+        }
+        let (strict, volume) = (Arc::clone(strict), Arc::clone(volume));
+        let mailbox = Arc::clone(&core.mailbox);
+        core.workers.run(move || {
+            if strict.attend(&volume, file.inode) {
+                // The mark is an attribute of the file, and so mirrored.
+                mailbox.post(Message::Attributes(file));
+            }
+        });
+    }
+
     /// Events were lost: every file that may have been written is to be compared.
     fn on_lost(&mut self, core: &mut Core, lost: u64) {
         warn!(lost, "kernel events were lost: every file that was opened for writing is compared");
@@ -401,7 +447,7 @@ impl Role for Primary {
         self.start_reads(core);
         let exact = exact || self.exact_at.elapsed() > EXACT_EVERY;
         let Some(tracer) = &mut self.tracer else { return false };
-        let (mut unguarded, mut captured) = (0, 0);
+        let (mut unguarded, mut captured) = (Unguarded::default(), 0);
         let (mut taken, mut lost, mut rounds) = (0, 0, 0);
         loop {
             let mut emit = |event| match event {
@@ -414,7 +460,7 @@ impl Role for Primary {
                 TraceEvent::Store { file, extent } => core.mark(Event::StoreMapped { file, extent }),
                 TraceEvent::Attributes { file } => core.mark(Event::AttributesChanged { file }),
                 TraceEvent::Directory { directory } => core.mark(Event::DirectoryChanged { directory }),
-                TraceEvent::UnguardedSync { .. } => unguarded += 1,
+                TraceEvent::UnguardedSync { file } => unguarded.add(file),
             };
             let drained = if exact {
                 self.exact_at = Instant::now();
@@ -434,7 +480,8 @@ impl Role for Primary {
                 break;
             }
         }
-        core.publisher().on_traced(taken as u64, unguarded);
+        core.publisher().on_traced(taken as u64, unguarded.count);
+        unguarded.files.into_iter().for_each(|file| self.on_unguarded(core, file));
         core.publisher().on_captured(captured);
         if lost > 0 {
             self.on_lost(core, lost);

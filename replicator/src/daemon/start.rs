@@ -32,6 +32,7 @@ use super::state::StateKeeper;
 use super::workers::Workers;
 use crate::config::{Config, Mode, Role, WhenAlone};
 use crate::control::{self, NodeView};
+use crate::gate::strict::{StrictFiles, StrictReport};
 use crate::gate::{self, Gate};
 use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
 use crate::status::{Status, VolumeStatus};
@@ -207,11 +208,12 @@ impl StartedNode {
                 info!(row, why, "capture");
                 publisher.on_capture(row, &why, tracer.as_ref().map(|tracer| tracer.report()));
                 let node = Node::primary(primary_config(config, &volumes), record, Time(0));
-                let primary = Primary::new(volumes.clone(), tracer, !config.mirror.gate);
+                let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
+                let primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
                 let engine = Engine::new(parts(node, publisher)?, primary);
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
                 if config.mirror.gate {
-                    gates = mount(&volumes, passthrough, &mailbox)?;
+                    gates = mount(&volumes, &strict, passthrough, &mailbox)?;
                 }
                 let reports = gates.iter().map(Gate::report).collect();
                 mailbox.post(Message::Gates(reports));
@@ -230,10 +232,17 @@ impl StartedNode {
     /// Wait for the order to stop, or for the data plane's end; take everything down.
     fn wait(self) -> anyhow::Result<()> {
         let mut result = Ok(());
+        let mut shown: Vec<StrictReport> = Vec::new();
         while !self.stop.requested.load(Ordering::Acquire) && !self.data_plane.is_finished() {
             thread::park_timeout(GATE_CHECK);
-            if let Some(gate) = self.gates.iter().find(|gate| !gate.report().serving) {
-                let failed = gate.report().failed;
+            let reports: Vec<_> = self.gates.iter().map(Gate::report).collect();
+            let strict: Vec<_> = reports.iter().map(|report| report.strict.clone()).collect();
+            let broken = reports.iter().find(|report| !report.serving).map(|report| report.failed);
+            if shown != strict {
+                shown = strict;
+                self.mailbox.post(Message::Gates(reports));
+            }
+            if let Some(failed) = broken {
                 error!(
                     failed,
                     "a gate serves no more: the node stops, applications see errors until it is started again"
@@ -282,15 +291,24 @@ fn run_data_plane<R: RoleParts + Send + 'static>(
         .context("start the data plane")
 }
 
+/// Where no fsync is held no other sync need be: in mode `async` the kernel's own durability is all that is promised.
+fn strict_files(config: &Config) -> Arc<StrictFiles> {
+    let holds = config.mirror.gate && config.mirror.mode != Mode::Async;
+    let patterns = if holds { config.mirror.strict_files.clone() } else { Vec::new() };
+    Arc::new(StrictFiles::new(patterns, holds))
+}
+
 fn mount(
     volumes: &[Arc<Volume>],
+    strict: &[Arc<StrictFiles>],
     passthrough: gate::Passthrough,
     mailbox: &Arc<Mailbox<Message>>,
 ) -> anyhow::Result<Vec<Gate>> {
     let mut gates: Vec<Gate> = Vec::new();
-    for volume in volumes {
+    for (volume, strict) in volumes.iter().zip(strict) {
         let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox)));
-        let options = gate::GateOptions { passthrough, ..gate::GateOptions::default() };
+        let strict = Arc::clone(strict);
+        let options = gate::GateOptions { passthrough, strict, ..gate::GateOptions::default() };
         match Gate::mount(Arc::clone(volume), options, sink) {
             Ok(gate) => {
                 info!(directory = %volume.path.display(), "gate mounted");

@@ -19,6 +19,8 @@ pub struct OpenFile {
     pub file: Arc<OwnedFd>,
     /// Reads and writes come to the daemon: a synchronous WRITE is held until it is durable.
     pub direct: bool,
+    /// Each write is a promise of durability, because the file or its file system says so (`chattr +S`, `mount -o sync`).
+    pub synchronous: bool,
     /// The descriptor appends wherever it is told to write (append-only file).
     pub appends: bool,
     /// Its holder can store into a shared mapping.

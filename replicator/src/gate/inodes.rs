@@ -14,6 +14,7 @@ use nix::sys::stat::Mode;
 use replicator_core::ids::FileKind;
 
 use super::abi::ROOT_NODE;
+use super::strict::KnownName;
 use crate::volume::{FileHandle, Volume};
 
 const SHARDS: usize = 64;
@@ -33,7 +34,7 @@ pub enum OpenMode {
     Passthrough(i32),
     /// All data goes through the daemon: registering a backing file failed.
     Direct,
-    /// All data goes through the daemon, the kernel caches it: passthrough is off.
+    /// All data goes through the daemon, the kernel caches it: passthrough is off, or the file is strict.
     Cached,
 }
 
@@ -71,6 +72,8 @@ pub struct Inode {
     pub generation: u32,
     /// What it is.
     pub kind: FileKind,
+    /// Where it was found, for the patterns of strict files.
+    pub name: KnownName,
     handle: FileHandle,
     lookups: AtomicU64,
     /// Set-id bits were seen on it: then its mode can change by a write, and is not to be cached.
@@ -89,6 +92,7 @@ impl Inode {
             node,
             generation: if node == ROOT_NODE { 0 } else { fingerprint(&handle) },
             kind,
+            name: KnownName::default(),
             handle,
             lookups: AtomicU64::new(lookups),
             privileged: AtomicBool::new(false),

@@ -24,6 +24,7 @@ mod request;
 mod server;
 mod session;
 pub mod sink;
+pub mod strict;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -51,6 +52,7 @@ use mount::{Detached, MountEntry};
 use server::Server;
 use session::{End, Negotiated};
 use sink::Sink;
+use strict::{StrictFiles, StrictReport};
 
 use crate::volume::Volume;
 
@@ -65,7 +67,7 @@ pub enum Passthrough {
 }
 
 /// How a gate is to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct GateOptions {
     /// Who moves the bytes.
     pub passthrough: Passthrough,
@@ -73,6 +75,8 @@ pub struct GateOptions {
     pub readers: usize,
     /// How long [`Gate::unmount`] waits for those who still have something open before it cuts them off.
     pub grace: Duration,
+    /// Which files are opened without passthrough although there is one.
+    pub strict: Arc<StrictFiles>,
 }
 
 impl Default for GateOptions {
@@ -83,6 +87,7 @@ impl Default for GateOptions {
             // One is quickest for one client, several for several; more than three gain nothing.
             readers: (processors + 1).clamp(2, 3),
             grace: Duration::from_secs(10),
+            strict: Arc::new(StrictFiles::new(Vec::new(), true)),
         }
     }
 }
@@ -137,6 +142,8 @@ pub struct GateReport {
     pub inodes: usize,
     /// Callers held until something is durable.
     pub held: u64,
+    /// Files opened without passthrough although there is one.
+    pub strict: StrictReport,
 }
 
 /// A mounted gate of one volume. Dropping it without [`Gate::unmount`] takes the mount away without waiting.
@@ -168,7 +175,7 @@ impl Gate {
         let inodes = Inodes::new(&volume).map_err(system("name by handle"))?;
         let device = Device::open().map_err(GateError::Device)?;
         let mount = mount::attach(&volume, &device).map_err(system("mount over"))?;
-        let prepared = prepare(&volume, &device, options);
+        let prepared = prepare(&volume, &device, options.passthrough);
         let (negotiated, passthrough_refusal) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -190,7 +197,9 @@ impl Gate {
             failed: AtomicBool::new(false),
             foreign_seen: AtomicBool::new(false),
             backing_refused: AtomicBool::new(false),
+            strict: options.strict,
         });
+        server.strict.attach(Arc::downgrade(&server));
         let (end, ended) = mpsc::channel();
         let mut gate = Gate {
             server,
@@ -230,6 +239,7 @@ impl Gate {
             backing_files: server.backing_files.load(Ordering::Relaxed),
             inodes: server.inodes.len(),
             held: server.held.load(Ordering::Relaxed),
+            strict: server.strict.report(server),
         }
     }
 
@@ -360,9 +370,9 @@ fn run_reader(server: &Arc<Server>, mount: &MountEntry, ready: &mpsc::Sender<io:
 fn prepare(
     volume: &Volume,
     device: &Device,
-    options: GateOptions,
+    passthrough: Passthrough,
 ) -> Result<(Negotiated, Option<String>), GateError> {
-    let wanted = options.passthrough == Passthrough::Auto;
+    let wanted = passthrough == Passthrough::Auto;
     let mut negotiated = session::negotiate(device, wanted)?;
     if !wanted {
         return Ok((negotiated, Some("switched off".to_owned())));

@@ -18,6 +18,7 @@ use super::handles::Handles;
 use super::inodes::{Inode, Inodes, OpenMode, handle_of};
 use super::session::Negotiated;
 use super::sink::{Sink, SyncReply};
+use super::strict::StrictFiles;
 use crate::volume::Volume;
 
 /// How long the kernel may keep names and attributes: all changes come through it, or are followed by an invalidation.
@@ -164,6 +165,8 @@ pub struct Server {
     pub foreign_seen: AtomicBool,
     /// Registering a backing file failed (said once).
     pub backing_refused: AtomicBool,
+    /// Files that are opened without passthrough.
+    pub strict: Arc<StrictFiles>,
 }
 
 impl std::fmt::Debug for Server {
@@ -357,6 +360,7 @@ impl Server {
 
     fn report_forgotten(&self, number: u64) {
         self.volume.forget(number);
+        self.strict.forget(number);
         self.sink.forgotten(self.volume.file(number));
     }
 

@@ -14,7 +14,7 @@ use super::files::Mapping;
 use super::support::{Fixture, LIMIT, Seen, both, errno, runnable};
 
 /// Run a call in a thread; it must not return before the held sync is answered.
-fn held(
+pub fn held(
     fixture: &Fixture,
     call: impl FnOnce() -> std::io::Result<()> + Send + 'static,
     answer: Result<(), Errno>,
@@ -128,7 +128,7 @@ fn synchronous_writes_are_held_with_their_bytes_reported_before() {
     });
 }
 
-fn pwrite_with(file: &File, data: &[u8], flags: i32) -> isize {
+pub fn pwrite_with(file: &File, data: &[u8], flags: i32) -> isize {
     let slice = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     // SAFETY: one iovec over readable bytes; both outlive the call.
     unsafe { libc::pwritev2(file.as_raw_fd(), &raw const slice, 1, 0, flags) }

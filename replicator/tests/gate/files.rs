@@ -108,8 +108,15 @@ impl Mapping {
     }
 
     pub fn msync(&self) {
+        self.try_msync().unwrap();
+    }
+
+    pub fn try_msync(&self) -> std::io::Result<()> {
         // SAFETY: the whole mapping.
-        assert_eq!(unsafe { libc::msync(self.address.cast(), self.length, libc::MS_SYNC) }, 0);
+        match unsafe { libc::msync(self.address.cast(), self.length, libc::MS_SYNC) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
     }
 }
 

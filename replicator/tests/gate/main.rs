@@ -8,4 +8,5 @@ mod files;
 mod lifecycle;
 mod namespace;
 mod random;
+mod strict;
 mod support;

@@ -14,7 +14,7 @@ use replicator::gate::Passthrough;
 
 use super::concurrency::Dice;
 use super::files::Mapping;
-use super::support::{Fixture, Ground, Image, runnable};
+use super::support::{Fixture, Ground, Image, runnable, strict_files};
 
 const SEQUENCES: u64 = 6;
 const STEPS: usize = 800;
@@ -282,20 +282,31 @@ fn same_tree(found: &Path, expected: &Path, where_: &str, replay: &str) {
     }
 }
 
-fn compare(seed: u64, passthrough: Passthrough, ground: Ground) {
+/// With passthrough, without, with passthrough for some names, and with passthrough for none.
+const WAYS: [(Passthrough, &[&str]); 4] = [
+    (Passthrough::Auto, &[]),
+    (Passthrough::Off, &[]),
+    (Passthrough::Auto, &["[ab]"]),
+    (Passthrough::Auto, &["*"]),
+];
+
+fn compare(seed: u64, (passthrough, strict): (Passthrough, &[&str]), ground: Ground) {
     let replay = format!("replay: REPLICATOR_SEED={seed} cargo test -p replicator --test gate random");
     let plain = ground.path().join("plain");
     let gated = ground.path().join("gated");
     fs::create_dir(&plain).unwrap();
     fs::create_dir(&gated).unwrap();
-    let mut fixture = Fixture::at(ground, &gated, passthrough);
+    let mut fixture = Fixture::with_strict(ground, &gated, passthrough, strict_files(strict));
     let mut native = Side { root: plain, open: Default::default() };
     let mut through = Side { root: gated, open: Default::default() };
     let mut dice = Dice::new(seed);
     for number in 0..STEPS {
         let step = roll(&mut dice);
         let (expected, found) = (native.take(&step), through.take(&step));
-        assert_eq!(found, expected, "step {number} {step:?} with {passthrough:?}; {replay}");
+        assert_eq!(
+            found, expected,
+            "step {number} {step:?} with {passthrough:?}, strict {strict:?}; {replay}"
+        );
         if std::env::var_os("REPLICATOR_SEED").is_some() {
             // Slow, but names the step at fault.
             println!(
@@ -343,8 +354,8 @@ fn random_operations_do_the_same_as_without_the_gate() {
     };
     give_up_fsetid();
     for seed in seeds {
-        for passthrough in [Passthrough::Auto, Passthrough::Off] {
-            compare(seed, passthrough, Ground::Image(Image::ext4(64)));
+        for way in WAYS {
+            compare(seed, way, Ground::Image(Image::ext4(64)));
         }
     }
 }
@@ -356,9 +367,9 @@ fn other_file_systems_are_no_different() {
     }
     give_up_fsetid();
     for (seed, filesystem) in ["xfs", "btrfs"].iter().enumerate() {
-        for passthrough in [Passthrough::Auto, Passthrough::Off] {
+        for way in WAYS {
             match Image::of(filesystem, 320) {
-                Some(image) => compare(100 + seed as u64, passthrough, Ground::Image(image)),
+                Some(image) => compare(100 + seed as u64, way, Ground::Image(image)),
                 None => println!("not run: {filesystem} is not to be had here"),
             }
         }

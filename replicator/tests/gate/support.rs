@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use replicator::config::NamePattern;
 use replicator::gate::sink::{Sink, SyncReply};
+use replicator::gate::strict::{Duty, StrictFiles};
 use replicator::gate::{Gate, GateOptions, GateReport, Passthrough, recover};
 use replicator::volume::Volume;
 use replicator_core::event::SyncScope;
@@ -241,7 +243,14 @@ pub struct Fixture {
     gate: Option<Gate>,
     pub recorder: Arc<Recorder>,
     pub volume: Arc<Volume>,
+    pub strict: Arc<StrictFiles>,
     pub ground: Ground,
+}
+
+/// Strict files as a daemon has them that holds fsyncs.
+pub fn strict_files(patterns: &[&str]) -> Arc<StrictFiles> {
+    let patterns = patterns.iter().map(|pattern| NamePattern::parse(pattern).unwrap()).collect();
+    Arc::new(StrictFiles::new(patterns, true))
 }
 
 impl Fixture {
@@ -257,15 +266,30 @@ impl Fixture {
 
     /// Over a directory somewhere on the ground.
     pub fn at(ground: Ground, path: &Path, passthrough: Passthrough) -> Fixture {
+        Fixture::with_strict(ground, path, passthrough, strict_files(&[]))
+    }
+
+    /// With these files strict.
+    pub fn with_strict(
+        ground: Ground,
+        path: &Path,
+        passthrough: Passthrough,
+        strict: Arc<StrictFiles>,
+    ) -> Fixture {
         recover(path).unwrap();
         let volume = Arc::new(Volume::open(VolumeId(3), path).unwrap());
         let recorder = Arc::new(Recorder::default());
-        let options = GateOptions { passthrough, grace: Duration::from_secs(5), ..GateOptions::default() };
+        let options = GateOptions {
+            passthrough,
+            grace: Duration::from_secs(5),
+            strict: Arc::clone(&strict),
+            ..GateOptions::default()
+        };
         let gate = Gate::mount(Arc::clone(&volume), options, Arc::clone(&recorder) as Arc<dyn Sink>).unwrap();
         if passthrough == Passthrough::Auto && !gate.report().passthrough {
             println!("not run: passthrough ({:?})", gate.report().passthrough_refusal);
         }
-        Fixture { gate: Some(gate), recorder, volume, ground }
+        Fixture { gate: Some(gate), recorder, volume, strict, ground }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -288,6 +312,11 @@ impl Fixture {
     pub fn file(&self, path: &Path) -> FileId {
         use std::os::unix::fs::MetadataExt;
         self.volume.file(fs::symlink_metadata(path).unwrap().ino())
+    }
+
+    /// Do what a daemon does whose tracer has seen a sync of this file pass the gate. True if its attributes changed.
+    pub fn saw_unguarded_sync(&self, file: FileId) -> bool {
+        self.strict.seen(file.inode) == Duty::Attend && self.strict.attend(&self.volume, file.inode)
     }
 
     /// Take the gate away; the ground stays.

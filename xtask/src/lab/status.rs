@@ -66,6 +66,19 @@ pub struct Volume {
     pub gate: String,
     #[serde(default)]
     pub passthrough: bool,
+    pub strict: Strict,
+}
+
+/// Files opened without passthrough although there is one.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Strict {
+    pub files: u64,
+    pub held: u64,
+    pub waiting: u64,
+    pub unrecorded: u64,
+    pub waiting_paths: Vec<String>,
+    pub last_unguarded: String,
 }
 
 /// The other node.

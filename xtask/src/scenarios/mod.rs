@@ -19,6 +19,7 @@ mod link_reset;
 mod mirror_small_files;
 mod mmap_store_fsync;
 mod mmap_store_unsynced;
+mod msync_is_on_both;
 mod odd_names;
 mod peer_absent_hold;
 mod peer_absent_then_returns;
@@ -119,6 +120,7 @@ const ON_EACH_FILESYSTEM: &[&str] = &[
     "truncate_and_holes",
     "mmap_store_fsync",
     "mmap_store_unsynced",
+    "msync_is_on_both",
     "direct_and_dsync",
     "xattr_acl_owner_times",
     "primary_killed_under_load",
@@ -145,6 +147,7 @@ pub const ALL: &[Scenario] = &[
     scenario("truncate_and_holes", 120, truncate_and_holes::run),
     scenario("mmap_store_fsync", 120, mmap_store_fsync::run),
     scenario("mmap_store_unsynced", 180, mmap_store_unsynced::run),
+    scenario("msync_is_on_both", 180, msync_is_on_both::run),
     scenario("direct_and_dsync", 120, direct_and_dsync::run),
     scenario("tmpfile_link", 120, tmpfile_link::run),
     scenario("xattr_acl_owner_times", 120, xattr_acl_owner_times::run),

@@ -69,7 +69,7 @@ pub fn write(context: &mut Context<'_>, input: &WriteIn, data: &[u8]) -> Answer 
         return Err(errno.into());
     }
     let answer = WriteOut { size: length as u32, padding: 0 };
-    if open.direct && length > 0 && is_synchronous(input) {
+    if length > 0 && is_promise(&open, input) {
         // A cached handle's WRITE is followed by an FSYNC of the kernel's own: that one is held.
         let data_only = input.flags as i32 & libc::O_SYNC != libc::O_SYNC;
         let scope = SyncScope::File { file: server.file(&open.inode), data_only };
@@ -79,6 +79,13 @@ pub fn write(context: &mut Context<'_>, input: &WriteIn, data: &[u8]) -> Answer 
     }
     context.reply.put(&answer);
     REPLY
+}
+
+/// Whether the completion of this write promises durability by itself.
+fn is_promise(open: &OpenFile, input: &WriteIn) -> bool {
+    // Stores that leave the kernel's cache are no write of anybody's: who syncs them sends an FSYNC.
+    let by_file = open.synchronous && input.write_flags & WRITE_CACHE == 0;
+    open.direct && (by_file || is_synchronous(input))
 }
 
 /// The kernel sets the flag for O_SYNC and O_DSYNC descriptors and for single RWF_SYNC and RWF_DSYNC writes alike.

@@ -45,6 +45,7 @@ pub fn lookup(context: &mut Context<'_>, name: &CStr) -> Answer {
         Err(refusal) => return Err(refusal),
     };
     let inode = server.admit(&fd, &stat)?;
+    server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
     Ok(Outcome::Reply(Undo::Lookup { node: inode.node }))
 }

@@ -90,6 +90,7 @@ fn create_with(
         (handle, stat)
     };
     let inode = server.admit_handle(handle, &stat)?;
+    server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
     Ok(Outcome::Reply(Undo::Lookup { node: inode.node }))
 }
@@ -220,15 +221,25 @@ pub fn rename(
         other_last,
         exchange,
     });
-    if let Some(other) = other
-        && other_last
-    {
-        server.forget_number(other.st_ino);
+    note_new_name(server, moved.st_ino, new_parent, new_name);
+    if let Some(other) = other {
+        if other_last {
+            server.forget_number(other.st_ino);
+        } else if exchange {
+            note_new_name(server, other.st_ino, context.header.nodeid, old_name);
+        }
     }
     if whiteout {
         report_whiteout(server, server.file(&old_directory), &old_fd, old_name);
     }
     REPLY
+}
+
+/// The kernel does not look a file up again that it has renamed.
+fn note_new_name(server: &Server, number: u64, parent: u64, name: &CStr) {
+    if let Ok(inode) = server.inodes.get(server.inodes.node_of(number)) {
+        server.strict.note_name(server, &inode, parent, name.to_bytes());
+    }
 }
 
 /// A rename left a character device 0:0 under the old name.
@@ -272,6 +283,7 @@ pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
         server.sink.attributes(server.file(&inode));
     }
     let inode = server.admit_handle(handle, &stat)?;
+    server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
     Ok(Outcome::Reply(Undo::Lookup { node: inode.node }))
 }

@@ -16,6 +16,7 @@ use super::super::credentials::Caller;
 use super::super::handles::OpenFile;
 use super::super::inodes::{Inode, OpenMode, handle_of};
 use super::super::server::{Answer, Context, DIRECT, Outcome, Refusal, Server, Undo};
+use super::super::strict;
 use super::namespace::{new_node, refuse_reserved};
 
 /// What the caller's open(2) flags mean here.
@@ -58,7 +59,7 @@ pub fn open(context: &mut Context<'_>, input: &OpenIn) -> Answer {
     }
     let wish = Wish::new(input.flags);
     inode.opens().beginning += 1;
-    let (file, appends) = open_descriptor(server, &inode, wish)?;
+    let (file, appends, strictness) = open_by_policy(server, &inode, wish)?;
     let kills_set_ids = input.open_flags & OPEN_KILL_SUIDGID != 0;
     let stat = match prepare(context, &inode, &file, wish, kills_set_ids) {
         Ok(stat) => stat,
@@ -67,13 +68,44 @@ pub fn open(context: &mut Context<'_>, input: &OpenIn) -> Answer {
             return Err(refusal);
         }
     };
-    let (handle, answer) = finish(context, &inode, file, appends, wish, &stat);
+    let (handle, answer) = finish(context, &inode, file, (appends, strictness), wish, &stat);
     if answer.open_flags & fopen::PASSTHROUGH != 0 && wish.access() == OFlag::O_RDWR {
         // From now on a mapping can change the times: what was cached for hours ends here.
         let _ = server.device.invalidate_node(inode.node, false);
     }
     context.reply.put(&answer);
     Ok(Outcome::Reply(Undo::Open { handle }))
+}
+
+/// Whether a file is opened without passthrough although there is one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strictness {
+    /// No.
+    None,
+    /// It is to be, and something may have it mapped past the gate's page cache.
+    Wanted,
+    /// It is, if this is the first open.
+    Ready,
+}
+
+/// The daemon's own descriptor for an open, and how strict the open is to be.
+fn open_by_policy(
+    server: &Server,
+    inode: &Inode,
+    wish: Wish,
+) -> Result<(OwnedFd, bool, Strictness), Refusal> {
+    let (file, appends) = open_descriptor(server, inode, wish)?;
+    if !server.negotiated.passthrough || !server.strict.wants(server, inode, &file) {
+        return Ok((file, appends, Strictness::None));
+    }
+    if inode.opens().mode != OpenMode::Closed {
+        return Ok((file, appends, Strictness::Wanted));
+    }
+    // The open that was just made would count as a writer itself.
+    drop(file);
+    let free = strict::has_no_writer(&server.volume, inode);
+    let (file, appends) = open_descriptor(server, inode, wish)?;
+    Ok((file, appends, if free { Strictness::Ready } else { Strictness::Wanted }))
 }
 
 /// The daemon's own descriptor for an open. It is a real open with the caller's access mode, so that append-only, immutable
@@ -141,7 +173,7 @@ fn finish(
     context: &mut Context<'_>,
     inode: &Arc<Inode>,
     file: OwnedFd,
-    appends: bool,
+    (appends, strictness): (bool, Strictness),
     wish: Wish,
     stat: &FileStat,
 ) -> (u64, OpenOut) {
@@ -149,15 +181,24 @@ fn finish(
     let file = Arc::new(file);
     let handle = server.handles.number();
     let mut opens = inode.opens();
-    if opens.mode == OpenMode::Closed {
-        opens.mode =
-            if server.negotiated.passthrough { register(context, &file, stat) } else { OpenMode::Cached };
+    let first = opens.mode == OpenMode::Closed;
+    if first {
+        let passes = server.negotiated.passthrough && strictness != Strictness::Ready;
+        opens.mode = if passes { register(context, &file, stat) } else { OpenMode::Cached };
     }
     // A write clears set-id bits or does not according to who writes, which only the daemon can tell apart.
-    let wants_daemon = wish.wants_daemon() || (wish.writes() && inode.is_privileged());
+    // FUSE is not told of such files: their writes are held one by one, once one was seen to pass.
+    let synchronous = strictness != Strictness::None && strict::is_synchronous(&file);
+    // A strict file that passes still has at least its single synchronous writes held.
+    let wants_daemon = wish.wants_daemon()
+        || (wish.writes() && inode.is_privileged())
+        || synchronous
+        || (strictness != Strictness::None && matches!(opens.mode, OpenMode::Passthrough(_)));
     let (open_flags, backing_id) = match opens.mode {
         OpenMode::Passthrough(id) if wants_daemon => (fopen::PASSTHROUGH | DIRECT, id),
         OpenMode::Passthrough(id) => (fopen::PASSTHROUGH, id),
+        // What the kernel cached of it before (read-ahead, an earlier mapping) may be older than what passed it.
+        OpenMode::Cached if !wants_daemon && first && server.negotiated.passthrough => (0, 0),
         OpenMode::Cached if !wants_daemon => (fopen::KEEP_CACHE, 0),
         OpenMode::Cached | OpenMode::Direct | OpenMode::Closed => (DIRECT, 0),
     };
@@ -170,6 +211,7 @@ fn finish(
         inode: Arc::clone(inode),
         file,
         direct: open_flags & fopen::DIRECT_IO != 0,
+        synchronous,
         appends,
         mappable,
     };
@@ -229,6 +271,7 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
     });
     drop(namespace);
     let inode = server.admit_handle(handle, &stat)?;
+    server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     finish_created(context, &inode, file, wish, &stat)
 }
 
@@ -275,7 +318,10 @@ fn finish_created(
         server.inodes.forget(inode.node, 1);
         return Err(refusal);
     }
-    let (handle, answer) = finish(context, inode, file, false, wish, stat);
+    // What was just made nobody has mapped.
+    let strict = server.negotiated.passthrough && server.strict.wants(server, inode, &file);
+    let strictness = if strict { Strictness::Ready } else { Strictness::None };
+    let (handle, answer) = finish(context, inode, file, (false, strictness), wish, stat);
     context.reply.put(&server.entry(inode, stat));
     context.reply.put(&answer);
     Ok(Outcome::Reply(Undo::Create { node: inode.node, handle }))
