@@ -267,6 +267,7 @@ fn a_panic_ends_the_gate_in_the_open() {
         fn written(&self, _: replicator_core::ids::FileId, _: replicator_core::extent::Extent) {}
         fn attributes(&self, _: replicator_core::ids::FileId) {}
         fn forgotten(&self, _: replicator_core::ids::FileId) {}
+        fn replaced(&self, _: replicator_core::ids::FileId) {}
         fn sync(
             &self,
             _: replicator_core::event::SyncScope,
