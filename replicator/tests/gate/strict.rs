@@ -256,10 +256,8 @@ fn what_the_kernel_cached_before_is_not_read() {
     fixture.recorder.clear();
     let reads = fixture.report().requests.reads;
     // SAFETY: takes integers only.
-    assert_eq!(
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, length as i64, libc::POSIX_FADV_WILLNEED) },
-        0
-    );
+    let told = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, length as i64, libc::POSIX_FADV_WILLNEED) };
+    assert_eq!(told, 0);
     fixture.wait_for("the kernel to read ahead", |fixture| fixture.report().requests.reads > reads);
     file.write_all_at(&vec![2; length], 0).unwrap();
     assert!(fixture.saw_unguarded_sync(fixture.file(&path)));

@@ -186,14 +186,9 @@ fn finish(
         let passes = server.negotiated.passthrough && strictness != Strictness::Ready;
         opens.mode = if passes { register(context, &file, stat) } else { OpenMode::Cached };
     }
-    // A write clears set-id bits or does not according to who writes, which only the daemon can tell apart.
     // FUSE is not told of such files: their writes are held one by one, once one was seen to pass.
-    let synchronous = strictness != Strictness::None && strict::is_synchronous(&file);
-    // A strict file that passes still has at least its single synchronous writes held.
-    let wants_daemon = wish.wants_daemon()
-        || (wish.writes() && inode.is_privileged())
-        || synchronous
-        || (strictness != Strictness::None && matches!(opens.mode, OpenMode::Passthrough(_)));
+    let synchronous = strictness != Strictness::None && wish.writes() && strict::is_synchronous(&file);
+    let wants_daemon = synchronous || wants_daemon(wish, inode, strictness, opens.mode);
     let (open_flags, backing_id) = match opens.mode {
         OpenMode::Passthrough(id) if wants_daemon => (fopen::PASSTHROUGH | DIRECT, id),
         OpenMode::Passthrough(id) => (fopen::PASSTHROUGH, id),
@@ -217,6 +212,16 @@ fn finish(
     };
     server.handles.insert_file(handle, Arc::new(open));
     (handle, OpenOut { fh: handle, open_flags, backing_id })
+}
+
+/// Whether reads and writes of a handle come to the daemon, whatever the other handles of its file do.
+fn wants_daemon(wish: Wish, inode: &Inode, strictness: Strictness, mode: OpenMode) -> bool {
+    // A write clears set-id bits or does not according to who writes, which only the daemon can tell apart.
+    let clears_set_ids = wish.writes() && inode.is_privileged();
+    // A strict file that passes still has at least its single synchronous writes held.
+    let passes = matches!(mode, OpenMode::Passthrough(_));
+    let strict = strictness != Strictness::None && wish.writes() && passes;
+    wish.wants_daemon() || clears_set_ids || strict
 }
 
 /// Register a file for passthrough as its owner's, without the powers that would keep set-id bits or eat the reserve.
