@@ -206,6 +206,11 @@ fn lists(of: u64) -> impl Fn(&Action) -> bool {
     move |action| matches!(action, Action::ReadDirectory { directory, .. } if *directory == id(of))
 }
 
+/// A list on its way to the peer; the tests that hold those have no other namespace frames then.
+fn is_list(action: &Action) -> bool {
+    matches!(action, Action::SendFrame { header, .. } if header.kind == Kind::Namespace)
+}
+
 fn reads(of: u64) -> impl Fn(&Action) -> bool {
     move |action| match action {
         Action::ReadExtent { file, .. } | Action::ReadDigests { file, .. } => *file == id(of),
@@ -358,4 +363,56 @@ fn a_file_made_anew_after_the_end_of_a_resync_was_sent_is_waited_for_with_its_di
     }
     driven.run(is_barrier);
     assert_eq!(barriers(&driven.held).first(), Some(&vec![(id(2), false), (id(3), false)]));
+}
+
+/// A known file that the next list has the peer make anew is named by the list of the second directory.
+fn made_anew_by_a_list_not_answered() -> Driven {
+    let mut driven = Driven::mirrored();
+    driven.create(3, FileKind::Directory);
+    driven.create(4, FileKind::Directory);
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // A list of the root took the file away before.
+    driven.lacking = BTreeSet::from([id(2)]);
+    driven.lists.insert(id(ROOT), vec![(id(3), FileKind::Directory), (id(4), FileKind::Directory)]);
+    driven.lists.insert(id(3), vec![(id(2), FileKind::Regular)]);
+    driven.change(3);
+    driven.run(is_list);
+    assert_eq!(driven.held.len(), 1);
+    driven
+}
+
+#[test]
+fn a_file_named_by_a_second_list_before_the_first_is_found_to_make_it_anew_is_waited_for_with_both_directories()
+ {
+    let mut driven = made_anew_by_a_list_not_answered();
+    // Moved behind the gate's back.
+    driven.lists.insert(id(3), Vec::new());
+    driven.lists.insert(id(4), vec![(id(2), FileKind::Regular)]);
+    driven.change(4);
+    driven.run(|action| is_list(action) || reads(2)(action));
+    for list in mem::take(&mut driven.held) {
+        driven.answer(list);
+    }
+    driven.run(reads(2));
+    waits_for_content(&mut driven, 4, 2);
+}
+
+#[test]
+fn a_file_moved_before_the_list_is_found_to_make_it_anew_is_waited_for_with_the_directory_it_was_moved_to() {
+    let mut driven = made_anew_by_a_list_not_answered();
+    driven.log(NamespaceChange::Renamed {
+        old_parent: id(3),
+        new_parent: id(4),
+        file: id(2),
+        other: None,
+        other_last: false,
+        exchanged: false,
+    });
+    driven.tell(Event::Tick);
+    for list in mem::take(&mut driven.held) {
+        driven.answer(list);
+    }
+    driven.run(reads(2));
+    waits_for_content(&mut driven, 4, 2);
 }
