@@ -416,3 +416,24 @@ fn a_file_moved_before_the_list_is_found_to_make_it_anew_is_waited_for_with_the_
     driven.run(reads(2));
     waits_for_content(&mut driven, 4, 2);
 }
+
+#[test]
+fn a_file_named_again_after_the_second_list_of_a_resync_took_it_away_is_waited_for_with_its_directory() {
+    let mut driven = Driven::opened();
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.run(lists(ROOT));
+    assert_eq!(driven.held.len(), 1);
+    // The directory changes while its first list is read: there will be another.
+    driven.change(ROOT);
+    for list in mem::take(&mut driven.held) {
+        driven.answer(list);
+    }
+    driven.run(lists(ROOT));
+    assert_eq!(driven.held.len(), 1);
+    driven.lists.insert(id(ROOT), Vec::new());
+    driven.let_go();
+    assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
+    waits_for_content(&mut driven, ROOT, 2);
+}

@@ -389,7 +389,8 @@ impl Primary {
             if let Some(open) = session.names.open.take() {
                 session.names.unanswered.insert(sequence, open.children);
             }
-            session.names.scanned.insert(directory);
+            // Marked again while it was read for the first time, it was not known then that this would be another list.
+            session.names.relisted |= !session.names.scanned.insert(directory);
             self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
         }
     }
