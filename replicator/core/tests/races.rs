@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use replicator_core::action::{Action, Body, DataState, DurableScope, Phase, StateRecord};
 use replicator_core::config::{PrimaryConfig, VolumeRoot};
-use replicator_core::event::{Event, NamespaceChange, ReadOutcome, ReceivedBody, SyncScope};
+use replicator_core::event::{
+    Event, NamespaceChange, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
+};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{
     EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, Sequence, SessionId, Term, Ticket, Time,
@@ -436,4 +438,47 @@ fn a_file_named_again_after_the_second_list_of_a_resync_took_it_away_is_waited_f
     driven.tell(Event::FileForgotten { file: id(2) });
     driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
     waits_for_content(&mut driven, ROOT, 2);
+}
+
+#[test]
+fn bytes_that_a_size_brings_back_are_waited_for_by_a_caller_whose_stores_are_not_readable_yet() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // The file is cut, and found so by a read.
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent { start: 4096, end: Extent::END } });
+    driven.run(reads(2));
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.request_sync(2);
+    let waits = |action: &Action| match action {
+        Action::SyncLocal { .. } | Action::ReadAttributes { .. } => true,
+        action => reads(2)(action) || is_barrier(action),
+    };
+    let read = driven.held.remove(0);
+    driven.answer(read);
+    driven.run(waits);
+    // It grows again before the size is read: the bytes behind the cut, more than are read at once, are the peer's old ones.
+    let size = 1 << 40;
+    let attributes = |action: &Action| match action {
+        Action::ReadAttributes { read, .. } => Some(*read),
+        _ => None,
+    };
+    let read = driven.held.iter().find_map(attributes).expect("the size is read");
+    driven.held.retain(|action| attributes(action).is_none());
+    driven.tell(Event::AttributesRead { read, outcome: ReadOutcome::Read(size) });
+    for sync in driven.held_syncs() {
+        driven.tell(Event::LocalSynced { sync, result: Ok(()) });
+    }
+    driven.run(waits);
+    for _ in 0..3 {
+        for action in mem::take(&mut driven.held) {
+            if let Action::ReadExtent { read, extent, .. } = action {
+                let segments = vec![Segment { extent, content: SegmentContent::Hole }];
+                driven.tell(Event::ExtentRead { read, outcome: ReadOutcome::Read(segments) });
+            }
+        }
+        driven.run(waits);
+    }
+    assert!(driven.held.iter().any(reads(2)), "there is more to read: {:?}", driven.held);
+    assert!(driven.held.iter().all(reads(2)), "all of it comes before anything else: {:?}", driven.held);
 }
