@@ -29,6 +29,8 @@ pub enum Payload {
 #[derive(Clone, Debug)]
 pub struct Node {
     volume: VolumeId,
+    /// Made for a known file that had been taken away by a list after the end of the resync: its content comes behind.
+    pub late: bool,
     pub kind: FileKind,
     pub cells: Cells,
     pub attributes: Attributes,
@@ -78,6 +80,7 @@ impl Replica {
     fn make(&mut self, volume: VolumeId, kind: FileKind) -> u64 {
         let node = Node {
             volume,
+            late: false,
             kind,
             cells: Vec::new(),
             attributes: Attributes { mode: 0, mtime: DISTURBED },
@@ -90,6 +93,12 @@ impl Replica {
         self.settled.insert(self.next);
         self.next += 1;
         self.next - 1
+    }
+
+    fn make_listed(&mut self, volume: VolumeId, kind: FileKind) -> u64 {
+        let made = self.make(volume, kind);
+        self.nodes.get_mut(&made).unwrap().late = !self.resyncing;
+        made
     }
 
     /// Begin with something like the primary's tree: parts of it, old content, other files under the same names.
@@ -177,6 +186,7 @@ impl Replica {
                 self.known = roots.map(|(volume, root)| (id(root_of(*volume)), *root)).collect();
                 self.settled.clear();
                 self.resyncing = true;
+                self.nodes.values_mut().for_each(|node| node.late = false);
                 Ok(AppliedOutcome::Done)
             }
             (Kind::Data, Payload::Cells(cells)) => {
@@ -280,7 +290,7 @@ impl Replica {
                 let known = match self.known.get(&node.file) {
                     // A number that belongs to a file of another kind belongs to another file.
                     Some(known) if self.nodes[known].kind == node.kind => *known,
-                    _ => self.make(parent.volume, node.kind),
+                    _ => self.make_listed(parent.volume, node.kind),
                 };
                 self.known.insert(node.file, known);
                 self.set_name(*parent, name, known)?;
@@ -338,7 +348,7 @@ impl Replica {
                 }
                 _ => {
                     created.push(entry.node.file);
-                    self.make(directory.volume, entry.node.kind)
+                    self.make_listed(directory.volume, entry.node.kind)
                 }
             };
             self.known.insert(entry.node.file, node);

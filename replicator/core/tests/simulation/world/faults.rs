@@ -47,9 +47,10 @@ impl World {
 
     pub(super) fn crash_secondary(&mut self) {
         self.stats.crashes += 1;
+        let known = self.replica.known.clone();
         self.replica.crash(&mut self.random);
         self.end_secondary();
-        self.check_after_crash();
+        self.check_after_crash(&known);
     }
 
     /// All that was on its way is gone.
