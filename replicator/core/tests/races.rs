@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use replicator_core::action::{Action, Body, DataState, DurableScope, Phase, StateRecord};
 use replicator_core::config::{PrimaryConfig, VolumeRoot};
-use replicator_core::event::{Event, NamespaceChange, ReadOutcome, ReceivedBody, SyncScope};
+use replicator_core::event::{
+    Event, NamespaceChange, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
+};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{
     EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, Sequence, SessionId, Term, Ticket, Time,
@@ -206,6 +208,11 @@ fn lists(of: u64) -> impl Fn(&Action) -> bool {
     move |action| matches!(action, Action::ReadDirectory { directory, .. } if *directory == id(of))
 }
 
+/// A list on its way to the peer; the tests that hold those have no other namespace frames then.
+fn is_list(action: &Action) -> bool {
+    matches!(action, Action::SendFrame { header, .. } if header.kind == Kind::Namespace)
+}
+
 fn reads(of: u64) -> impl Fn(&Action) -> bool {
     move |action| match action {
         Action::ReadExtent { file, .. } | Action::ReadDigests { file, .. } => *file == id(of),
@@ -358,4 +365,120 @@ fn a_file_made_anew_after_the_end_of_a_resync_was_sent_is_waited_for_with_its_di
     }
     driven.run(is_barrier);
     assert_eq!(barriers(&driven.held).first(), Some(&vec![(id(2), false), (id(3), false)]));
+}
+
+/// A known file that the next list has the peer make anew is named by the list of the second directory.
+fn made_anew_by_a_list_not_answered() -> Driven {
+    let mut driven = Driven::mirrored();
+    driven.create(3, FileKind::Directory);
+    driven.create(4, FileKind::Directory);
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // A list of the root took the file away before.
+    driven.lacking = BTreeSet::from([id(2)]);
+    driven.lists.insert(id(ROOT), vec![(id(3), FileKind::Directory), (id(4), FileKind::Directory)]);
+    driven.lists.insert(id(3), vec![(id(2), FileKind::Regular)]);
+    driven.change(3);
+    driven.run(is_list);
+    assert_eq!(driven.held.len(), 1);
+    driven
+}
+
+#[test]
+fn a_file_named_by_a_second_list_before_the_first_is_found_to_make_it_anew_is_waited_for_with_both_directories()
+ {
+    let mut driven = made_anew_by_a_list_not_answered();
+    // Moved behind the gate's back.
+    driven.lists.insert(id(3), Vec::new());
+    driven.lists.insert(id(4), vec![(id(2), FileKind::Regular)]);
+    driven.change(4);
+    driven.run(|action| is_list(action) || reads(2)(action));
+    for list in mem::take(&mut driven.held) {
+        driven.answer(list);
+    }
+    driven.run(reads(2));
+    waits_for_content(&mut driven, 4, 2);
+}
+
+#[test]
+fn a_file_moved_before_the_list_is_found_to_make_it_anew_is_waited_for_with_the_directory_it_was_moved_to() {
+    let mut driven = made_anew_by_a_list_not_answered();
+    driven.log(NamespaceChange::Renamed {
+        old_parent: id(3),
+        new_parent: id(4),
+        file: id(2),
+        other: None,
+        other_last: false,
+        exchanged: false,
+    });
+    driven.tell(Event::Tick);
+    for list in mem::take(&mut driven.held) {
+        driven.answer(list);
+    }
+    driven.run(reads(2));
+    waits_for_content(&mut driven, 4, 2);
+}
+
+#[test]
+fn a_file_named_again_after_the_second_list_of_a_resync_took_it_away_is_waited_for_with_its_directory() {
+    let mut driven = Driven::opened();
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.run(lists(ROOT));
+    assert_eq!(driven.held.len(), 1);
+    // The directory changes while its first list is read: there will be another.
+    driven.change(ROOT);
+    for list in mem::take(&mut driven.held) {
+        driven.answer(list);
+    }
+    driven.run(lists(ROOT));
+    assert_eq!(driven.held.len(), 1);
+    driven.lists.insert(id(ROOT), Vec::new());
+    driven.let_go();
+    assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
+    waits_for_content(&mut driven, ROOT, 2);
+}
+
+#[test]
+fn bytes_that_a_size_brings_back_are_waited_for_by_a_caller_whose_stores_are_not_readable_yet() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // The file is cut, and found so by a read.
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent { start: 4096, end: Extent::END } });
+    driven.run(reads(2));
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.request_sync(2);
+    let waits = |action: &Action| match action {
+        Action::SyncLocal { .. } | Action::ReadAttributes { .. } => true,
+        action => reads(2)(action) || is_barrier(action),
+    };
+    let read = driven.held.remove(0);
+    driven.answer(read);
+    driven.run(waits);
+    // It grows again before the size is read: the bytes behind the cut, more than are read at once, are the peer's old ones.
+    let size = 1 << 40;
+    let attributes = |action: &Action| match action {
+        Action::ReadAttributes { read, .. } => Some(*read),
+        _ => None,
+    };
+    let read = driven.held.iter().find_map(attributes).expect("the size is read");
+    driven.held.retain(|action| attributes(action).is_none());
+    driven.tell(Event::AttributesRead { read, outcome: ReadOutcome::Read(size) });
+    for sync in driven.held_syncs() {
+        driven.tell(Event::LocalSynced { sync, result: Ok(()) });
+    }
+    driven.run(waits);
+    for _ in 0..3 {
+        for action in mem::take(&mut driven.held) {
+            if let Action::ReadExtent { read, extent, .. } = action {
+                let segments = vec![Segment { extent, content: SegmentContent::Hole }];
+                driven.tell(Event::ExtentRead { read, outcome: ReadOutcome::Read(segments) });
+            }
+        }
+        driven.run(waits);
+    }
+    assert!(driven.held.iter().any(reads(2)), "there is more to read: {:?}", driven.held);
+    assert!(driven.held.iter().all(reads(2)), "all of it comes before anything else: {:?}", driven.held);
 }

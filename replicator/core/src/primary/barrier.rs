@@ -136,19 +136,15 @@ impl Primary {
         let sequence = self.send_frame(kind, fill, body)?;
         self.counters.barriers += 1;
         if let Some(session) = &self.session {
-            let queued = |file: &&FileId| self.marks.get(**file).is_none_or(FileMarks::is_queued);
-            let covered = |file: &&FileId| match &scope {
-                DurableScope::Files(files) => files.contains(&(**file, false)),
+            let queued = |file: FileId| self.marks.get(file).is_none_or(FileMarks::is_queued);
+            let covered = |file: FileId| match &scope {
+                DurableScope::Files(files) => files.contains(&(file, false)),
                 DurableScope::Volume(volume) => file.volume == *volume,
                 DurableScope::Everything => true,
             };
-            let fresh = &session.names.fresh;
-            let fresh = if fresh.is_empty() {
-                Vec::new()
-            } else {
-                let waited = |file: &&FileId| waiters.iter().any(|id| self.waits_for_fresh(*id, **file));
-                fresh.keys().filter(|file| covered(file) && (queued(file) || waited(file))).copied().collect()
-            };
+            let waited = |file: FileId| waiters.iter().any(|id| self.waits_for_fresh(*id, file));
+            let fresh = session.names.fresh.iter().map(|(file, _)| file);
+            let fresh = fresh.filter(|file| covered(*file) && (queued(*file) || waited(*file))).collect();
             self.remember_barrier(sequence, SentBarrier { scope, waiters, fresh, for_callers });
         }
         Some(sequence)
@@ -206,7 +202,7 @@ impl Primary {
         }
         if let Some(session) = &mut self.session {
             barrier.fresh.iter().for_each(|file| {
-                session.names.cover_fresh(*file, sequence);
+                session.names.fresh.cover(*file, sequence);
             });
         }
         self.waiters_done(&barrier.waiters, sequence);

@@ -352,9 +352,14 @@ impl Primary {
                 let tail = marks.tail.split_off(size);
                 let grown = marks.tail.take();
                 marks.dirty.insert_all(&grown);
-                for wait in marks.waits.iter_mut().filter(|wait| wait.reads.contains(&read)) {
+                for wait in &mut marks.waits {
+                    let waited = wait.reads.contains(&read);
+                    // Who waits for later attributes relied on these to settle the tail, too.
+                    if !waited && !wait.attributes {
+                        continue;
+                    }
                     wait.reads.retain(|waited| *waited != read);
-                    wait.had_attributes = true;
+                    wait.had_attributes |= waited;
                     wait.wanted.insert_all(&grown);
                     wait.attributes |= !grown.is_empty();
                 }

@@ -5,6 +5,7 @@ mod callers;
 mod capture;
 mod compare;
 mod drain;
+mod fresh;
 mod local_sync;
 mod names;
 mod record;

@@ -14,6 +14,7 @@ use crate::ids::{EntryId, Errno, FileId, FileKind, ReadId, Sequence, Time};
 use crate::wire::header::Kind;
 
 use super::capture::Logged;
+use super::fresh::FreshFiles;
 use super::resync::Resync;
 use super::session::Session;
 use super::{Primary, RETRY};
@@ -38,15 +39,6 @@ pub(super) struct Listing {
 pub(super) struct OpenList {
     directory: FileId,
     children: Vec<Listed>,
-}
-
-/// A file whose content comes behind its name.
-#[derive(Default, Debug)]
-pub(super) struct Fresh {
-    /// The directories that name it.
-    pub directories: BTreeSet<FileId>,
-    /// Last position of the stream when that became known: a barrier before it does not cover the content.
-    pub since: Sequence,
 }
 
 /// A child in a list that the peer has not answered.
@@ -87,9 +79,7 @@ pub(super) struct Names {
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
-    /// Files that got their first name (O_TMPFILE), or were made anew by the peer, or may be, with the directories that name them.
-    /// They may have been synced before that; who syncs the directory relies on the content, too, until a barrier has covered it.
-    pub fresh: BTreeMap<FileId, Fresh>,
+    pub fresh: FreshFiles,
     pub found: u64,
 }
 
@@ -143,24 +133,6 @@ impl Names {
         }
     }
 
-    /// The directory names the file: who syncs it relies on its content, if that is `new` at this position or was before.
-    pub fn name_fresh(&mut self, file: FileId, directory: FileId, new: Option<Sequence>) {
-        if let Some(since) = new {
-            let fresh = self.fresh.entry(file).or_default();
-            fresh.since = since;
-            fresh.directories.insert(directory);
-        } else if let Some(fresh) = self.fresh.get_mut(&file) {
-            fresh.directories.insert(directory);
-        }
-    }
-
-    /// A barrier at that position covers the content of the file.
-    pub fn cover_fresh(&mut self, file: FileId, barrier: Sequence) {
-        if self.fresh.get(&file).is_some_and(|fresh| fresh.since < barrier) {
-            self.fresh.remove(&file);
-        }
-    }
-
     /// A list that is being read is to be read once more instead.
     pub fn begin_again(&mut self, directory: FileId) {
         if let Some(listing) = self.listings.get_mut(&directory)
@@ -176,7 +148,7 @@ impl Names {
             self.departed.insert(file);
         }
         self.forget_listing(file);
-        self.fresh.remove(&file);
+        self.fresh.forget(file);
     }
 
     /// The file has no name at the peer any more, or none that can be relied on.
@@ -185,7 +157,7 @@ impl Names {
         self.departed.remove(&file);
         self.scanned.remove(&file);
         self.forget_listing(file);
-        self.fresh.remove(&file);
+        self.fresh.forget(file);
     }
 
     /// The directory is not to be listed any more, but the mark may have been meant for the next one with the number.
@@ -296,17 +268,20 @@ impl Primary {
                 let known = self.is_known(file);
                 if let Some(session) = &mut self.session {
                     let new = kind == FileKind::Regular && (!known || session.names.relisted);
-                    let since = session.positions.queued;
-                    session.names.name_fresh(file, parent, new.then_some(since));
+                    if new {
+                        session.names.fresh.begin(file, parent, session.positions.queued);
+                    } else {
+                        session.names.fresh.name(file, parent);
+                    }
                 }
                 self.become_known(file);
             }
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
             NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
                 if let Some(session) = &mut self.session {
-                    session.names.name_fresh(file, new_parent, None);
+                    session.names.fresh.name(file, new_parent);
                     if let Some(other) = other {
-                        session.names.name_fresh(other, old_parent, None);
+                        session.names.fresh.name(other, old_parent);
                     }
                 }
                 if let Some(other) = other {
@@ -414,7 +389,8 @@ impl Primary {
             if let Some(open) = session.names.open.take() {
                 session.names.unanswered.insert(sequence, open.children);
             }
-            session.names.scanned.insert(directory);
+            // Marked again while it was read for the first time, it was not known then that this would be another list.
+            session.names.relisted |= !session.names.scanned.insert(directory);
             self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
         }
     }
@@ -433,7 +409,11 @@ impl Primary {
         let Some(open) = &mut session.names.open else { return };
         let directory = open.directory;
         open.children.push(Listed { directory, file, kind, kept });
-        session.names.name_fresh(file, directory, None);
+        if kept && kind == FileKind::Regular {
+            session.names.fresh.doubt(file, directory, session.positions.queued);
+        } else {
+            session.names.fresh.name(file, directory);
+        }
         if known {
             self.read_again(file);
         }
@@ -469,7 +449,7 @@ impl Primary {
                 if let Some(session) = &mut self.session
                     && session.resync != Resync::Scanning
                 {
-                    session.names.name_fresh(file, directory, Some(session.positions.queued));
+                    session.names.fresh.begin(file, directory, session.positions.queued);
                 }
                 self.become_known(file);
                 self.mark_compare(file, true);

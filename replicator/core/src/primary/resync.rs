@@ -27,7 +27,7 @@ use super::waiter::{Stage, WaitScope};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Resync {
     /// Directories are listed, files compared: all that lists name now is complete before the next stage begins. What they name
-    /// later is waited for by who relies on it (see `Names::fresh`), also where that is the end of the resync.
+    /// later is waited for by who relies on it (see `fresh`), also where that is the end of the resync.
     Scanning,
     /// All marks before a moment are sent.
     Draining(WaiterId),
@@ -77,6 +77,7 @@ impl Primary {
         let created: BTreeSet<FileId> = created.iter().copied().collect();
         for child in listed.iter().filter(|child| created.contains(&child.file)) {
             self.made_anew(child);
+            self.end_doubt(child.file, list);
         }
         listed.retain(|child| !created.contains(&child.file));
         if more {
@@ -86,9 +87,16 @@ impl Primary {
             return Ok(());
         }
         for child in listed {
+            self.end_doubt(child.file, list);
             self.open_gate(child.file);
         }
         Ok(())
+    }
+
+    fn end_doubt(&mut self, file: FileId, list: Sequence) {
+        if let Some(session) = &mut self.session {
+            session.names.fresh.end_doubt(file, list);
+        }
     }
 
     /// A listed file was not there, or not any more, and is new and empty at the peer.
@@ -104,7 +112,7 @@ impl Primary {
                     && (child.kept || session.resync != Resync::Scanning)
                 {
                     // What it held may have been acknowledged.
-                    session.names.name_fresh(file, child.directory, Some(session.positions.queued));
+                    session.names.fresh.begin(file, child.directory, session.positions.queued);
                 }
                 if let Some(marks) = self.marks.get_mut(file) {
                     marks.compare.clear();
@@ -234,8 +242,8 @@ impl Primary {
 
     /// Whether the epoch has the content of all files that got their first name.
     fn covers_fresh(&self, epoch: WaiterId) -> bool {
-        let mut fresh = self.session.iter().flat_map(|session| session.names.fresh.keys());
-        fresh.all(|file| self.waits_for_fresh(epoch, *file))
+        let mut fresh = self.session.iter().flat_map(|session| session.names.fresh.iter());
+        fresh.all(|(file, _)| self.waits_for_fresh(epoch, file))
     }
 
     fn send_resync_end(&mut self) {

@@ -17,7 +17,7 @@ use crate::extent::ExtentSet;
 use crate::ids::{Errno, FileId, LocalSyncId, Sequence, Ticket, Time, VolumeId};
 
 use super::Primary;
-use super::names::Fresh;
+use super::fresh::Fresh;
 
 /// How far a waiter is with the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,12 +164,12 @@ impl Primary {
         let mut left = 0;
         let mut files = self.files_in(scope);
         if let (Some(session), Some(waiter)) = (&self.session, self.waiters.get_mut(&id)) {
-            let relies = |(file, fresh): &(&FileId, &Fresh)| match scope {
+            let relies = |(file, fresh): &(FileId, &Fresh)| match scope {
                 WaitScope::File(scope, _) => fresh.directories.contains(&scope),
                 WaitScope::Volume(volume) => file.volume == volume,
                 WaitScope::Everything => true,
             };
-            waiter.fresh = session.names.fresh.iter().filter(relies).map(|(file, _)| *file).collect();
+            waiter.fresh = session.names.fresh.iter().filter(relies).map(|(file, _)| file).collect();
             files.extend(&waiter.fresh);
             files.sort_unstable();
             files.dedup();

@@ -3,9 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replicator_core::ids::FileKind;
+use replicator_core::ids::{FileId, FileKind, VolumeId};
 
-pub const ROOT: u64 = 1;
+/// The inode number of each volume's root.
+const ROOT: u64 = 1;
+/// Files are told apart by inode number and volume in one: this much for each volume.
+const VOLUME: u64 = 1 << 32;
 pub const PAGE: usize = 4;
 
 pub type Cells = Vec<u64>;
@@ -14,6 +17,22 @@ pub type Cells = Vec<u64>;
 pub struct Attributes {
     pub mode: u64,
     pub mtime: u64,
+}
+
+pub fn id(inode: u64) -> FileId {
+    FileId { volume: volume_of(inode), inode: inode % VOLUME }
+}
+
+pub fn inode_of(file: FileId) -> u64 {
+    u64::from(file.volume.0) * VOLUME + file.inode
+}
+
+pub fn volume_of(inode: u64) -> VolumeId {
+    VolumeId(u16::try_from(inode / VOLUME).unwrap())
+}
+
+pub fn root_of(volume: VolumeId) -> u64 {
+    inode_of(FileId { volume, inode: ROOT })
 }
 
 /// Values with the version from which on they held.
@@ -88,10 +107,12 @@ pub struct Files {
 }
 
 impl Files {
-    pub fn new() -> Files {
+    pub fn new(volumes: u16) -> Files {
         let mut files = Files { files: BTreeMap::new(), version: 0, names: 0, next_uid: 1 };
-        files.make(ROOT, FileKind::Directory);
-        files.files.get_mut(&ROOT).unwrap().links = 1;
+        for root in (0..volumes).map(|volume| root_of(VolumeId(volume))) {
+            files.make(root, FileKind::Directory);
+            files.files.get_mut(&root).unwrap().links = 1;
+        }
         files
     }
 
@@ -115,9 +136,10 @@ impl Files {
         self.files.insert(inode, file);
     }
 
-    /// A new file under the lowest free number: numbers are used again as soon as they can be.
-    pub fn create(&mut self, kind: FileKind) -> u64 {
-        let inode = (ROOT..).find(|inode| !self.files.contains_key(inode)).unwrap();
+    /// A new file in the volume of that one, under the lowest free number: numbers are used again as soon as they can be.
+    pub fn create(&mut self, beside: u64, kind: FileKind) -> u64 {
+        let root = root_of(volume_of(beside));
+        let inode = (root..).find(|inode| !self.files.contains_key(inode)).unwrap();
         self.make(inode, kind);
         inode
     }
@@ -197,6 +219,31 @@ impl Files {
             .collect()
     }
 
+    /// A directory that names the file, and the name there.
+    pub fn name_of(&self, inode: u64) -> Option<(u64, String)> {
+        self.files.iter().find_map(|(parent, file)| {
+            let name = file.entries.iter().find(|(_, child)| **child == inode)?.0;
+            Some((*parent, name.clone()))
+        })
+    }
+
+    pub fn exchange_names(&mut self, parent: u64, name: &str, other_parent: u64, other_name: &str) {
+        let one = self.files[&parent].entries[name];
+        let other = self.files[&other_parent].entries[other_name];
+        self.files.get_mut(&parent).unwrap().entries.insert(name.to_owned(), other);
+        self.files.get_mut(&other_parent).unwrap().entries.insert(other_name.to_owned(), one);
+        self.touch_names(parent);
+        self.touch_names(other_parent);
+    }
+
+    /// To a name that is free.
+    pub fn move_name(&mut self, parent: u64, name: &str, new_parent: u64, new_name: &str) {
+        let inode = self.files.get_mut(&parent).unwrap().entries.remove(name).unwrap();
+        self.touch_names(parent);
+        self.files.get_mut(&new_parent).unwrap().entries.insert(new_name.to_owned(), inode);
+        self.touch_names(new_parent);
+    }
+
     /// Whether `inner` is `outer` or lies in it.
     pub fn lies_in(&self, inner: u64, outer: u64) -> bool {
         inner == outer
@@ -206,9 +253,9 @@ impl Files {
             })
     }
 
-    /// A path of the file, if it has a name.
+    /// A path of the file from its volume's root, if it has a name.
     pub fn path(&self, inode: u64) -> Option<Vec<String>> {
-        self.find(ROOT, inode)
+        self.find(root_of(volume_of(inode)), inode)
     }
 
     fn find(&self, directory: u64, inode: u64) -> Option<Vec<String>> {

@@ -2,9 +2,13 @@
 //!
 //! Fault model: a session may end at any moment, seen by the two ends at different moments; what is under way is then lost
 //! from some point on. Answers of edges come in any order and as late as the order of orders allows. Captured writes arrive
-//! late (but before a caller's sync request, as the daemon promises); names change behind the gate's back. The secondary's machine crashes: each of its files
-//! and directories then has its durable or its volatile state. The primary's daemon is killed and started anew: its dirty
+//! late (but before a caller's sync request, as the daemon promises); names change behind the gate's back. The secondary's
+//! machine crashes: each of its files and directories then has its durable or its volatile state. The primary's daemon is killed and started anew: its dirty
 //! set and its callers are gone. Reads, local syncs and state records fail now and then.
+//!
+//! Every other world is a harsher one, of a shape drawn from the seed (`world/shape.rs`): two volumes, larger trees, links in
+//! many directories, exchanges of directories, a file that is moved again and again, directories moved while they are listed,
+//! events lost of files and directories, and faults where they hurt, a restart of the secondary's daemon among them.
 //!
 //! The checkers know nothing of the machines but their promises: acknowledged-is-durable, nothing-forgotten, same-tree, one
 //! answer for each ticket, positions in order, names-in-order (while all changes pass the gate, every name is what the

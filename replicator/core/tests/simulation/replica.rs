@@ -9,7 +9,7 @@ use replicator_core::ids::{Errno, FileId, FileKind, VolumeId};
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
 
-use crate::files::{Attributes, Cells, Files, ROOT};
+use crate::files::{Attributes, Cells, Files, id, root_of};
 use crate::world::Random;
 
 /// What a write of replicator's own leaves as modification time until attributes come.
@@ -28,6 +28,9 @@ pub enum Payload {
 
 #[derive(Clone, Debug)]
 pub struct Node {
+    volume: VolumeId,
+    /// Made for a known file that had been taken away by a list after the end of the resync: its content comes behind.
+    pub late: bool,
     pub kind: FileKind,
     pub cells: Cells,
     pub attributes: Attributes,
@@ -40,6 +43,7 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub struct Replica {
     pub nodes: BTreeMap<u64, Node>,
+    roots: BTreeMap<VolumeId, u64>,
     /// Which node is which file of the primary, as far as this session told.
     pub known: BTreeMap<FileId, u64>,
     next: u64,
@@ -53,14 +57,11 @@ pub struct Replica {
     pub deviation: Option<String>,
 }
 
-pub fn root_id() -> FileId {
-    FileId { volume: VolumeId(0), inode: ROOT }
-}
-
 impl Replica {
-    pub fn new() -> Replica {
+    pub fn new(volumes: u16) -> Replica {
         let mut replica = Replica {
             nodes: BTreeMap::new(),
+            roots: BTreeMap::new(),
             known: BTreeMap::new(),
             next: 1,
             listed: BTreeSet::new(),
@@ -69,12 +70,17 @@ impl Replica {
             resyncing: true,
             deviation: None,
         };
-        replica.make(FileKind::Directory);
+        for volume in (0..volumes).map(VolumeId) {
+            let root = replica.make(volume, FileKind::Directory);
+            replica.roots.insert(volume, root);
+        }
         replica
     }
 
-    fn make(&mut self, kind: FileKind) -> u64 {
+    fn make(&mut self, volume: VolumeId, kind: FileKind) -> u64 {
         let node = Node {
+            volume,
+            late: false,
             kind,
             cells: Vec::new(),
             attributes: Attributes { mode: 0, mtime: DISTURBED },
@@ -89,9 +95,17 @@ impl Replica {
         self.next - 1
     }
 
+    fn make_listed(&mut self, volume: VolumeId, kind: FileKind) -> u64 {
+        let made = self.make(volume, kind);
+        self.nodes.get_mut(&made).unwrap().late = !self.resyncing;
+        made
+    }
+
     /// Begin with something like the primary's tree: parts of it, old content, other files under the same names.
     pub fn resemble(&mut self, files: &Files, random: &mut Random) {
-        self.resemble_directory(files, ROOT, 1, random);
+        for (volume, root) in self.roots.clone() {
+            self.resemble_directory(files, root_of(volume), root, random);
+        }
         self.make_durable(&DurableScope::Everything);
     }
 
@@ -108,7 +122,7 @@ impl Replica {
             }
             let other = if random.chance(50) { FileKind::Regular } else { FileKind::Directory };
             let kind = child.filter(|_| random.chance(80)).map_or(other, |child| files.files[&child].kind);
-            let made = self.make(kind);
+            let made = self.make(self.nodes[&node].volume, kind);
             self.nodes.get_mut(&node).unwrap().entries.insert(name, made);
             let Some(child) = child else { continue };
             if kind == FileKind::Regular {
@@ -133,7 +147,8 @@ impl Replica {
     }
 
     fn is_named(&self, node: u64) -> bool {
-        node == 1 || self.nodes.values().any(|other| other.entries.values().any(|child| *child == node))
+        self.roots.values().any(|root| *root == node)
+            || self.nodes.values().any(|other| other.entries.values().any(|child| *child == node))
     }
 
     /// A name of the node is gone: without another one it is removed with all below it.
@@ -167,9 +182,11 @@ impl Replica {
     pub fn apply(&mut self, header: &Header, payload: &Payload) -> Result<AppliedOutcome, Errno> {
         match (header.kind, payload) {
             (Kind::ResyncBegin, _) => {
-                self.known = BTreeMap::from([(root_id(), 1)]);
+                let roots = self.roots.iter();
+                self.known = roots.map(|(volume, root)| (id(root_of(*volume)), *root)).collect();
                 self.settled.clear();
                 self.resyncing = true;
+                self.nodes.values_mut().for_each(|node| node.late = false);
                 Ok(AppliedOutcome::Done)
             }
             (Kind::Data, Payload::Cells(cells)) => {
@@ -264,7 +281,7 @@ impl Replica {
         match operation {
             Operation::Create { parent, name, node } => {
                 self.directory(*parent)?;
-                let made = self.make(node.kind);
+                let made = self.make(parent.volume, node.kind);
                 self.set_name(*parent, name, made)?;
                 self.known.insert(node.file, made);
             }
@@ -273,7 +290,7 @@ impl Replica {
                 let known = match self.known.get(&node.file) {
                     // A number that belongs to a file of another kind belongs to another file.
                     Some(known) if self.nodes[known].kind == node.kind => *known,
-                    _ => self.make(node.kind),
+                    _ => self.make_listed(parent.volume, node.kind),
                 };
                 self.known.insert(node.file, known);
                 self.set_name(*parent, name, known)?;
@@ -331,7 +348,7 @@ impl Replica {
                 }
                 _ => {
                     created.push(entry.node.file);
-                    self.make(entry.node.kind)
+                    self.make_listed(directory.volume, entry.node.kind)
                 }
             };
             self.known.insert(entry.node.file, node);
@@ -371,13 +388,24 @@ impl Replica {
                     }
                 }
             }
-            _ => self.nodes.values_mut().for_each(|node| sync(node, false)),
+            DurableScope::Volume(volume) => {
+                let nodes = self.nodes.values_mut().filter(|node| node.volume == *volume);
+                nodes.for_each(|node| sync(node, false));
+            }
+            DurableScope::Everything => self.nodes.values_mut().for_each(|node| sync(node, false)),
         }
+    }
+
+    /// The daemon is killed and started anew.
+    pub fn restart(&mut self) {
+        self.known.clear();
+        self.listed.clear();
+        self.nameless.clear();
     }
 
     /// The machine crashes and comes back: each file has its durable or its volatile content, each directory likewise.
     pub fn crash(&mut self, random: &mut Random) {
-        self.known.clear();
+        self.restart();
         for node in self.nodes.values_mut() {
             if random.chance(50) {
                 node.cells.clone_from(&node.durable_cells);
@@ -392,14 +420,16 @@ impl Replica {
         }
     }
 
-    pub fn durable_at(&self, path: &[String]) -> Option<u64> {
-        path.iter()
-            .try_fold(1, |node, name| self.nodes.get(&node)?.durable_entries.get(name.as_bytes()).copied())
+    pub fn durable_at(&self, volume: VolumeId, path: &[String]) -> Option<u64> {
+        path.iter().try_fold(self.roots[&volume], |node, name| {
+            self.nodes.get(&node)?.durable_entries.get(name.as_bytes()).copied()
+        })
     }
 
     /// Compare the whole tree with the primary's.
     pub fn same_tree(&self, files: &Files, durable: bool) -> Result<(), String> {
-        self.same(files, ROOT, 1, durable, "")
+        let mut roots = self.roots.iter();
+        roots.try_for_each(|(volume, root)| self.same(files, root_of(*volume), *root, durable, ""))
     }
 
     fn same(&self, files: &Files, inode: u64, node: u64, durable: bool, path: &str) -> Result<(), String> {
@@ -407,7 +437,7 @@ impl Replica {
         let cells = if durable { &ours.durable_cells } else { &ours.cells };
         if theirs.kind != ours.kind || (theirs.kind == FileKind::Regular && theirs.cells != *cells) {
             let known = self.known.iter().find(|(_, known)| **known == node);
-            let meant = self.known.get(&FileId { volume: VolumeId(0), inode });
+            let meant = self.known.get(&id(inode));
             return Err(format!(
                 "{path} (inode {inode}) differs: primary {:?}, secondary {cells:?} (node {node}, known as {known:?}; meant {meant:?})",
                 theirs.cells

@@ -4,9 +4,11 @@
 mod application;
 mod checks;
 mod faults;
+mod hardship;
 mod link;
 mod primary_edge;
 mod secondary_edge;
+mod shape;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,8 +26,9 @@ use replicator_core::node::Node;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
-use crate::files::{File, Files, PAGE};
-use crate::replica::{Payload, Replica, root_id};
+use crate::files::{File, Files, PAGE, id, inode_of, root_of, volume_of};
+use crate::replica::{Payload, Replica};
+use shape::Shape;
 
 const EIO: Errno = Errno(5);
 const STEPS: u64 = 3000;
@@ -168,6 +171,9 @@ pub struct World {
     misfortune: usize,
     /// Names change behind the gate's back, too.
     bypassed: bool,
+    shape: Shape,
+    /// Steps that the wanderer has yet to take.
+    wandering: usize,
     tracing: bool,
     secondary_off: bool,
     /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
@@ -177,14 +183,13 @@ pub struct World {
     stats: Stats,
 }
 
-fn id(inode: u64) -> FileId {
-    FileId { volume: VolumeId(0), inode }
-}
-
 impl World {
     pub fn new(seed: u64, sabotage: Sabotage) -> World {
         let mut random = Random(seed);
-        let mut config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: root_id() }]);
+        let shape = Shape::draw(&mut random);
+        let volumes = (0..shape.volumes).map(VolumeId);
+        let roots = volumes.map(|volume| VolumeRoot { volume, root: id(root_of(volume)) }).collect();
+        let mut config = PrimaryConfig::new(roots);
         config.mode = match random.below(8) {
             0 => Mode::SemiSync,
             1 => Mode::Async,
@@ -212,7 +217,7 @@ impl World {
         let now = Time(1_000_000_000);
         let mut world = World {
             mode: config.mode,
-            files: Files::new(),
+            files: Files::new(shape.volumes),
             primary: Node::primary(config.clone(), primary_disk, now),
             primary_disk,
             doing: Vec::new(),
@@ -228,7 +233,7 @@ impl World {
             synced: BTreeMap::new(),
             secondary: Node::secondary(SecondaryConfig::default(), secondary_disk, now),
             secondary_disk,
-            replica: Replica::new(),
+            replica: Replica::new(shape.volumes),
             serving: Vec::new(),
             payloads: BTreeMap::new(),
             next_session: 0,
@@ -238,6 +243,8 @@ impl World {
             business,
             misfortune,
             bypassed,
+            shape,
+            wandering: 0,
             tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
             secondary_off: false,
             secondary_failed: false,
@@ -249,7 +256,7 @@ impl World {
             config,
         };
         // A tree that is there before anything runs; the copy has some of it, or something else under the same names.
-        for _ in 0..world.random.below(12) {
+        for _ in 0..world.random.below(world.shape.before) {
             world.application();
         }
         world.traced.clear();
@@ -338,6 +345,10 @@ impl World {
 
     fn step(&mut self) {
         self.now.0 += self.random.below(2_000_000) as u64;
+        if self.faults && self.wandering > 0 && self.random.chance(15) {
+            self.wandering -= 1;
+            self.wander();
+        }
         match self.random.below(100) {
             0..=13 if self.faults => {
                 // A busy application keeps a resync from its end for long; a calm one shows what comes after.

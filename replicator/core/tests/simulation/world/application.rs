@@ -4,6 +4,12 @@ use super::*;
 
 impl World {
     pub(super) fn application(&mut self) {
+        if self.running && self.random.chance(15) {
+            self.hardship();
+        }
+        if self.running && self.shape.wanderer && self.random.chance(15) {
+            self.wandering = 8;
+        }
         let regular = self.files.of_kind(FileKind::Regular);
         match self.random.below(20) {
             0..=4 => self.write_something(&regular),
@@ -92,7 +98,7 @@ impl World {
 
     pub(super) fn log(&mut self, operation: Operation) {
         if let Operation::Create { node, .. } | Operation::Link { node, .. } = &operation {
-            self.learn(node.file.inode);
+            self.learn(inode_of(node.file));
         }
         let entry = EntryId(self.next_entry);
         self.next_entry += 1;
@@ -101,8 +107,12 @@ impl World {
         self.held_entries.insert(entry, operation);
     }
 
+    pub(super) fn some_name(&mut self) -> String {
+        format!("n{}", self.random.below(self.shape.names))
+    }
+
     pub(super) fn free_name(&mut self, parent: u64) -> Option<String> {
-        let name = format!("n{}", self.random.below(6));
+        let name = self.some_name();
         (!self.files.files[&parent].entries.contains_key(&name)).then_some(name)
     }
 
@@ -123,7 +133,7 @@ impl World {
         let parent = self.some_directory();
         let Some(name) = self.free_name(parent) else { return };
         let kind = if self.random.chance(30) { FileKind::Directory } else { FileKind::Regular };
-        let inode = self.files.create(kind);
+        let inode = self.files.create(parent, kind);
         if kind == FileKind::Regular && self.random.chance(15) {
             // O_TMPFILE.
             self.files.files.get_mut(&inode).unwrap().open = true;
@@ -137,16 +147,24 @@ impl World {
     pub(super) fn link_something(&mut self, regular: &[u64]) {
         let parent = self.some_directory();
         let (Some(name), Some(inode)) = (self.free_name(parent), self.random.one(regular)) else { return };
-        if self.files.files[&inode].links == 0 {
-            if self.files.files[&inode].named {
-                return;
-            }
-            // Until the next barrier the copy may have the name with only a part of what was synced before.
-            self.acknowledged.remove(&self.files.files[&inode].uid);
+        if !self.may_link(parent, inode) {
+            return;
         }
         self.add_name(parent, &name, inode);
         let node = self.new_node(inode);
         self.log(Operation::Link { parent: id(parent), name: name.into_bytes(), node });
+    }
+
+    pub(super) fn may_link(&mut self, parent: u64, inode: u64) -> bool {
+        let file = &self.files.files[&inode];
+        if volume_of(parent) != volume_of(inode) || (file.links == 0 && file.named) {
+            return false;
+        }
+        if file.links == 0 {
+            // Until the next barrier the copy may have the name with only a part of what was synced before.
+            self.acknowledged.remove(&file.uid);
+        }
+        true
     }
 
     pub(super) fn some_entry(&mut self, parent: u64) -> Option<(String, u64)> {
@@ -193,13 +211,29 @@ impl World {
 
     pub(super) fn rename_something(&mut self) {
         let (old_parent, new_parent) = (self.some_directory(), self.some_directory());
-        let Some((old_name, inode)) = self.some_entry(old_parent) else { return };
-        let new_name = format!("n{}", self.random.below(6));
-        let other = self.files.files[&new_parent].entries.get(&new_name).copied();
-        if other == Some(inode) || self.files.lies_in(new_parent, inode) {
+        let Some((old_name, _)) = self.some_entry(old_parent) else { return };
+        let new_name = self.some_name();
+        self.rename(old_parent, &old_name, new_parent, &new_name, 40);
+    }
+
+    /// Rename through the gate, if that can be done; where both names are there, exchange them in so many percent.
+    pub(super) fn rename(
+        &mut self,
+        old_parent: u64,
+        old_name: &str,
+        new_parent: u64,
+        new_name: &str,
+        percent: usize,
+    ) {
+        let inode = self.files.files[&old_parent].entries[old_name];
+        let other = self.files.files[&new_parent].entries.get(new_name).copied();
+        if other == Some(inode)
+            || volume_of(old_parent) != volume_of(new_parent)
+            || self.files.lies_in(new_parent, inode)
+        {
             return;
         }
-        let exchange = other.is_some() && self.random.chance(40);
+        let exchange = other.is_some() && self.random.chance(percent);
         let mut other_last = false;
         if let Some(other) = other {
             let kind = |inode: u64| self.files.files[&inode].kind;
@@ -212,25 +246,18 @@ impl World {
             }
         }
         if exchange {
-            let other = other.unwrap();
-            self.files.files.get_mut(&old_parent).unwrap().entries.insert(old_name.clone(), other);
-            self.files.files.get_mut(&new_parent).unwrap().entries.insert(new_name.clone(), inode);
-            self.files.touch_names(old_parent);
-            self.files.touch_names(new_parent);
+            self.files.exchange_names(old_parent, old_name, new_parent, new_name);
         } else {
             if other.is_some() {
-                other_last = self.take_name(new_parent, &new_name).1;
+                other_last = self.take_name(new_parent, new_name).1;
             }
-            self.files.files.get_mut(&old_parent).unwrap().entries.remove(&old_name);
-            self.files.touch_names(old_parent);
-            self.files.files.get_mut(&inode).unwrap().links -= 1;
-            self.add_name(new_parent, &new_name, inode);
+            self.files.move_name(old_parent, old_name, new_parent, new_name);
         }
         self.log(Operation::Rename {
             old_parent: id(old_parent),
-            old_name: old_name.into_bytes(),
+            old_name: old_name.into(),
             new_parent: id(new_parent),
-            new_name: new_name.into_bytes(),
+            new_name: new_name.into(),
             file: id(inode),
             other: other.map(id),
             other_last,
@@ -247,7 +274,7 @@ impl World {
             0 => {
                 let Some(name) = self.free_name(parent) else { return };
                 let kind = if self.random.chance(40) { FileKind::Directory } else { FileKind::Regular };
-                let inode = self.files.create(kind);
+                let inode = self.files.create(parent, kind);
                 self.trace("behind", &("create", parent, &name, inode, kind));
                 self.add_name(parent, &name, inode);
             }
@@ -265,14 +292,11 @@ impl World {
                 else {
                     return;
                 };
-                if self.files.lies_in(other, inode) {
+                if self.files.lies_in(other, inode) || volume_of(parent) != volume_of(other) {
                     return;
                 }
                 self.trace("behind", &("rename", parent, &name, other, &new_name, inode));
-                self.files.files.get_mut(&parent).unwrap().entries.remove(&name);
-                self.files.files.get_mut(&inode).unwrap().links -= 1;
-                self.files.touch_names(parent);
-                self.add_name(other, &new_name, inode);
+                self.files.move_name(parent, &name, other, &new_name);
                 self.traced.push_back(Event::DirectoryChanged { directory: id(other) });
             }
         }
@@ -284,21 +308,27 @@ impl World {
     pub(super) fn request_sync(&mut self) {
         let all: Vec<u64> = self.files.files.keys().copied().collect();
         let scope = if self.random.chance(10) {
-            SyncScope::Volume(VolumeId(0))
+            SyncScope::Volume(VolumeId(self.random.below(usize::from(self.shape.volumes)) as u16))
         } else {
             let Some(inode) = self.random.one(&all) else { return };
             SyncScope::File { file: id(inode), data_only: self.random.chance(50) }
         };
+        self.request_sync_of(scope);
+    }
+
+    pub(super) fn request_sync_of(&mut self, scope: SyncScope) {
         let (path, uids) = match scope {
             SyncScope::File { file, .. } => {
-                (self.files.path(file.inode), vec![(file.inode, self.files.files[&file.inode].uid)])
+                let inode = inode_of(file);
+                (self.files.path(inode), vec![(inode, self.files.files[&inode].uid)])
             }
-            SyncScope::Volume(_) => {
-                (None, self.files.files.iter().map(|(inode, file)| (*inode, file.uid)).collect())
+            SyncScope::Volume(volume) => {
+                let files = self.files.files.iter().filter(|(inode, _)| volume_of(**inode) == volume);
+                (None, files.map(|(inode, file)| (*inode, file.uid)).collect())
             }
         };
         let children = match scope {
-            SyncScope::File { file, .. } => self.synced_children(file.inode),
+            SyncScope::File { file, .. } => self.synced_children(inode_of(file)),
             SyncScope::Volume(_) => Vec::new(),
         };
         self.drain_capture();

@@ -4,6 +4,9 @@ use super::*;
 
 impl World {
     pub(super) fn fault(&mut self) {
+        if self.shape.aimed && self.random.chance(40) {
+            self.aimed_fault();
+        }
         match self.random.below(24) {
             0..=3 => self.break_link(),
             4 => self.crash_secondary(),
@@ -15,18 +18,51 @@ impl World {
         }
     }
 
+    /// Where it hurts: the secondary is restarted within a list, the connection ends while the end of a resync is under way.
+    fn aimed_fault(&mut self) {
+        let is_part = |header: &Header, payload: &Payload| {
+            header.kind == Kind::Namespace
+                && matches!(payload, Payload::Names(Operation::List { last: false, .. }))
+        };
+        if self.payloads.values().any(|(header, payload)| is_part(header, payload)) && self.random.chance(30)
+        {
+            if self.random.chance(50) {
+                self.crash_secondary();
+            } else {
+                self.restart_secondary();
+            }
+        }
+        let says_up_to_date = self.secondary_disk.data == DataState::UpToDate;
+        if self.primary.snapshot().phase == Phase::Resyncing && says_up_to_date && self.random.chance(70) {
+            self.break_link();
+        }
+    }
+
+    /// The daemon is killed and started anew: what it had applied is there, durable or not.
+    fn restart_secondary(&mut self) {
+        self.stats.crashes += 1;
+        self.replica.restart();
+        self.end_secondary();
+    }
+
     pub(super) fn crash_secondary(&mut self) {
         self.stats.crashes += 1;
+        let known = self.replica.known.clone();
+        self.replica.crash(&mut self.random);
+        self.end_secondary();
+        self.check_after_crash(&known);
+    }
+
+    /// All that was on its way is gone.
+    fn end_secondary(&mut self) {
         self.secondary_failed = true;
         self.break_link();
         if let Some(link) = &mut self.link {
             link.to_secondary.clear();
             link.secondary_up = false;
         }
-        self.replica.crash(&mut self.random);
         self.serving.clear();
         self.payloads.clear();
-        self.check_after_crash();
         self.secondary = Node::secondary(SecondaryConfig::default(), self.secondary_disk, self.now);
     }
 

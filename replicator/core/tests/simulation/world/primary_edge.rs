@@ -113,7 +113,7 @@ impl World {
                 Event::ExtentRead { read, outcome: self.read_extent(read, file, extent) }
             }
             Doing::Attributes { read, file } => {
-                let outcome = match self.files.files.get(&file.inode) {
+                let outcome = match self.files.files.get(&inode_of(file)) {
                     None => ReadOutcome::Gone,
                     Some(_) if self.faults && self.random.chance(2) => ReadOutcome::Failed(EIO),
                     Some(found) => {
@@ -125,7 +125,7 @@ impl World {
                 Event::AttributesRead { read, outcome }
             }
             Doing::Digests { read, file, extent } => {
-                let outcome = match self.files.files.get(&file.inode) {
+                let outcome = match self.files.files.get(&inode_of(file)) {
                     None => ReadOutcome::Gone,
                     Some(_) if self.faults && self.random.chance(2) => ReadOutcome::Failed(EIO),
                     Some(found) => {
@@ -156,9 +156,11 @@ impl World {
         let fails = self.faults && self.random.chance(2);
         if !fails {
             for (inode, file) in &mut self.files.files {
-                if matches!(scope, SyncScope::Volume(_))
-                    || matches!(scope, SyncScope::File { file, .. } if file.inode == *inode)
-                {
+                let covered = match scope {
+                    SyncScope::Volume(volume) => volume_of(*inode) == volume,
+                    SyncScope::File { file, .. } => inode_of(file) == *inode,
+                };
+                if covered {
                     file.stored_pages.clear();
                 }
             }
@@ -172,7 +174,7 @@ impl World {
         file: FileId,
         extent: Extent,
     ) -> ReadOutcome<Vec<Segment>> {
-        let Some(found) = self.files.files.get(&file.inode) else { return ReadOutcome::Gone };
+        let Some(found) = self.files.files.get(&inode_of(file)) else { return ReadOutcome::Gone };
         if self.faults && self.random.chance(2) {
             return ReadOutcome::Failed(EIO);
         }
@@ -193,7 +195,7 @@ impl World {
     }
 
     pub(super) fn read_directory(&mut self, directory: FileId) -> ReadOutcome<()> {
-        let Some(found) = self.files.files.get(&directory.inode) else { return ReadOutcome::Gone };
+        let Some(found) = self.files.files.get(&inode_of(directory)) else { return ReadOutcome::Gone };
         if found.kind != FileKind::Directory || found.links == 0 {
             return ReadOutcome::Gone;
         }

@@ -1,0 +1,44 @@
+//! How harsh a world is: drawn once for each seed.
+
+use super::Random;
+
+/// What there is, and what happens beside what happens in any world.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub volumes: u16,
+    /// Names that are used in each directory.
+    pub names: usize,
+    /// What the application does before anything runs, so many times at most.
+    pub before: usize,
+    /// Files have names in many directories.
+    pub links: bool,
+    /// Directories are exchanged; behind the gate's back, any two files are, or one replaces the other, or gets one more name.
+    pub exchanges: bool,
+    /// Directories are moved while they are listed.
+    pub moves: bool,
+    /// A file that was synced is moved from directory to directory in quick succession, and who moved it syncs these.
+    pub wanderer: bool,
+    /// Events are lost, also of directories and of files that are being compared.
+    pub losses: bool,
+    /// The secondary is restarted, and connections end, where it hurts: within a list, at the end of a resync.
+    pub aimed: bool,
+}
+
+impl Shape {
+    /// Every other world is a mild one.
+    pub fn draw(random: &mut Random) -> Shape {
+        let harsh = random.chance(50);
+        let mut some = |percent| harsh && random.chance(percent);
+        Shape {
+            volumes: if some(40) { 2 } else { 1 },
+            names: if some(40) { 16 } else { 6 },
+            before: if some(40) { 90 } else { 12 },
+            links: some(50),
+            exchanges: some(50),
+            moves: some(50),
+            wanderer: some(50),
+            losses: some(50),
+            aimed: some(50),
+        }
+    }
+}
