@@ -1,7 +1,14 @@
 //! Tests that pass natively and cannot pass on the gate, each with its reason; docs/semantics.md lists the same.
 
 /// Suite, test, and why.
-const DOCUMENTED: &[(&str, &str, &str)] = &[];
+const DOCUMENTED: &[(&str, &str, &str)] = &[
+    (
+        "pjdfstest",
+        "link::link_count_max",
+        "the C library knows no LINK_MAX of the type FUSE and says that there is none",
+    ),
+    ("stress-ng", "fiemap", "the kernel does not pass FIEMAP on to a FUSE file system"),
+];
 
 /// Why this test cannot pass on the gate, if that is so.
 #[must_use]

@@ -38,6 +38,8 @@ pub struct Ground<'a> {
     pub outside: PathBuf,
     /// How often the trees were compared in between.
     pub halts: u64,
+    /// The longest time until they were the same.
+    pub longest: Duration,
     mirror: Option<&'a mut Mirror>,
 }
 
@@ -50,21 +52,21 @@ pub struct Ended {
 }
 
 impl<'a> Ground<'a> {
-    /// Make the directory `suite` on this side.
+    /// Make the directory `name` on this side.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn new(side: Side<'a>, suite: &str, place: &Path, other: &Path) -> Result<Ground<'a>> {
+    pub fn new(side: Side<'a>, name: &str, place: &Path, other: &Path) -> Result<Ground<'a>> {
         let (root, side, mirror) = match side {
             Side::Native(root) => (root, "native", None),
             Side::Gate(mirror) => (mirror.data().to_owned(), "gate", Some(mirror)),
         };
-        let directory = root.join(suite);
-        let outside = place.join(format!("{suite}.{side}"));
+        let directory = root.join(name);
+        let outside = place.join(format!("{name}.{side}"));
         for path in [&directory, &outside] {
             fs::create_dir(path).with_context(|| format!("create {}", path.display()))?;
         }
-        Ok(Ground { directory, other: other.to_owned(), outside, halts: 0, mirror })
+        Ok(Ground { directory, other: other.to_owned(), outside, halts: 0, longest: Duration::ZERO, mirror })
     }
 
     /// Run a program to its end. On the gate it is halted now and then until both trees are the same.
@@ -98,10 +100,14 @@ impl<'a> Ground<'a> {
             if let Some(status) = running.child.try_wait()? {
                 return Ok(Some(status));
             }
-            if self.mirror.is_some() && last.elapsed() >= BETWEEN {
+            if let Some(mirror) = &mut self.mirror
+                && last.elapsed() >= BETWEEN
+            {
+                let halted = Instant::now();
                 running.signal(Signal::SIGSTOP);
-                self.settle().context("halted in the middle")?;
+                mirror.wait_same_trees(IDENTICAL_BOUND).context("halted in the middle")?;
                 self.halts += 1;
+                self.longest = self.longest.max(halted.elapsed());
                 running.signal(Signal::SIGCONT);
                 last = Instant::now();
             }

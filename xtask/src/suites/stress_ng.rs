@@ -25,7 +25,7 @@ const STRESSORS: &[(&str, u32, &[&str])] = &[
     ("chdir", 100, &["--chdir-dirs", "64"]),
     ("chmod", 50, &[]),
     ("chown", 200, &[]),
-    ("copy-file", 20, &["--copy-file-bytes", "32m"]),
+    ("copy-file", 20, &["--copy-file-bytes", "128m"]),
     ("dentry", 2000, &[]),
     ("dir", 200, &["--dir-dirs", "256"]),
     ("dirdeep", 200, &[]),
