@@ -105,7 +105,13 @@ impl<'a> Ground<'a> {
             {
                 let halted = Instant::now();
                 running.signal(Signal::SIGSTOP);
-                mirror.wait_same_trees(IDENTICAL_BOUND).context("halted in the middle")?;
+                let same = mirror.wait_same_trees(IDENTICAL_BOUND);
+                if same.is_err()
+                    && let Some(status) = mirror.primary.status()?
+                {
+                    eprintln!("the primary: {}", status.summary());
+                }
+                same.context("halted in the middle")?;
                 self.halts += 1;
                 self.longest = self.longest.max(halted.elapsed());
                 running.signal(Signal::SIGCONT);
