@@ -15,6 +15,7 @@ mod run;
 mod scenarios;
 mod setup;
 mod soak;
+mod suites;
 mod test;
 mod worker;
 
@@ -38,6 +39,8 @@ enum Command {
     Scenario(scenarios::Args),
     /// Write at full speed for minutes; memory stays bounded, nothing is lost unnoticed, both trees end the same.
     Soak(soak::Args),
+    /// Run public POSIX test suites natively and on the gate, and compare them test by test.
+    Suites(suites::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
     /// Work in a process of its own, for the other commands.
@@ -67,6 +70,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Kernels(args) => kernels::run(args),
         Command::Scenario(args) => scenarios::run(args),
         Command::Soak(args) => soak::run(args),
+        Command::Suites(args) => suites::run(args),
         Command::Setup(args) => setup::run(args),
         Command::Worker(args) => worker::run(args),
     }

@@ -47,10 +47,18 @@ pub fn build() -> Result<PathBuf> {
         None => {
             exec::show(cargo().args(["build", "--quiet", "--release", "--package", "replicator"]))
                 .context("build replicator")?;
-            let metadata = exec::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-            let metadata: Metadata = serde_json::from_str(&metadata).context("read cargo metadata")?;
-            metadata.target_directory.join("release/replicator")
+            target()?.join("release/replicator")
         }
     };
     Ok(BUILT.get_or_init(|| program).clone())
+}
+
+/// Where cargo puts what it builds for this repository.
+///
+/// # Errors
+/// cargo does not say.
+pub fn target() -> Result<PathBuf> {
+    let metadata = exec::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Metadata = serde_json::from_str(&metadata).context("read cargo metadata")?;
+    Ok(metadata.target_directory)
 }

@@ -32,7 +32,8 @@ const fn tool(program: &'static str, package: &'static str, used_by: &'static st
 const TOOLS: &[Tool] = &[
     tool("busybox", "busybox-static", "kernels"),
     tool("cpio", "cpio", "kernels"),
-    tool("fio", "fio", "bench, soak"),
+    tool("dbench", "dbench", "suites"),
+    tool("fio", "fio", "bench, soak, suites"),
     tool("fusermount3", "fuse3", "run, scenarios"),
     tool("getfattr", "attr", "scenarios"),
     tool("getfacl", "acl", "scenarios"),
@@ -48,13 +49,14 @@ const TOOLS: &[Tool] = &[
     tool("setfattr", "attr", "scenarios"),
     tool("setpriv", "util-linux", "scenarios"),
     tool("sqlite3", "sqlite3", "run --smoke, scenarios"),
+    tool("stress-ng", "stress-ng", "suites"),
     tool("umount", "mount", "run, scenarios, bench"),
     tool("unshare", "util-linux", "scenarios"),
 ];
 
-/// Installed only where the whole of the tests is asked for: an emulator is large, and without one the kernels step
-/// is reported as not run.
-const ON_DEMAND: &[&str] = &["qemu-system-x86_64", "busybox", "cpio"];
+/// Installed only by the command that uses them: an emulator is large, and without one the kernels step is reported as
+/// not run; the suites beside their slice are no part of the tests.
+const ON_DEMAND: &[&str] = &["qemu-system-x86_64", "busybox", "cpio", "dbench", "stress-ng"];
 
 /// Where Debian keeps programs that an ordinary user's PATH does not name.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -99,17 +101,43 @@ pub fn require(programs: &[&str]) -> Result<()> {
     let mut packages: Vec<&str> = absent.iter().map(|tool| tool.package).collect();
     packages.sort_unstable();
     packages.dedup();
-    eprintln!("installing: {}", packages.join(" "));
-    let install = || apt(&[&["install", "--yes", "--no-install-recommends"], packages.as_slice()].concat());
-    if install().is_err() {
-        // A fresh machine has no package lists, or old ones.
-        apt(&["update"]).and_then(|()| install()).with_context(|| explain(&absent))?;
-    }
+    install(&packages).with_context(|| explain(&absent))?;
     let absent = missing(programs);
     if !absent.is_empty() {
         bail!("apt-get succeeded, but these are still missing: {}", explain(&absent));
     }
     Ok(())
+}
+
+/// Make sure that a file of a Debian package which holds no program (a library's header) is here, as [`require`] does.
+///
+/// # Errors
+/// It is missing and cannot be installed; the message says what to install and how.
+pub fn require_file(file: &str, package: &str) -> Result<()> {
+    let _one_at_a_time = INSTALLING.lock();
+    if Path::new(file).exists() {
+        return Ok(());
+    }
+    let advice = || {
+        format!(
+            "missing: {file}. Install as root: apt-get update && apt-get install --no-install-recommends {package}"
+        )
+    };
+    if !nix::unistd::geteuid().is_root() || find("apt-get").is_none() {
+        bail!("{}", advice());
+    }
+    install(&[package]).with_context(advice)?;
+    if !Path::new(file).exists() {
+        bail!("apt-get succeeded, but {file} is still missing");
+    }
+    Ok(())
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    eprintln!("installing: {}", packages.join(" "));
+    let install = || apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat());
+    // A fresh machine has no package lists, or old ones.
+    install().or_else(|_| apt(&["update"]).and_then(|()| install()))
 }
 
 /// # Errors

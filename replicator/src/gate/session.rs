@@ -30,9 +30,9 @@ const REQUEST_BYTES_MAX: usize =
 /// Failed reads of the device in a row after which a reader gives up.
 const FAILED_READS_MAX: u32 = 100;
 
-/// What is asked for where the kernel offers it. No writeback cache: it excludes passthrough.
+/// What is asked for where the kernel offers it. No writeback cache: it excludes passthrough. Not truncation as a part of
+/// OPEN (ATOMIC_O_TRUNC): the kernel finds out only after OPEN that a program is running and must not be truncated.
 const WANTED: u64 = init::ASYNC_READ
-    | init::ATOMIC_O_TRUNC
     | init::BIG_WRITES
     | init::DONT_MASK
     | init::HAS_IOCTL_DIR

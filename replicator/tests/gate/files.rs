@@ -426,6 +426,33 @@ fn programs_are_run() {
     });
 }
 
+/// Who may not write to a running program may not empty it either, also where nothing but O_TRUNC asks to: the kernel says so
+/// only after it has opened the file.
+#[test]
+fn a_running_program_is_not_truncated() {
+    both(|fixture| {
+        let program = fixture.join("program");
+        fs::copy("/bin/sleep", &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let bytes = fs::read(&program).unwrap();
+        let mut child = Command::new(&program).arg("60").spawn().unwrap();
+        for (write, flags) in
+            [(false, libc::O_TRUNC), (true, libc::O_TRUNC), (true, libc::O_CREAT | libc::O_TRUNC)]
+        {
+            let open = OpenOptions::new().read(true).write(write).custom_flags(flags).open(&program);
+            assert_eq!(errno(open), libc::ETXTBSY);
+        }
+        assert_eq!(nix::unistd::truncate(&program, 0), Err(nix::errno::Errno::ETXTBSY));
+        assert!(child.try_wait().unwrap().is_none());
+        assert!(fs::read(&program).unwrap() == bytes, "the program was changed");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Nobody runs it any more: a reader that asks for it empties the file, as without the gate.
+        drop(OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&program).unwrap());
+        assert_eq!(fs::metadata(&program).unwrap().len(), 0);
+    });
+}
+
 /// A descriptor may be made appending and not appending later.
 #[test]
 fn flags_changed_afterwards_count() {

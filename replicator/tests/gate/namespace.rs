@@ -319,3 +319,32 @@ fn set_id_bits_are_cleared_by_others_only() {
         assert_eq!(mode(), 0o777, "also through a descriptor opened before");
     });
 }
+
+/// The kernel hands on names that are longer than the file system below takes: it is asked, as it would be without the gate.
+#[test]
+fn names_that_are_too_long_are_refused_as_such() {
+    both(|fixture| {
+        File::create(fixture.join("file")).unwrap();
+        fixture.recorder.clear();
+        let longest = fixture.join(&"x".repeat(255));
+        let long = fixture.join(&"x".repeat(256));
+        let longer = fixture.join(&"x".repeat(1000));
+        for path in [&long, &longer] {
+            let refused = |result: std::io::Result<()>| errno(result) == libc::ENAMETOOLONG;
+            assert!(refused(fs::metadata(path).map(drop)));
+            assert!(refused(File::create(path).map(drop)));
+            assert!(refused(fs::create_dir(path)));
+            assert!(refused(symlink("target", path)));
+            assert!(refused(nix::unistd::mkfifo(path, Mode::S_IRUSR).map_err(Into::into)));
+            assert!(refused(fs::hard_link(fixture.join("file"), path)));
+            assert!(refused(fs::rename(fixture.join("file"), path)));
+            assert!(refused(fs::rename(path, fixture.join("file"))));
+            assert!(refused(fs::remove_file(path)));
+            assert!(refused(fs::remove_dir(path)));
+        }
+        assert_eq!(fixture.recorder.operations(), []);
+        fs::rename(fixture.join("file"), &longest).unwrap();
+        assert!(longest.exists());
+        assert_eq!(fixture.report().requests.malformed, 0);
+    });
+}

@@ -206,6 +206,18 @@ impl Mirror {
     /// # Errors
     /// They still differ after `bound`.
     pub fn wait_identical_within(&mut self, bound: Duration) -> Result<Comparison> {
+        let found = self.wait_same_trees(bound)?;
+        // Marks on what is the same (or gone) would keep a later absence from ending.
+        self.primary.wait_for("nothing is dirty, as both trees are the same", bound, Status::is_settled)?;
+        Ok(found)
+    }
+
+    /// As [`Mirror::wait_identical_within`], while somebody has files open: one that has no name keeps its marks, because it
+    /// may yet get one.
+    ///
+    /// # Errors
+    /// They still differ after `bound`.
+    pub fn wait_same_trees(&mut self, bound: Duration) -> Result<Comparison> {
         let mut last = Comparison::default();
         let found = wait::until("both trees to be the same", bound, || {
             // An entry may vanish while it is looked at, as long as something is still on its way.
@@ -217,11 +229,7 @@ impl Mirror {
             };
             Ok(last.is_identical().then(|| last.clone()))
         });
-        let found = found
-            .with_context(|| format!("{} differences:\n  {}", last.count, last.differences.join("\n  ")))?;
-        // Marks on what is the same (or gone) would keep a later absence from ending.
-        self.primary.wait_for("nothing is dirty, as both trees are the same", bound, Status::is_settled)?;
-        Ok(found)
+        found.with_context(|| format!("{} differences:\n  {}", last.count, last.differences.join("\n  ")))
     }
 
     /// Stop both nodes in order, require plain and equal directories, and logs without complaints.

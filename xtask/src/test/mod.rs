@@ -45,6 +45,8 @@ enum Part {
     Kernels,
     /// `cargo xtask run --smoke`.
     Smoke,
+    /// A slice of `cargo xtask suites`.
+    Suites,
     /// A slice of `cargo xtask soak`.
     Soak,
 }
@@ -59,6 +61,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Ebpf, |report| own(report, "build-ebpf --check", &["build-ebpf", "--check"])),
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
+    (Part::Suites, suites),
     (Part::Soak, |report| own(report, "soak", &["soak", "--seconds", SOAK_SECONDS])),
     (Part::Kernels, |report| own(report, "kernels", &["kernels"])),
 ];
@@ -176,10 +179,22 @@ fn unit(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn two_nodes(report: &mut Report) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
+/// Whether two nodes can be run here; if not, `name` is reported as not run.
+fn can_run_nodes(report: &mut Report, name: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
         let why = "two nodes on one machine need root".to_owned();
-        report.add(Row::new("scenarios", Verdict::NotRun(why), Duration::ZERO));
+        report.add(Row::new(name, Verdict::NotRun(why), Duration::ZERO));
+    }
+    root
+}
+
+fn suites(report: &mut Report) -> Result<()> {
+    if can_run_nodes(report, "suites") { own(report, "suites", &["suites", "--slice"]) } else { Ok(()) }
+}
+
+fn two_nodes(report: &mut Report) -> Result<()> {
+    if !can_run_nodes(report, "scenarios") {
         return Ok(());
     }
     let all: Vec<_> = scenarios::ALL.iter().collect();

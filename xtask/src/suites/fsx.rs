@@ -1,0 +1,86 @@
+//! fsx: random operations on one file; what was read is compared with what must be there.
+//!
+//! The same seed makes the same operations, so the file's last bytes are the same on both sides too.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::ground::{Ground, tail};
+use super::install;
+use super::outcome::{Case, Outcome};
+
+/// Longest time of one operation on a slow and busy machine, for the bound of a run.
+const OPERATION: Duration = Duration::from_millis(20);
+/// Time that a run may take beside its operations.
+const AROUND: Duration = Duration::from_secs(300);
+
+/// All operations of fsx: the defaults leave out syncing, closing, space and copies.
+const WEIGHTS: &str = "
+[weights]
+close_open = 2
+read = 10
+write = 10
+mapread = 10
+mapwrite = 10
+invalidate = 1
+truncate = 5
+fsync = 0.5
+fdatasync = 0.5
+posix_fallocate = 2
+punch_hole = 3
+sendfile = 2
+posix_fadvise = 1
+copy_file_range = 2
+";
+
+/// One way to run it.
+struct Way {
+    name: &'static str,
+    /// Keys before the table of weights.
+    keys: &'static str,
+}
+
+const WAYS: &[Way] = &[
+    Way { name: "mappings-synced", keys: "" },
+    // The tracer, and not msync, must tell that a page was stored to.
+    Way { name: "mappings-not-synced", keys: "nomsyncafterwrite = true\n" },
+];
+
+/// Run `operations` in each way.
+///
+/// # Errors
+/// It cannot be started, or does not end in time.
+pub fn run(ground: &mut Ground, operations: u64, seed: u64) -> Result<Vec<Case>> {
+    WAYS.iter().map(|way| one(ground, way, operations, seed)).collect()
+}
+
+fn one(ground: &mut Ground, way: &Way, operations: u64, seed: u64) -> Result<Case> {
+    let configuration = ground.outside.join(format!("{}.toml", way.name));
+    fs::write(&configuration, format!("{}{WEIGHTS}", way.keys))?;
+    let file = ground.directory.join(way.name);
+    let mut command = Command::new(install::fsx()?);
+    command.arg("-f").arg(configuration).arg("-P").arg(&ground.outside);
+    command.args(["-N", &operations.to_string(), "-S", &seed.to_string()]).arg(&file);
+    let operations = u32::try_from(operations).unwrap_or(u32::MAX);
+    let ended = ground.run(command, AROUND + OPERATION * operations)?;
+    let outcome = if ended.status.success() && ended.words.contains("All operations completed") {
+        Outcome::Passed
+    } else {
+        Outcome::Failed(format!("{}: {}", ended.status, tail(&ended.words, 8)))
+    };
+    let left = Some(digest(&file)?);
+    Ok(Case { left, ..Case::new(way.name, outcome) })
+}
+
+fn digest(path: &Path) -> Result<u64> {
+    let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    hasher.write_usize(bytes.len());
+    Ok(hasher.finish())
+}
