@@ -99,6 +99,8 @@ pub struct Primary {
     backlog: VecDeque<(ReadId, FileId, Extent)>,
     /// Bytes of reads under way.
     reading: u64,
+    /// The file whose writers were waited for last, unless events have come in since.
+    settled: Option<FileId>,
     /// Barriers over everything that an orderly stop waits for.
     stopping: HashSet<Ticket>,
 }
@@ -128,6 +130,7 @@ impl Primary {
             next_pending: 1,
             backlog: VecDeque::new(),
             reading: 0,
+            settled: None,
             stopping: HashSet::new(),
         }
     }
@@ -211,7 +214,7 @@ impl Primary {
     fn start_read(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
         let outcome = match self.open(file, Vec::new()) {
             Ok(descriptor) => {
-                wait_for_writers(&descriptor, extent.start);
+                self.wait_for_writers(file, &descriptor, extent.start);
                 let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
                 let buffer = core.pool.take(length);
                 let token = self.pend(Pending::Read { read, file: Arc::clone(&descriptor), extent });
@@ -226,6 +229,17 @@ impl Primary {
             Err(outcome) => outcome,
         };
         core.tell(Event::ExtentRead { read, outcome });
+    }
+
+    /// Kernel programs may tell of a change before it is complete, with the inode locked: new bytes, but the old size. A read
+    /// that began in between would miss what the mark stood for. SEEK_DATA takes the lock (see `tracer`), so afterwards the
+    /// change is complete; where it leads to does not matter. Once is enough for all reads that the events taken so far give
+    /// cause to, and it matters: a writer that meets the lock taken goes to sleep.
+    fn wait_for_writers(&mut self, file: FileId, descriptor: &OwnedFd, offset: u64) {
+        if self.settled.replace(file) != Some(file) {
+            let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+            let _ = nix::unistd::lseek(descriptor, offset, nix::unistd::Whence::SeekData);
+        }
     }
 
     /// A file's descriptor for reading, or how the read ends without one: `nothing` is what a file without bytes holds.
@@ -271,7 +285,7 @@ impl Primary {
         let attributes = match (self.open(file, ()), self.volume(file.volume)) {
             (Ok(descriptor), _) => {
                 // Only a regular file has a size that a writer may be about to change.
-                wait_for_writers(&descriptor, 0);
+                self.wait_for_writers(file, &descriptor, 0);
                 reader::attributes_of(descriptor.as_fd())
             }
             (Err(_), Some(volume)) => reader::attributes(volume, file.inode),
@@ -421,14 +435,6 @@ fn sync_on_worker(
     });
 }
 
-/// Kernel programs may tell of a change before it is complete, with the inode locked: new bytes, but the old size. A read that
-/// began in between would miss what the mark stood for. SEEK_DATA takes the lock (see `tracer`), so afterwards the change is
-/// complete; where it leads to does not matter.
-fn wait_for_writers(file: &OwnedFd, offset: u64) {
-    let _ =
-        nix::unistd::lseek(file, i64::try_from(offset).unwrap_or(i64::MAX), nix::unistd::Whence::SeekData);
-}
-
 /// Bytes of file content on their way to the peer (being read or queued) beyond which no further read begins.
 const READ_AHEAD: u64 = 32 << 20;
 
@@ -445,6 +451,7 @@ fn outcome_of<T>(error: &std::io::Error) -> ReadOutcome<T> {
 impl Role for Primary {
     fn poll(&mut self, core: &mut Core, exact: bool) -> bool {
         self.start_reads(core);
+        self.settled = None;
         let exact = exact || self.exact_at.elapsed() > EXACT_EVERY;
         let Some(tracer) = &mut self.tracer else { return false };
         let (mut unguarded, mut captured) = (Unguarded::default(), 0);

@@ -77,7 +77,7 @@ pub(super) fn digest_blocks(
     extent: Extent,
     block: u32,
 ) -> io::Result<(Vec<Digest>, Extent)> {
-    let size = Status::of(file)?.size;
+    let size = Status::size_of(file)?;
     let mut asked = Extent { start: extent.start, end: extent.end.min(size).max(extent.start) };
     let count = asked.length().div_ceil(u64::from(block));
     if count > BLOCKS_MAX {

@@ -77,7 +77,7 @@ pub(super) fn punch(file: BorrowedFd<'_>, extent: Extent) -> io::Result<()> {
 }
 
 fn write_zeroes(file: BorrowedFd<'_>, extent: Extent) -> io::Result<()> {
-    let end = extent.end.min(Status::of(file)?.size);
+    let end = extent.end.min(Status::size_of(file)?);
     let mut position = extent.start;
     while position < end {
         let length = usize::try_from(end - position).map_or(ZEROES.len(), |left| left.min(ZEROES.len()));

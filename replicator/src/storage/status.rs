@@ -45,6 +45,11 @@ impl Status {
         Ok(raw_statx(file, c"", libc::AT_EMPTY_PATH, libc::STATX_NLINK)?.stx_nlink)
     }
 
+    /// The size of an open file, in bytes; without its times, as for [`Status::links_of`].
+    pub(super) fn size_of(file: BorrowedFd<'_>) -> io::Result<u64> {
+        Ok(raw_statx(file, c"", libc::AT_EMPTY_PATH, libc::STATX_SIZE)?.stx_size)
+    }
+
     /// The status of a name in a directory, not following a symlink; `None` if there is no such name.
     pub(super) fn at(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Status>> {
         match statx(directory, name, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT) {

@@ -218,9 +218,9 @@ impl Replica {
         }
         let Some(descriptor) = self.descriptor(file)? else { return Ok(Applied::Ignored) };
         punch(descriptor.as_fd(), extent).map_err(ReplicaError::system("punch a hole into", file))?;
-        let status = Status::of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?;
+        let size = Status::size_of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?;
         if let Ok(end) = i64::try_from(extent.end)
-            && status.size < extent.end
+            && size < extent.end
         {
             ftruncate(&descriptor, end).map_err(ReplicaError::system("extend", file))?;
         }
