@@ -11,10 +11,9 @@ use replicator_core::snapshot::Snapshot;
 use tracing::{error, info, warn};
 
 use crate::gate::GateReport;
-use crate::gate::strict::StrictReport;
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
-use crate::status::{self, Status, StrictStatus};
+use crate::status::{self, Status};
 use crate::tracer::TracerReport;
 
 /// Percentiles are over the barriers of the last one to two such spans.
@@ -145,7 +144,7 @@ impl Publisher {
             volume.gate = "mounted".to_owned();
             volume.passthrough = report.passthrough;
             volume.why = report.passthrough_refusal.clone().unwrap_or_default();
-            volume.strict = strict_of(&report.strict);
+            volume.strict = report.strict.clone();
         }
     }
 
@@ -238,17 +237,6 @@ impl Publisher {
     /// Let others read it.
     pub fn publish(&mut self) {
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = self.status.clone();
-    }
-}
-
-fn strict_of(report: &StrictReport) -> StrictStatus {
-    StrictStatus {
-        files: report.files,
-        held: report.held,
-        waiting: report.waiting,
-        unrecorded: report.unrecorded,
-        waiting_paths: report.waiting_paths.clone(),
-        last_unguarded: report.last_unguarded.clone(),
     }
 }
 

@@ -32,10 +32,10 @@ use super::state::StateKeeper;
 use super::workers::Workers;
 use crate::config::{Config, Mode, Role, WhenAlone};
 use crate::control::{self, NodeView};
-use crate::gate::strict::{StrictFiles, StrictReport};
+use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Gate};
 use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
-use crate::status::{Status, VolumeStatus};
+use crate::status::{Status, StrictStatus, VolumeStatus};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
 use crate::uring::Ring;
 use crate::volume::Volume;
@@ -232,7 +232,7 @@ impl StartedNode {
     /// Wait for the order to stop, or for the data plane's end; take everything down.
     fn wait(self) -> anyhow::Result<()> {
         let mut result = Ok(());
-        let mut shown: Vec<StrictReport> = Vec::new();
+        let mut shown: Vec<StrictStatus> = Vec::new();
         while !self.stop.requested.load(Ordering::Acquire) && !self.data_plane.is_finished() {
             thread::park_timeout(GATE_CHECK);
             let reports: Vec<_> = self.gates.iter().map(Gate::report).collect();

@@ -52,8 +52,9 @@ use mount::{Detached, MountEntry};
 use server::Server;
 use session::{End, Negotiated};
 use sink::Sink;
-use strict::{StrictFiles, StrictReport};
+use strict::StrictFiles;
 
+use crate::status::StrictStatus;
 use crate::volume::Volume;
 
 /// Who moves the bytes of ordinary handles.
@@ -143,7 +144,7 @@ pub struct GateReport {
     /// Callers held until something is durable.
     pub held: u64,
     /// Files opened without passthrough although there is one.
-    pub strict: StrictReport,
+    pub strict: StrictStatus,
 }
 
 /// A mounted gate of one volume. Dropping it without [`Gate::unmount`] takes the mount away without waiting.

@@ -25,6 +25,7 @@ use replicator_core::ids::FileKind;
 use super::inodes::{Inode, OpenMode};
 use super::server::Server;
 use crate::config::NamePattern;
+use crate::status::StrictStatus;
 use crate::volume::Volume;
 
 /// The extended attribute of a strict file. Its value says nothing. Root may set it and take it away.
@@ -79,23 +80,6 @@ pub enum Duty {
     None,
     /// [`StrictFiles::attend`].
     Attend,
-}
-
-/// What the gate says of its strict files.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct StrictReport {
-    /// Files marked, or opened and found strict, since the start.
-    pub files: u64,
-    /// Of these, how many are open and held by now.
-    pub held: u64,
-    /// Of these, how many are open with passthrough: they change over at their next first open.
-    pub waiting: u64,
-    /// Of these, how many could not be marked on disk: a restart forgets them.
-    pub unrecorded: u64,
-    /// Some of those that wait, by their path from the volume's root.
-    pub waiting_paths: Vec<String>,
-    /// The file of the last unguarded sync, by its path from the volume's root; empty before the first.
-    pub last_unguarded: String,
 }
 
 /// Where the kernel last found a file, kept only where patterns are configured.
@@ -272,9 +256,9 @@ impl StrictFiles {
     }
 
     /// What is known now.
-    pub(super) fn report(&self, server: &Server) -> StrictReport {
+    pub(super) fn report(&self, server: &Server) -> StrictStatus {
         let state = self.state();
-        let mut report = StrictReport { last_unguarded: state.last_path.clone(), ..StrictReport::default() };
+        let mut report = StrictStatus { last_unguarded: state.last_path.clone(), ..StrictStatus::default() };
         let mut strict: Vec<(u64, String)> = Vec::new();
         for (inode, known) in state.files.iter().filter(|(_, known)| known.strict) {
             report.unrecorded += u64::from(!known.recorded);
