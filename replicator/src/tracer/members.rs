@@ -26,8 +26,6 @@ type Inode = (u32, u64);
 pub struct Members {
     table: KernelMap<MapData, Key, u32>,
     recent: RecentVerdicts,
-    /// Watched file systems, in the order in which the programs number them.
-    devices: Vec<u32>,
     watches: Vec<Watch>,
     resolve: Option<Resolve>,
     /// What the caller said.
@@ -50,11 +48,10 @@ impl Members {
     pub fn new(
         table: KernelMap<MapData, Key, u32>,
         recent: RecentVerdicts,
-        devices: Vec<u32>,
         watches: Vec<Watch>,
         resolve: Option<Resolve>,
     ) -> Members {
-        Members { table, recent, devices, watches, resolve, inside: HashMap::new(), told: HashMap::new() }
+        Members { table, recent, watches, resolve, inside: HashMap::new(), told: HashMap::new() }
     }
 
     /// Whose file the record is about; tells the programs where that was not known.
@@ -170,9 +167,7 @@ impl Members {
         // A table that is full means that the file stays unknown and is told of again.
         if self.told.len() < MEMBERS_MAX as usize && self.table.insert(Key(key), member, 0).is_ok() {
             self.told.insert(inode, (generation, member));
-            if let Some(watched) = self.devices.iter().position(|device| *device == inode.0) {
-                self.recent.put(watched, key, member == OUTSIDE);
-            }
+            self.recent.put(key, member == OUTSIDE);
         }
     }
 
@@ -194,9 +189,7 @@ impl Members {
 
     /// Take a verdict back, first from where the programs look first.
     fn remove(&mut self, key: MemberKey) {
-        if let Some(watched) = self.devices.iter().position(|device| *device == key.device) {
-            self.recent.take_back(watched, key);
-        }
+        self.recent.take_back(key);
         // The only reason to fail is that it is not there.
         let _ = self.table.remove(&Key(key));
     }

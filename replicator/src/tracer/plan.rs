@@ -291,13 +291,12 @@ impl Attempt {
         let report = TracerReport { row, reason, ring_bytes: options.ring_bytes, hooks, uncovered };
         let ring = self.programs.ring(options.ring_bytes)?;
         let shared = self.programs.counters()?;
-        let recent = self.programs.recent_verdicts()?;
+        let recent = self.programs.recent_verdicts(devices(&options.watches))?;
         let mut ebpf = self.programs.ebpf;
         let members = ebpf.take_map("MEMBERS").ok_or(TracerError::Object("no membership table"))?;
         let filtered = ebpf.take_map("FILTERED").ok_or(TracerError::Object("no filter counters"))?;
         let table = KernelMap::try_from(members)?;
-        let members =
-            Members::new(table, recent, devices(&options.watches), options.watches, options.resolve);
+        let members = Members::new(table, recent, options.watches, options.resolve);
         let filtered = PerCpuArray::try_from(filtered)?;
         let logger = if options.log_programs { logger(&mut ebpf) } else { None };
         for attached in &self.attached {

@@ -139,11 +139,11 @@ impl Programs {
             .map_err(|source| TracerError::System { operation: "map the counters", source })
     }
 
-    /// The table of recent verdicts.
-    pub fn recent_verdicts(&self) -> Result<RecentVerdicts, TracerError> {
+    /// The table of recent verdicts about the files of these file systems, in the order in which the programs number them.
+    pub fn recent_verdicts(&self, devices: Vec<u32>) -> Result<RecentVerdicts, TracerError> {
         let map = self.ebpf.map("VERDICTS").ok_or(TracerError::Object("no table of recent verdicts"))?;
         let Map::Array(data) = map else { return Err(TracerError::Object("recent verdicts are no array")) };
-        RecentVerdicts::new(data.fd().as_fd())
+        RecentVerdicts::new(data.fd().as_fd(), devices)
             .map_err(|source| TracerError::System { operation: "map the recent verdicts", source })
     }
 

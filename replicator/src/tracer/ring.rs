@@ -6,6 +6,7 @@
 //! rounded up to 8.
 
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -178,62 +179,60 @@ impl SharedCounters {
 
     /// Last sequence number given.
     pub fn sequence(&self) -> u64 {
-        self.load(std::mem::offset_of!(Counters, sequence))
+        self.load(offset_of!(Counters, sequence))
     }
 
     /// Events that found the ring full.
     pub fn dropped(&self) -> u64 {
-        self.load(std::mem::offset_of!(Counters, dropped))
+        self.load(offset_of!(Counters, dropped))
     }
 
     /// The process that ran `identify`.
     pub fn identity(&self) -> u64 {
-        self.load(std::mem::offset_of!(Counters, identity))
+        self.load(offset_of!(Counters, identity))
     }
 }
 
 /// Recent verdicts about files, written without a system call. One writer.
-pub struct RecentVerdicts(Mapping);
+pub struct RecentVerdicts {
+    table: Mapping,
+    /// Watched file systems, in the order in which the programs number them.
+    devices: Vec<u32>,
+}
 
 impl RecentVerdicts {
     /// Map the table.
-    pub fn new(map: BorrowedFd<'_>) -> io::Result<RecentVerdicts> {
+    pub fn new(map: BorrowedFd<'_>, devices: Vec<u32>) -> io::Result<RecentVerdicts> {
         let bytes = WATCHED_MAX * Verdicts::PLACES as usize * size_of::<Verdicts>();
-        Mapping::new(map, 0, bytes.next_multiple_of(page_size()), libc::PROT_READ | libc::PROT_WRITE)
-            .map(RecentVerdicts)
+        let bytes = bytes.next_multiple_of(page_size());
+        let table = Mapping::new(map, 0, bytes, libc::PROT_READ | libc::PROT_WRITE)?;
+        Ok(RecentVerdicts { table, devices })
     }
 
-    /// The words of a file's place: outside, member.
-    fn words(&self, watched: usize, identity: u64) -> Option<[&AtomicU64; 2]> {
-        if identity == 0 {
-            return None;
-        }
-        let place = Verdicts::place(u32::try_from(watched).ok()?, identity) as usize;
-        let word = |field: usize| {
-            let address = self.0.at(place * size_of::<Verdicts>() + field, size_of::<u64>())?;
-            // SAFETY: within the mapping, which lives as long as `self`, and aligned; the programs read it, and nobody but
-            // this process writes it.
-            Some(unsafe { address.cast::<AtomicU64>().as_ref() })
-        };
-        Some([word(std::mem::offset_of!(Verdicts, outside))?, word(std::mem::offset_of!(Verdicts, member))?])
+    /// One of the two words of a file's place, by its offset there.
+    fn word(&self, key: MemberKey, field: usize) -> Option<&AtomicU64> {
+        let watched = self.devices.iter().position(|device| *device == key.device)?;
+        let place = Verdicts::place(u32::try_from(watched).ok()?, key.identity()) as usize;
+        let address = self.table.at(place * size_of::<Verdicts>() + field, size_of::<u64>())?;
+        // SAFETY: within the mapping, which lives as long as `self`, and aligned; the programs read it, and nobody but this
+        // process writes it.
+        (key.identity() != 0).then(|| unsafe { address.cast::<AtomicU64>().as_ref() })
     }
 
-    /// Note a verdict, in place of another file's.
-    pub fn put(&mut self, watched: usize, key: MemberKey, is_outside: bool) {
-        let identity = key.identity();
-        let Some([outside, member]) = self.words(watched, identity) else { return };
-        let (is, is_not) = if is_outside { (outside, member) } else { (member, outside) };
-        if is_not.load(Ordering::Relaxed) == identity {
-            is_not.store(0, Ordering::Release);
+    /// Note a verdict, in place of another file's. None is noted about the file: it was taken back.
+    pub fn put(&mut self, key: MemberKey, is_outside: bool) {
+        let field = if is_outside { offset_of!(Verdicts, outside) } else { offset_of!(Verdicts, member) };
+        if let Some(word) = self.word(key, field) {
+            word.store(key.identity(), Ordering::Release);
         }
-        is.store(identity, Ordering::Release);
     }
 
     /// Nothing is said about the file any more.
-    pub fn take_back(&mut self, watched: usize, key: MemberKey) {
-        let identity = key.identity();
-        for word in self.words(watched, identity).into_iter().flatten() {
-            if word.load(Ordering::Relaxed) == identity {
+    pub fn take_back(&mut self, key: MemberKey) {
+        for field in [offset_of!(Verdicts, outside), offset_of!(Verdicts, member)] {
+            if let Some(word) = self.word(key, field)
+                && word.load(Ordering::Relaxed) == key.identity()
+            {
                 word.store(0, Ordering::Release);
             }
         }
