@@ -16,9 +16,6 @@ use crate::config::{LogConfig, LogFormat, LogLevel};
 /// `warn,replicator::gate=debug`.
 pub const FILTER_VARIABLE: &str = "RUST_LOG";
 
-/// Libraries whose events below "warn" are about themselves.
-const LIBRARIES: [&str; 2] = ["aya", "aya_obj"];
-
 /// What keeps logging from being set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -55,20 +52,13 @@ pub fn start(log: LogConfig) -> Result<(), TelemetryError> {
 }
 
 fn filter(level: LogLevel, variable: Option<String>) -> Result<EnvFilter, TelemetryError> {
-    match variable.filter(|value| !value.trim().is_empty()) {
-        Some(value) => EnvFilter::try_new(&value).map_err(|source| TelemetryError::Filter { value, source }),
-        None => {
-            let mut filter = EnvFilter::default().add_directive(level_filter(level).into());
-            for library in LIBRARIES {
-                if let Ok(directive) =
-                    format!("{library}={}", level_filter(level).min(LevelFilter::WARN)).parse()
-                {
-                    filter = filter.add_directive(directive);
-                }
-            }
-            Ok(filter)
-        }
-    }
+    let value = variable.filter(|value| !value.trim().is_empty()).unwrap_or_else(|| {
+        let level = level_filter(level);
+        // Below "warn" the library's events are about itself.
+        let quiet = level.min(LevelFilter::WARN);
+        format!("{level},aya={quiet},aya_obj={quiet}")
+    });
+    EnvFilter::try_new(&value).map_err(|source| TelemetryError::Filter { value, source })
 }
 
 const fn level_filter(level: LogLevel) -> LevelFilter {
