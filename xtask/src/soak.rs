@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::lab::image::{Filesystem, MIB};
-use crate::lab::mirror::{Mirror, Options};
+use crate::lab::image::MIB;
+use crate::lab::mirror::{Kind, Mirror};
 use crate::lab::status::Status;
 use crate::lab::{interrupt, place, wait, watchdog};
 use crate::run::live::bytes;
@@ -27,15 +27,8 @@ pub struct Args {
     /// How long to write.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// When an fsync returns: sync, semi-sync, async.
-    #[arg(long, default_value = "sync")]
-    mode: String,
-    /// Force a row of the capture table: tracepoints, gate, fentry.
-    #[arg(long)]
-    capture: Option<String>,
-    /// File system of both nodes.
-    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
-    fs: Filesystem,
+    #[command(flatten)]
+    kind: Kind,
     /// Processes that write.
     #[arg(long, default_value_t = 2)]
     writers: u32,
@@ -47,12 +40,7 @@ pub fn run(args: Args) -> Result<()> {
     place::clear_dead();
     let time = Duration::from_secs(args.seconds);
     let _bound = watchdog::arm("the soak", time + AROUND);
-    let mut options = Options { filesystem: args.fs, ..Options::default() }.sized(IMAGE);
-    options = options.with("mirror.mode", args.mode.as_str());
-    if let Some(row) = &args.capture {
-        options = options.with("mirror.capture", row.as_str());
-    }
-    let mut mirror = Mirror::start(&options)?;
+    let mut mirror = Mirror::start(&args.kind.options(IMAGE))?;
     let mut writers = start(&mirror, &args)?;
     let peak = watch(&mut mirror, &mut writers, time)?;
     let written = written(writers)?;

@@ -68,6 +68,34 @@ impl Options {
     }
 }
 
+/// What kind of mirror the person wants.
+#[derive(clap::Args)]
+pub struct Kind {
+    /// When an fsync returns: sync, semi-sync, async.
+    #[arg(long)]
+    pub mode: Option<String>,
+    /// Force a row of the capture table: tracepoints, gate, fentry.
+    #[arg(long)]
+    capture: Option<String>,
+    /// File system of both nodes.
+    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
+    pub fs: Filesystem,
+}
+
+impl Kind {
+    /// A mirror of that kind, with images of this many bytes.
+    #[must_use]
+    pub fn options(&self, bytes: u64) -> Options {
+        let mut options = Options { filesystem: self.fs, ..Options::default() }.sized(bytes);
+        for (key, value) in [("mirror.mode", &self.mode), ("mirror.capture", &self.capture)] {
+            if let Some(value) = value {
+                options = options.with(key, value.as_str());
+            }
+        }
+        options
+    }
+}
+
 /// Two nodes. Dropping it takes everything down; [`Mirror::finish`] does so in order and checks.
 #[derive(Debug)]
 pub struct Mirror {

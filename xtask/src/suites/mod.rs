@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::lab::image::{Filesystem, LoopImage, MIB};
-use crate::lab::mirror::{Mirror, Options};
+use crate::lab::mirror::{Kind, Mirror};
 use crate::lab::place::Place;
 use crate::lab::{interrupt, place, watchdog};
 use crate::report::{Report, Row, Verdict};
@@ -61,15 +61,8 @@ pub struct Args {
     /// The small part that `cargo xtask test` runs.
     #[arg(long, conflicts_with_all = ["suites", "only", "operations"])]
     slice: bool,
-    /// When an fsync returns: sync, semi-sync, async.
-    #[arg(long, default_value = "sync")]
-    mode: String,
-    /// Force a row of the capture table: tracepoints, gate, fentry.
-    #[arg(long)]
-    capture: Option<String>,
-    /// File system of both nodes and of the native side.
-    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
-    fs: Filesystem,
+    #[command(flatten)]
+    kind: Kind,
 }
 
 /// A public suite.
@@ -175,14 +168,9 @@ fn words(row: &Row) -> Option<String> {
 
 fn compare(args: &Args, suites: &[Suite]) -> Result<Report> {
     let place = Place::new()?;
-    let plain = LoopImage::new(place.path(), "plain", args.fs, IMAGE)?;
+    let plain = LoopImage::new(place.path(), "plain", args.kind.fs, IMAGE)?;
     let other = LoopImage::new(place.path(), "other", Filesystem::Ext4, OTHER)?;
-    let mut options = Options { filesystem: args.fs, ..Options::default() }.sized(IMAGE);
-    options = options.with("mirror.mode", args.mode.as_str());
-    if let Some(row) = &args.capture {
-        options = options.with("mirror.capture", row.as_str());
-    }
-    let mut mirror = Mirror::start(&options)?;
+    let mut mirror = Mirror::start(&args.kind.options(IMAGE))?;
     let mut report = Report::default();
     for suite in suites {
         interrupt::check()?;
