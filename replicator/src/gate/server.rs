@@ -364,6 +364,12 @@ impl Server {
         self.sink.forgotten(self.volume.file(number));
     }
 
+    /// A call has changed attributes that its answer does not carry: the kernel drops what it has cached, and what it was
+    /// told by an answer that is still on its way. It drops the first by itself, but would take the second for new.
+    pub fn outdate(&self, node: u64) {
+        let _ = self.device.invalidate_node(node, false);
+    }
+
     /// Close an open file: its backing file with the last open, the file itself if it has no name left.
     pub fn release(&self, handle: u64) {
         let Some(open) = self.handles.remove_file(handle) else { return };
@@ -376,7 +382,7 @@ impl Server {
         };
         if open.mappable && self.negotiated.passthrough {
             // Stores changed its times without the kernel's attribute cache taking notice.
-            let _ = self.device.invalidate_node(inode.node, false);
+            self.outdate(inode.node);
         }
         if idle {
             self.forget_unnamed(inode, &open.file);

@@ -150,7 +150,7 @@ impl StrictFiles {
         self.conclude(volume, inode, path, result);
         if changed && let Some(server) = self.server.get().and_then(Weak::upgrade) {
             // Setting the attribute changed the file's ctime.
-            let _ = server.device.invalidate_node(server.inodes.node_of(inode), false);
+            server.outdate(server.inodes.node_of(inode));
         }
         changed
     }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use replicator_core::wire::namespace::Operation;
 use std::collections::{BTreeMap, HashMap};
@@ -112,6 +113,50 @@ fn replay(operation: Operation, tree: &mut BTreeMap<(u64, Vec<u8>), u64>, names:
         }
         Operation::List { .. } => panic!("the gate lists nothing"),
     }
+}
+
+/// Says so when it is dropped, also by a panic.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The answer to a question that was asked before a change may come after it, and is not kept then.
+#[test]
+fn a_look_at_a_directory_during_a_change_leaves_nothing_old_behind() {
+    both(|fixture| {
+        let directory = fixture.join("d");
+        fs::create_dir(&directory).unwrap();
+        // The kernel shows attributes while it takes them over from an answer: a look may be early, not for ever.
+        let expect = |links, what, round| {
+            let seen = || fs::metadata(&directory).unwrap().nlink() == links;
+            assert!((0..1000).any(|_| seen()), "{what}, round {round}");
+        };
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _done = Done(&done);
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let _ = fs::metadata(&directory);
+                    }
+                });
+            }
+            for round in 0..3000 {
+                fs::create_dir(directory.join("x")).unwrap();
+                expect(3, "made", round);
+                fs::rename(directory.join("x"), fixture.join("x")).unwrap();
+                expect(2, "moved away", round);
+                fs::rename(fixture.join("x"), directory.join("y")).unwrap();
+                expect(3, "moved in", round);
+                fs::remove_dir(directory.join("y")).unwrap();
+                expect(2, "removed", round);
+            }
+        });
+    });
 }
 
 /// Numbers are given again at once: no file may be taken for its predecessor.

@@ -148,6 +148,7 @@ pub fn fallocate(context: &mut Context<'_>, input: &FallocateIn) -> Answer {
     if open.inode.is_privileged() {
         note_set_ids(context, &open);
     }
+    server.outdate(open.inode.node);
     result?;
     REPLY
 }

@@ -36,6 +36,7 @@ pub fn setxattr(context: &mut Context<'_>, input: &SetxattrIn, name: &CStr, valu
         return Err(io::Error::last_os_error().into());
     }
     server.sink.attributes(server.file(&inode));
+    server.outdate(inode.node);
     REPLY
 }
 
@@ -48,6 +49,7 @@ pub fn removexattr(context: &mut Context<'_>, name: &CStr) -> Answer {
         return Err(io::Error::last_os_error().into());
     }
     server.sink.attributes(server.file(&inode));
+    server.outdate(inode.node);
     REPLY
 }
 
@@ -131,6 +133,7 @@ pub fn ioctl(context: &mut Context<'_>, input: &IoctlIn, data: &[u8]) -> Answer 
     context.reply.put(&IoctlOut::default());
     if changes {
         server.sink.attributes(server.file(&inode));
+        server.outdate(inode.node);
     } else if input.out_size as usize >= bytes {
         let words = argument.map(u64::to_ne_bytes).concat();
         context.reply.put_bytes(words.get(..bytes).unwrap_or_default());

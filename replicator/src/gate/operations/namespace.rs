@@ -89,6 +89,7 @@ fn create_with(
         });
         (handle, stat)
     };
+    server.outdate(parent.node);
     let inode = server.admit_handle(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
@@ -146,6 +147,7 @@ pub fn unlink(context: &mut Context<'_>, name: &CStr, directory: bool) -> Answer
     if last {
         server.forget_number(stat.st_ino);
     }
+    server.outdate(parent.node);
     REPLY
 }
 
@@ -222,7 +224,7 @@ pub fn rename(
         exchange,
     });
     note_new_name(server, moved.st_ino, new_parent, new_name);
-    if let Some(other) = other {
+    if let Some(other) = &other {
         if other_last {
             server.forget_number(other.st_ino);
         } else if exchange {
@@ -232,6 +234,9 @@ pub fn rename(
     if whiteout {
         report_whiteout(server, server.file(&old_directory), &old_fd, old_name);
     }
+    let numbers =
+        [Some(&moved), other.as_ref()].into_iter().flatten().map(|stat| server.inodes.node_of(stat.st_ino));
+    [old_directory.node, new_directory.node].into_iter().chain(numbers).for_each(|node| server.outdate(node));
     REPLY
 }
 
@@ -277,6 +282,7 @@ pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
         node: new_node(server, &stat, target),
     });
     drop(namespace);
+    server.outdate(parent.node);
     if was_forgotten {
         // An O_TMPFILE whose last descriptor was closed while it got its name: what was known of its bytes is gone.
         server.sink.written(server.file(&inode), Extent::WHOLE);

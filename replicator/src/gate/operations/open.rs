@@ -71,7 +71,7 @@ pub fn open(context: &mut Context<'_>, input: &OpenIn) -> Answer {
     let (handle, answer) = finish(context, &inode, file, (appends, strictness), wish, &stat);
     if answer.open_flags & fopen::PASSTHROUGH != 0 && wish.access() == OFlag::O_RDWR {
         // From now on a mapping can change the times: what was cached for hours ends here.
-        let _ = server.device.invalidate_node(inode.node, false);
+        server.outdate(inode.node);
     }
     context.reply.put(&answer);
     Ok(Outcome::Reply(Undo::Open { handle }))
@@ -275,6 +275,7 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
         node: new_node(server, &stat, Vec::new()),
     });
     drop(namespace);
+    server.outdate(parent.node);
     let inode = server.admit_handle(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     finish_created(context, &inode, file, wish, &stat)
