@@ -29,7 +29,7 @@ pub struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Part {
-    /// Every step below but `suites`.
+    /// Every step below.
     All,
     /// Formatting, boundaries and lints.
     Check,
@@ -45,8 +45,7 @@ enum Part {
     Kernels,
     /// `cargo xtask run --smoke`.
     Smoke,
-    /// A slice of `cargo xtask suites`. By its name only: about one run in fifteen shows a modification time from the kernel's
-    /// cache that is older than the file's (docs/semantics.md, "Public suites").
+    /// A slice of `cargo xtask suites`.
     Suites,
     /// A slice of `cargo xtask soak`.
     Soak,
@@ -75,9 +74,6 @@ pub fn run(args: Args) -> Result<()> {
     place::clear_dead();
     let mut report = Report::default();
     for (part, step) in STEPS {
-        if args.part == Part::All && *part == Part::Suites {
-            continue;
-        }
         if args.part == Part::All || args.part == *part {
             if let Err(error) = step(&mut report) {
                 report.add(Row::new(
