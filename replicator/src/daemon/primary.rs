@@ -46,7 +46,13 @@ enum Held {
 
 /// What a completion of the ring belongs to.
 enum Pending {
-    Read { read: ReadId, file: Arc<OwnedFd>, extent: Extent },
+    /// Of an extent's begin; `length` bytes of memory are used for it.
+    Read {
+        read: ReadId,
+        file: Arc<OwnedFd>,
+        start: u64,
+        length: usize,
+    },
     Sync(LocalSyncId),
 }
 
@@ -215,16 +221,20 @@ impl Primary {
         let outcome = match self.open(file, Vec::new()) {
             Ok(descriptor) => {
                 self.wait_for_writers(file, &descriptor, extent.start);
-                let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
+                // Not before the writers were waited for: the size is then that of what the mark stands for.
+                let length = reader::bytes_to_read(descriptor.as_fd(), extent, READ_MAX);
                 let buffer = core.pool.take(length);
-                let token = self.pend(Pending::Read { read, file: Arc::clone(&descriptor), extent });
+                let pending =
+                    Pending::Read { read, file: Arc::clone(&descriptor), start: extent.start, length };
+                let token = self.pend(pending);
                 match core.ring.read(descriptor, extent.start, buffer, token) {
-                    Ok(()) => {
-                        self.reading += length as u64;
-                        return;
+                    Ok(()) => self.reading += length as u64,
+                    Err(Full) => {
+                        self.pending.remove(&token.0);
+                        self.backlog.push_front((read, file, extent));
                     }
-                    Err(Full) => return self.backlog.push_front((read, file, extent)),
                 }
+                return;
             }
             Err(outcome) => outcome,
         };
@@ -254,24 +264,15 @@ impl Primary {
             })
     }
 
-    fn on_read(
-        &mut self,
-        core: &mut Core,
-        read: ReadId,
-        file: &OwnedFd,
-        extent: Extent,
-        completion: Completion,
-    ) {
-        let length = usize::try_from(extent.length()).unwrap_or(usize::MAX).min(READ_MAX);
-        self.reading = self.reading.saturating_sub(length as u64);
+    fn on_read(&mut self, core: &mut Core, read: ReadId, file: &OwnedFd, start: u64, completion: Completion) {
         let outcome = match completion.result {
             Err(error) => outcome_of(&error),
             Ok(length) => {
                 let bytes = completion.buffer.map_or_else(Shared::default, Shared::from);
                 debug_assert_eq!(bytes.len(), length);
-                match reader::segments(file.as_fd(), extent.start, &bytes) {
+                match reader::segments(file.as_fd(), start, &bytes) {
                     Ok(segments) => {
-                        self.reads.insert(read, Held::Bytes { start: extent.start, bytes });
+                        self.reads.insert(read, Held::Bytes { start, bytes });
                         ReadOutcome::Read(segments)
                     }
                     Err(error) => outcome_of(&error),
@@ -518,7 +519,10 @@ impl Role for Primary {
 
     fn on_completion(&mut self, core: &mut Core, number: u64, completion: Completion) {
         match self.pending.remove(&number) {
-            Some(Pending::Read { read, file, extent }) => self.on_read(core, read, &file, extent, completion),
+            Some(Pending::Read { read, file, start, length }) => {
+                self.reading = self.reading.saturating_sub(length as u64);
+                self.on_read(core, read, &file, start, completion);
+            }
             Some(Pending::Sync(sync)) => {
                 let result = completion
                     .result

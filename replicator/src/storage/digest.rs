@@ -86,7 +86,7 @@ pub(super) fn digest_blocks(
     let holes = holes_within(file, Extent { end: asked.end - asked.end % HOLE_UNIT_BYTES, ..asked })?;
     let mut holes = holes.as_slice();
     let mut digests = Vec::with_capacity(count as usize);
-    let mut buffer = vec![0; block as usize];
+    let mut buffer = vec![0; asked.length().min(u64::from(block)) as usize];
     while asked.start + digests.len() as u64 * u64::from(block) < asked.end {
         let start = asked.start + digests.len() as u64 * u64::from(block);
         let range = Extent { start, end: asked.end.min(start + u64::from(block)) };

@@ -25,6 +25,8 @@ use crate::volume::{FileHandle, RESERVED_NAME, Volume};
 /// Zeroes are looked for in pieces of this size: the smallest block of the file systems in use, so that the secondary
 /// gets the same holes.
 const SCAN_BYTES: u64 = 1024;
+/// Below that many bytes, memory costs less than to ask for the file's size.
+const WORTH_ASKING_BYTES: u64 = 16 << 10;
 
 /// A part of a directory's list is closed before it grows beyond this many encoded bytes.
 const LIST_PART_BYTES: usize = 512 << 10;
@@ -57,6 +59,19 @@ pub fn open_for_read(volume: &Volume, inode: u64) -> io::Result<OwnedFd> {
         return Err(wrong_kind());
     }
     handle.open(volume.root(), libc::O_RDONLY | libc::O_NOATIME | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+}
+
+/// Bytes of memory that reading an extent of an open file takes: at least one, at most `limit`, and for a large extent no more
+/// than the file has of it.
+#[must_use]
+pub fn bytes_to_read(file: BorrowedFd<'_>, extent: Extent, limit: usize) -> usize {
+    let mut length = extent.length();
+    if length > WORTH_ASKING_BYTES
+        && let Ok(size) = Status::size_of(file)
+    {
+        length = length.min(size.saturating_sub(extent.start));
+    }
+    usize::try_from(length).map_or(limit, |length| length.clamp(1, limit))
 }
 
 fn known(volume: &Volume, inode: u64) -> io::Result<FileHandle> {

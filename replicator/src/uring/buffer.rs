@@ -34,6 +34,10 @@ struct PoolShared {
     outstanding: AtomicUsize,
 }
 
+/// Blocks of at least that many bytes are mappings of their own. From the allocator's heaps, which are several, large
+/// aligned blocks that come and go leave holes that are never given back.
+const MAPPED_MIN: usize = 64 << 10;
+
 /// An allocation nobody uses.
 struct Block {
     pointer: NonNull<u8>,
@@ -51,8 +55,16 @@ impl Block {
 
     fn allocate(capacity: usize) -> Block {
         let layout = Block::layout(capacity);
-        // SAFETY: the layout's size is not zero: `Memory::take` asks for at least one byte.
-        let pointer = unsafe { alloc_zeroed(layout) };
+        let pointer = if capacity >= MAPPED_MIN {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            // SAFETY: new memory at an address of the kernel's choice.
+            let pointer = unsafe { libc::mmap(std::ptr::null_mut(), capacity, protection, flags, -1, 0) };
+            if pointer == libc::MAP_FAILED { std::ptr::null_mut() } else { pointer.cast() }
+        } else {
+            // SAFETY: the layout's size is not zero: `Memory::take` asks for at least one byte.
+            unsafe { alloc_zeroed(layout) }
+        };
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
         Block { pointer, capacity }
     }
@@ -60,8 +72,14 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from `alloc_zeroed` with this very layout and is freed once, here.
-        unsafe { dealloc(self.pointer.as_ptr(), Block::layout(self.capacity)) }
+        let pointer = self.pointer.as_ptr();
+        if self.capacity >= MAPPED_MIN {
+            // SAFETY: mapped by `allocate` with this very length, and unmapped once, here.
+            unsafe { libc::munmap(pointer.cast(), self.capacity) };
+        } else {
+            // SAFETY: the pointer came from `alloc_zeroed` with this very layout and is freed once, here.
+            unsafe { dealloc(pointer, Block::layout(self.capacity)) }
+        }
     }
 }
 
