@@ -213,7 +213,7 @@ impl StartedNode {
                 if config.mirror.gate {
                     gates = mount(&volumes, passthrough, &mailbox)?;
                 }
-                let reports = gates.iter().map(Gate::report).collect();
+                let reports = gates.iter().map(|gate| (gate.report(), gate.counters())).collect();
                 mailbox.post(Message::Gates(reports));
                 data_plane
             }

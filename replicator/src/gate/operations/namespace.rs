@@ -220,6 +220,12 @@ pub fn rename(
         other_last,
         exchange,
     });
+    if old_directory.node != new_directory.node {
+        drop_parent_entry(server, &moved);
+        if let Some(other) = other.as_ref().filter(|_| exchange) {
+            drop_parent_entry(server, other);
+        }
+    }
     if let Some(other) = other
         && other_last
     {
@@ -229,6 +235,16 @@ pub fn rename(
         report_whiteout(server, server.file(&old_directory), &old_fd, old_name);
     }
     REPLY
+}
+
+/// A directory has another parent: the listing that the kernel may have of it names the old one as "..".
+fn drop_parent_entry(server: &Server, stat: &FileStat) {
+    if FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) {
+        let node = server.inodes.node_of(stat.st_ino);
+        server.listings.changed([node; 2]);
+        // Unknown to the kernel: then it has no listing of it.
+        let _ = server.device.invalidate_node(node, true);
+    }
 }
 
 /// A rename left a character device 0:0 under the old name.
