@@ -81,8 +81,8 @@ impl Default for GateOptions {
         let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         GateOptions {
             passthrough: Passthrough::Auto,
-            // The kernel wakes them in turn, so that each one more costs a single client time (a fifth from two to three on two
-            // processors); with only one, everybody would wait for whoever has a slow disk below.
+            // The kernel wakes them in turn, so that more than are needed cost a single client time (docs/measurements/metadata.md);
+            // with only one, everybody would wait for whoever has a slow disk below.
             readers: processors.clamp(2, 3),
             grace: Duration::from_secs(10),
         }
