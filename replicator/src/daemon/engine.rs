@@ -301,7 +301,7 @@ impl<R: Role> Engine<R> {
             }
             Message::DialFailed { session } => self.core.tell(Event::SessionLost { session }),
             Message::Stranger => self.core.publisher.on_stranger(),
-            Message::Gates(reports) => self.core.publisher.on_gates(&reports),
+            Message::Gates(gates) => self.core.publisher.on_gates(gates),
             Message::Answer(event) => self.core.tell(event),
             Message::Stop => {
                 self.core.stopping.get_or_insert_with(Instant::now);

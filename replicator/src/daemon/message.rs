@@ -8,8 +8,8 @@ use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, ReadId, SessionId};
 use replicator_core::wire::namespace::Operation;
 
-use crate::gate::GateReport;
 use crate::gate::sink::SyncReply;
+use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 
 /// One message to a data-plane thread.
@@ -66,8 +66,8 @@ pub enum Message {
     },
     /// Somebody who could not prove membership was turned away.
     Stranger,
-    /// What the gates look like: once they are mounted, and when their strict files have changed.
-    Gates(Vec<GateReport>),
+    /// What the gates look like: once they are mounted, and when their strict files have changed; with their running counts.
+    Gates(Vec<(GateReport, Arc<Counters>)>),
     /// End in order.
     Stop,
 }

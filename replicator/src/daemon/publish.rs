@@ -10,7 +10,7 @@ use replicator_core::ids::Errno;
 use replicator_core::snapshot::Snapshot;
 use tracing::{error, info, warn};
 
-use crate::gate::GateReport;
+use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
 use crate::status::{self, Status};
@@ -35,6 +35,8 @@ pub struct Publisher {
     captured: u64,
     link: Statistics,
     link_before: Statistics,
+    /// Requests of the gates, in the order of the volumes.
+    gates: Vec<Arc<Counters>>,
 }
 
 /// Byte counters of the last second, for rates.
@@ -78,6 +80,7 @@ impl Publisher {
             captured: 0,
             link: Statistics::default(),
             link_before: Statistics::default(),
+            gates: Vec::new(),
         };
         (publisher, published)
     }
@@ -139,12 +142,14 @@ impl Publisher {
     }
 
     /// The gates as they are now, in the order of the volumes.
-    pub fn on_gates(&mut self, reports: &[GateReport]) {
-        for (volume, report) in self.status.volumes.iter_mut().zip(reports) {
+    pub fn on_gates(&mut self, gates: Vec<(GateReport, Arc<Counters>)>) {
+        self.gates.clear();
+        for (volume, (report, counters)) in self.status.volumes.iter_mut().zip(gates) {
             volume.gate = "mounted".to_owned();
             volume.passthrough = report.passthrough;
-            volume.why = report.passthrough_refusal.clone().unwrap_or_default();
-            volume.strict = report.strict.clone();
+            volume.why = report.passthrough_refusal.unwrap_or_default();
+            volume.strict = report.strict;
+            self.gates.push(counters);
         }
     }
 
@@ -189,6 +194,9 @@ impl Publisher {
         }
         let total = sum(self.link_before, self.link);
         let status = &mut self.status;
+        for (volume, gate) in status.volumes.iter_mut().zip(&self.gates) {
+            volume.requests = gate.by_name();
+        }
         status.uptime_seconds = self.began.elapsed().as_secs_f64();
         status.memory_bytes = resident_bytes();
         status.phase = status::phase_name(snapshot.phase).to_owned();

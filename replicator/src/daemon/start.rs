@@ -33,7 +33,7 @@ use super::workers::Workers;
 use crate::config::{Config, Mode, Role, WhenAlone};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
-use crate::gate::{self, Gate};
+use crate::gate::{self, Counters, Gate, GateReport};
 use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
 use crate::status::{Status, StrictStatus, VolumeStatus};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
@@ -215,8 +215,7 @@ impl StartedNode {
                 if config.mirror.gate {
                     gates = mount(&volumes, &strict, passthrough, &mailbox)?;
                 }
-                let reports = gates.iter().map(Gate::report).collect();
-                mailbox.post(Message::Gates(reports));
+                mailbox.post(Message::Gates(state_of(&gates)));
                 data_plane
             }
         };
@@ -235,12 +234,12 @@ impl StartedNode {
         let mut shown: Vec<StrictStatus> = Vec::new();
         while !self.stop.requested.load(Ordering::Acquire) && !self.data_plane.is_finished() {
             thread::park_timeout(GATE_CHECK);
-            let reports: Vec<_> = self.gates.iter().map(Gate::report).collect();
-            let strict: Vec<_> = reports.iter().map(|report| report.strict.clone()).collect();
-            let broken = reports.iter().find(|report| !report.serving).map(|report| report.failed);
+            let gates = state_of(&self.gates);
+            let strict: Vec<_> = gates.iter().map(|(report, _)| report.strict.clone()).collect();
+            let broken = gates.iter().find(|(report, _)| !report.serving).map(|(report, _)| report.failed);
             if shown != strict {
                 shown = strict;
-                self.mailbox.post(Message::Gates(reports));
+                self.mailbox.post(Message::Gates(gates));
             }
             if let Some(failed) = broken {
                 error!(
@@ -296,6 +295,11 @@ fn strict_files(config: &Config) -> Arc<StrictFiles> {
     let holds = config.mirror.gate && config.mirror.mode != Mode::Async;
     let patterns = if holds { config.mirror.strict_files.clone() } else { Vec::new() };
     Arc::new(StrictFiles::new(patterns, holds))
+}
+
+/// What the gates look like, with their running counts.
+fn state_of(gates: &[Gate]) -> Vec<(GateReport, Arc<Counters>)> {
+    gates.iter().map(|gate| (gate.report(), gate.counters())).collect()
 }
 
 fn mount(

@@ -1,10 +1,10 @@
-//! Open files and directories: handle number to descriptor.
+//! Open files: handle number to descriptor.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::inodes::Inode;
 
@@ -27,47 +27,18 @@ pub struct OpenFile {
     pub mappable: bool,
 }
 
-/// An open directory.
-#[derive(Debug)]
-pub struct OpenDirectory {
-    /// The directory.
-    pub inode: Arc<Inode>,
-    /// Opened for reading.
-    pub file: Arc<OwnedFd>,
-    /// Where its reader stands.
-    pub cursor: Mutex<Cursor>,
-}
-
-/// Entries read ahead of what was handed out, as getdents64(2) gave them.
-#[derive(Default, Debug)]
-pub struct Cursor {
-    /// Records of the last read.
-    pub records: Vec<u8>,
-    /// First byte not handed out yet.
-    pub position: usize,
-    /// Offset cookie of the entry at `position`.
-    pub offset: u64,
-    /// The directory's own position is behind the records.
-    pub started: bool,
-}
-
-/// All open files and directories of a gate. Numbers are never used again.
+/// All open files of a gate. Numbers are never used again.
 #[derive(Debug)]
 pub struct Handles {
     next: AtomicU64,
     files: [RwLock<HashMap<u64, Arc<OpenFile>>>; SHARDS],
-    directories: RwLock<HashMap<u64, Arc<OpenDirectory>>>,
 }
 
 impl Handles {
     /// An empty table.
     #[must_use]
     pub fn new() -> Handles {
-        Handles {
-            next: AtomicU64::new(1),
-            files: std::array::from_fn(|_| RwLock::default()),
-            directories: RwLock::default(),
-        }
+        Handles { next: AtomicU64::new(1), files: std::array::from_fn(|_| RwLock::default()) }
     }
 
     /// A number for a file about to be inserted.
@@ -98,31 +69,6 @@ impl Handles {
         self.shard(number).write().unwrap_or_else(PoisonError::into_inner).remove(&number)
     }
 
-    /// Enter an open directory.
-    pub fn insert_directory(&self, directory: OpenDirectory) -> u64 {
-        let number = self.number();
-        self.directories.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(directory));
-        number
-    }
-
-    /// An open directory.
-    ///
-    /// # Errors
-    /// EBADF for an unknown number.
-    pub fn directory(&self, number: u64) -> io::Result<Arc<OpenDirectory>> {
-        self.directories
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&number)
-            .cloned()
-            .ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
-    }
-
-    /// Take an open directory out.
-    pub fn remove_directory(&self, number: u64) -> Option<Arc<OpenDirectory>> {
-        self.directories.write().unwrap_or_else(PoisonError::into_inner).remove(&number)
-    }
-
     /// Numbers of all open files.
     #[must_use]
     pub fn files(&self) -> Vec<u64> {
@@ -134,12 +80,10 @@ impl Handles {
             .collect()
     }
 
-    /// How many files and directories are open.
+    /// How many files are open.
     #[must_use]
-    pub fn len(&self) -> (usize, usize) {
-        let files =
-            self.files.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum();
-        (files, self.directories.read().unwrap_or_else(PoisonError::into_inner).len())
+    pub fn len(&self) -> usize {
+        self.files.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
     fn shard(&self, number: u64) -> &RwLock<HashMap<u64, Arc<OpenFile>>> {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use nix::fcntl::OFlag;
@@ -78,6 +78,9 @@ pub struct Inode {
     lookups: AtomicU64,
     /// Set-id bits were seen on it: then its mode can change by a write, and is not to be cached.
     privileged: AtomicBool,
+    /// What is known of the file's capabilities (capabilities(7), "File capabilities"): twice the number of changes, and one more if none
+    /// were found after the last.
+    capability: AtomicU32,
     directory: Mutex<Option<Arc<OwnedFd>>>,
     /// O_PATH, taken before the last name went: what the kernel opens without asking (pipes, sockets, devices, working
     /// directories) lives on until it is forgotten, and a handle leads to nothing any more.
@@ -96,6 +99,7 @@ impl Inode {
             handle,
             lookups: AtomicU64::new(lookups),
             privileged: AtomicBool::new(false),
+            capability: AtomicU32::new(0),
             directory: Mutex::new(None),
             nameless: OnceLock::new(),
             opens: Mutex::new(Opens {
@@ -125,6 +129,29 @@ impl Inode {
     #[must_use]
     pub fn is_privileged(&self) -> bool {
         self.privileged.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is known to have no file capabilities: every way to give it some leads through the gate.
+    #[must_use]
+    pub fn has_no_capability(&self) -> bool {
+        self.capability.load(Ordering::Acquire) & 1 != 0
+    }
+
+    /// How often capabilities were changed: to be asked for before looking for them.
+    #[must_use]
+    pub fn capability_changes(&self) -> u32 {
+        self.capability.load(Ordering::Acquire) & !1
+    }
+
+    /// None were found. Counts only if none were changed since `changes` was asked for.
+    pub fn note_no_capability(&self, changes: u32) {
+        let _ = self.capability.compare_exchange(changes, changes | 1, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// They are being changed: to be told before and after the system call.
+    pub fn capability_changes_now(&self) {
+        let next = |state: u32| Some((state & !1).wrapping_add(2));
+        let _ = self.capability.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
     /// Open it anew with open(2) flags.
@@ -357,6 +384,23 @@ mod tests {
         inodes.forget(77, 5);
         inodes.forget(ROOT_NODE, u64::MAX);
         assert!(inodes.get(ROOT_NODE).is_ok());
+    }
+
+    /// What was looked for before a change says nothing after it.
+    #[test]
+    fn capabilities_are_looked_for_again_after_each_change() {
+        let (_directory, _volume, inodes) = table();
+        let (file, _) = inodes.admit(77, FileKind::Regular, handle(1));
+        assert!(!file.has_no_capability());
+        let before = file.capability_changes();
+        file.note_no_capability(before);
+        assert!(file.has_no_capability());
+        file.capability_changes_now();
+        assert!(!file.has_no_capability());
+        file.note_no_capability(before);
+        assert!(!file.has_no_capability());
+        file.note_no_capability(file.capability_changes());
+        assert!(file.has_no_capability());
     }
 
     /// The kernel forgets old and new lookups under one number, and tells files apart by the generation.

@@ -17,6 +17,7 @@ mod credentials;
 mod device;
 mod handles;
 mod inodes;
+mod listings;
 mod mount;
 mod operations;
 mod probe;
@@ -37,17 +38,17 @@ use std::time::Duration;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-pub use counters::RequestCounts;
+pub use counters::{Counters, RequestCounts};
 pub use mount::{RecoverError, Recovered, recover};
 pub use probe::{FuseProbe, probe};
 pub use session::NegotiationError;
 
 use abi::KERNEL_VERSION;
-use counters::Counters;
 use credentials::Identity;
 use device::Device;
 use handles::Handles;
 use inodes::Inodes;
+use listings::Listings;
 use mount::{Detached, MountEntry};
 use server::Server;
 use session::{End, Negotiated};
@@ -85,8 +86,9 @@ impl Default for GateOptions {
         let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         GateOptions {
             passthrough: Passthrough::Auto,
-            // One is quickest for one client, several for several; more than three gain nothing.
-            readers: (processors + 1).clamp(2, 3),
+            // The kernel wakes them in turn, so that more than are needed cost a single client time (docs/measurements/metadata.md);
+            // with only one, everybody would wait for whoever has a slow disk below.
+            readers: processors.clamp(2, 3),
             grace: Duration::from_secs(10),
             strict: Arc::new(StrictFiles::new(Vec::new(), true)),
         }
@@ -135,8 +137,6 @@ pub struct GateReport {
     pub requests: RequestCounts,
     /// Files open.
     pub open_files: usize,
-    /// Directories open.
-    pub open_directories: usize,
     /// Files whose bytes the kernel moves just now.
     pub backing_files: u64,
     /// Files the kernel knows.
@@ -192,7 +192,8 @@ impl Gate {
             negotiated,
             inodes,
             handles: Handles::new(),
-            counters: Counters::default(),
+            listings: Listings::default(),
+            counters: Arc::default(),
             held: AtomicU64::new(0),
             backing_files: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -226,7 +227,6 @@ impl Gate {
     #[must_use]
     pub fn report(&self) -> GateReport {
         let server = &self.server;
-        let (open_files, open_directories) = server.handles.len();
         GateReport {
             protocol: (KERNEL_VERSION, server.negotiated.minor),
             passthrough: server.negotiated.passthrough,
@@ -235,13 +235,18 @@ impl Gate {
             serving: self.readers.iter().all(|reader| !reader.is_finished()),
             failed: server.failed.load(Ordering::Acquire),
             requests: server.counters.snapshot(),
-            open_files,
-            open_directories,
+            open_files: server.handles.len(),
             backing_files: server.backing_files.load(Ordering::Relaxed),
             inodes: server.inodes.len(),
             held: server.held.load(Ordering::Relaxed),
             strict: server.strict.report(server),
         }
+    }
+
+    /// The running counts of requests; they stay readable after the gate is gone.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.server.counters)
     }
 
     /// Drop what the kernel has cached of a file, after a change that the daemon made below. Not from inside a [`Sink`].
@@ -255,8 +260,10 @@ impl Gate {
     /// the thread that answers syncs.
     pub fn invalidate_entry(&self, parent: u64, name: &[u8]) {
         let node = self.server.inodes.node_of(parent);
+        self.server.listings.changed([node, node]);
         ignore_unknown(self.server.device.invalidate_entry(node, name));
-        ignore_unknown(self.server.device.invalidate_node(node, false));
+        // The pages of a directory are its listing.
+        ignore_unknown(self.server.device.invalidate_node(node, true));
     }
 
     /// Take the mount away and end. Whoever still has something open in it goes on, new opens are native, and this waits for
@@ -275,7 +282,7 @@ impl Gate {
         tracing::warn!(
             volume = %self.server.volume.path.display(),
             held = self.server.held.load(Ordering::Relaxed),
-            open = self.server.handles.len().0,
+            open = self.server.handles.len(),
             "gate still in use after the grace time: cutting off"
         );
         mount::abort(&self.mount).map_err(|source| self.system("abort the connection of", source))?;

@@ -16,6 +16,7 @@ use super::credentials::{Caller, Identity};
 use super::device::{Delivery, Device};
 use super::handles::Handles;
 use super::inodes::{Inode, Inodes, OpenMode, handle_of};
+use super::listings::Listings;
 use super::session::Negotiated;
 use super::sink::{Sink, SyncReply};
 use super::strict::StrictFiles;
@@ -64,7 +65,6 @@ pub enum Undo {
     Lookup { node: u64 },
     Open { handle: u64 },
     Create { node: u64, handle: u64 },
-    Directory { handle: u64 },
     Entries { nodes: Vec<u64> },
 }
 
@@ -153,8 +153,10 @@ pub struct Server {
     pub inodes: Inodes,
     /// Files that are open.
     pub handles: Handles,
+    /// Directories being listed.
+    pub listings: Listings,
     /// How often what was asked.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// Callers held until something is durable.
     pub held: AtomicU64,
     /// Backing files registered.
@@ -437,7 +439,6 @@ impl Server {
                 self.release(handle);
                 self.inodes.forget(node, 1);
             }
-            Undo::Directory { handle } => drop(self.handles.remove_directory(handle)),
             Undo::Entries { nodes } => nodes.into_iter().for_each(|node| self.inodes.forget(node, 1)),
         }
     }

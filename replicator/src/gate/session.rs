@@ -200,7 +200,7 @@ fn answer(server: &Arc<Server>, identity: &mut Identity, reply: &mut ReplyBuffer
             return true;
         }
     };
-    server.counters.request(&request);
+    server.counters.request(header.opcode, &request);
     reply.clear();
     let unique = header.unique;
     let served = catch_unwind(AssertUnwindSafe(|| {

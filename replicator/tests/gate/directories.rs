@@ -104,6 +104,91 @@ fn places_in_a_listing_last() {
     });
 }
 
+/// The kernel keeps a listing until a name in the directory changes, and then shows the change.
+#[test]
+fn an_unchanged_directory_is_listed_without_asking() {
+    both(|fixture| {
+        let directory = fixture.join("directory");
+        fs::create_dir(&directory).unwrap();
+        let names = || -> HashSet<OsString> {
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        };
+        let asked = || -> u64 {
+            let counts = fixture.gate().counters().by_name();
+            ["OPENDIR", "READDIR", "READDIRPLUS"].iter().filter_map(|name| counts.get(*name)).sum()
+        };
+        let mut expected = HashSet::new();
+        for number in 0..300 {
+            let name = OsString::from(format!("name-{number}"));
+            File::create(directory.join(&name)).unwrap();
+            expected.insert(name);
+            if number % 100 == 99 {
+                assert_eq!(names(), expected);
+            }
+        }
+        // Looking at the directory renews its times, after which the kernel asks once more.
+        fs::metadata(&directory).unwrap();
+        assert_eq!(names(), expected);
+        let before = asked();
+        assert_eq!(names(), expected);
+        assert_eq!(asked(), before);
+        let other = fixture.join("other");
+        fs::remove_file(directory.join("name-7")).unwrap();
+        expected.remove(&OsString::from("name-7"));
+        assert_eq!(names(), expected);
+        fs::rename(directory.join("name-8"), &other).unwrap();
+        expected.remove(&OsString::from("name-8"));
+        assert_eq!(names(), expected);
+        fs::rename(&other, directory.join("back")).unwrap();
+        expected.insert("back".into());
+        assert_eq!(names(), expected);
+        fs::hard_link(directory.join("back"), directory.join("linked")).unwrap();
+        expected.insert("linked".into());
+        assert_eq!(names(), expected);
+        assert!(asked() > before);
+    });
+}
+
+/// A kept listing does not outlive a move of the directory itself: ".." is another one then.
+#[test]
+fn a_moved_directory_lists_its_new_parent() {
+    both(|fixture| {
+        let parents = [fixture.join("first"), fixture.join("second")];
+        for parent in &parents {
+            fs::create_dir(parent).unwrap();
+        }
+        let [from, to] = parents.each_ref().map(|parent| parent.join("moved"));
+        fs::create_dir(&from).unwrap();
+        assert_eq!(parent_number(&from), fs::metadata(&parents[0]).unwrap().ino());
+        assert_eq!(parent_number(&from), fs::metadata(&parents[0]).unwrap().ino());
+        fs::rename(&from, &to).unwrap();
+        assert_eq!(parent_number(&to), fs::metadata(&parents[1]).unwrap().ino());
+    });
+}
+
+/// The inode number listed for "..".
+fn parent_number(directory: &std::path::Path) -> u64 {
+    let path = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
+    // SAFETY: the path is NUL-terminated; the stream is used by this thread only and closed in the end; entries are used
+    // before the next one is read.
+    unsafe {
+        let stream = libc::opendir(path.as_ptr());
+        assert!(!stream.is_null());
+        let mut number = None;
+        loop {
+            let entry = libc::readdir(stream);
+            if entry.is_null() {
+                break;
+            }
+            if std::ffi::CStr::from_ptr((*entry).d_name.as_ptr()) == c".." {
+                number = Some((*entry).d_ino);
+            }
+        }
+        libc::closedir(stream);
+        number.unwrap()
+    }
+}
+
 /// What the kernel forgets, the gate forgets: memory follows use.
 #[test]
 fn forgotten_nodes_leave_the_table() {

@@ -80,6 +80,33 @@ fn extended_attributes_of_all_namespaces() {
     });
 }
 
+/// File capabilities (capabilities(7)) given to a file that was known to have none are there, and the next write takes them away and
+/// is reported.
+#[test]
+fn a_write_takes_capabilities_away() {
+    both(|fixture| {
+        const NAME: &str = "security.capability";
+        // struct vfs_cap_data, revision 2: CAP_NET_RAW permitted and effective.
+        let capabilities: Vec<u8> =
+            [0x0200_0001_u32, 1 << 13, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let path = fixture.join("file");
+        for _ in 0..2 {
+            fs::write(&path, b"first").unwrap();
+            assert_eq!(errno(get(&path, NAME, 64)), libc::ENODATA);
+            assert_eq!(errno(get(&path, NAME, 64)), libc::ENODATA);
+            set(&path, NAME, &capabilities, 0).unwrap();
+            assert_eq!(get(&path, NAME, 64).unwrap().1, capabilities);
+            let file = fixture.file(&path);
+            fixture.recorder.clear();
+            let mut open = File::options().append(true).open(&path).unwrap();
+            std::io::Write::write_all(&mut open, b" and more").unwrap();
+            drop(open);
+            assert_eq!(errno(get(&path, NAME, 64)), libc::ENODATA);
+            assert!(fixture.recorder.saw(&Seen::Attributes(file)));
+        }
+    });
+}
+
 #[test]
 fn attributes_are_set_and_shown() {
     both(|fixture| {

@@ -85,7 +85,8 @@ pub fn ratio(measured: &Measured, job: &'static str, variant: Variant) -> Option
     middle(own.iter().zip(native).map(|(own, native)| own.per_second / native.per_second.max(1e-9)).collect())
 }
 
-fn middle(mut figures: Vec<f64>) -> Option<f64> {
+/// The median; `None` of nothing.
+pub fn middle(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_unstable_by(f64::total_cmp);
     match figures.len() {
         0 => None,

@@ -7,6 +7,8 @@
 mod bars;
 mod fio;
 mod jobs;
+mod metadata;
+mod million;
 mod table;
 mod variants;
 
@@ -25,7 +27,10 @@ use variants::{Bench, VARIANTS, Variant};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// Print JSON instead of the table.
     #[arg(long)]
     json: bool,
@@ -46,6 +51,15 @@ pub struct Args {
     fs: Filesystem,
 }
 
+/// What else than the bench of data there is.
+#[derive(clap::Subcommand)]
+enum Other {
+    /// Names and attributes.
+    Metadata(metadata::Args),
+    /// One tree of a million files: memory, first comparison, start.
+    Million(million::Args),
+}
+
 /// The name, beside those of the jobs, of what tracing costs a writer.
 const TRACE_COST: &str = "trace-cost";
 
@@ -59,7 +73,12 @@ impl Args {
 pub type Measured = BTreeMap<(&'static str, Variant), Vec<Figures>>;
 
 /// Run the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(mut args: Args) -> Result<()> {
+    match args.other.take() {
+        Some(Other::Metadata(args)) => return metadata::run(args),
+        Some(Other::Million(args)) => return million::run(args),
+        None => {}
+    }
     interrupt::watch();
     setup::require(&["fio"])?;
     place::clear_dead();

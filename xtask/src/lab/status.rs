@@ -3,6 +3,8 @@
 //! Figures that a proof rests on have no default: a daemon that leaves one out fails the test instead of passing it
 //! with a zero.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// A node's status.
@@ -17,6 +19,8 @@ pub struct Status {
     pub mode: String,
     #[serde(default)]
     pub memory_bytes: u64,
+    #[serde(default)]
+    pub uptime_seconds: f64,
     pub capture: Capture,
     #[serde(default)]
     pub volumes: Vec<Volume>,
@@ -66,6 +70,8 @@ pub struct Volume {
     pub gate: String,
     #[serde(default)]
     pub passthrough: bool,
+    #[serde(default)]
+    pub requests: BTreeMap<String, u64>,
     pub strict: Strict,
 }
 

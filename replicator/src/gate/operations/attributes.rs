@@ -24,13 +24,10 @@ pub fn path_of(fd: &OwnedFd) -> CString {
 /// A descriptor of the request's file: that of the handle if there is one.
 fn descriptor(context: &Context<'_>, inode: &Inode, handle: Option<u64>) -> Result<Arc<OwnedFd>, Refusal> {
     let handles = &context.server.handles;
-    if let Some(handle) = handle {
-        if let Ok(open) = handles.file(handle) {
-            return Ok(Arc::clone(&open.file));
-        }
-        if let Ok(open) = handles.directory(handle) {
-            return Ok(Arc::clone(&open.file));
-        }
+    if let Some(handle) = handle
+        && let Ok(open) = handles.file(handle)
+    {
+        return Ok(Arc::clone(&open.file));
     }
     Ok(inode.any_descriptor(&context.server.volume)?)
 }
@@ -144,8 +141,14 @@ fn change(fd: &OwnedFd, input: &SetattrIn) -> Result<(), Refusal> {
     }
     if has(fattr::MODE) {
         let mode = Mode::from_bits_truncate(input.mode & 0o7777);
-        let path = path_of(fd);
-        nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path.as_c_str(), mode, FchmodatFlags::FollowSymlink)?;
+        match nix::sys::stat::fchmod(fd, mode) {
+            // An O_PATH descriptor.
+            Err(nix::Error::EBADF) => {
+                let (path, flag) = (path_of(fd), FchmodatFlags::FollowSymlink);
+                nix::sys::stat::fchmodat(nix::fcntl::AT_FDCWD, path.as_c_str(), mode, flag)?;
+            }
+            result => result?,
+        }
     }
     if has(fattr::ATIME | fattr::MTIME) {
         set_times(fd, input)?;

@@ -2,14 +2,18 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::super::abi::{GetxattrIn, GetxattrOut, IoctlIn, IoctlOut, SETXATTR_ACL_KILL_SGID, SetxattrIn};
 use super::super::server::{Answer, Context, REPLY, Refusal};
 use super::attributes::path_of;
+use super::directory::open_listing;
 
 /// Largest value and longest list (XATTR_SIZE_MAX, XATTR_LIST_MAX).
 const VALUE_BYTES_MAX: usize = 65_536;
+
+/// The attribute that the kernel asks for before the first write after it was told a file's attributes: a write takes it away.
+const CAPABILITY: &CStr = c"security.capability";
 
 /// Names only root is shown.
 const TRUSTED: &[u8] = b"trusted.";
@@ -22,6 +26,9 @@ pub fn setxattr(context: &mut Context<'_>, input: &SetxattrIn, name: &CStr, valu
         // The caller is not in the file's group: neither is the thread then, and the file system clears the bit.
         context.identity.act_as(context.caller(), false)?;
     }
+    if name == CAPABILITY {
+        inode.capability_changes_now();
+    }
     // SAFETY: both strings are NUL-terminated, `value` is readable for its length.
     let result = unsafe {
         libc::setxattr(
@@ -32,8 +39,14 @@ pub fn setxattr(context: &mut Context<'_>, input: &SetxattrIn, name: &CStr, valu
             input.flags as libc::c_int,
         )
     };
+    // Read before the call on, so that it is the call's.
+    let error = io::Error::last_os_error();
+    if name == CAPABILITY {
+        // Once more: who looked between the two saw the state before the call.
+        inode.capability_changes_now();
+    }
     if result < 0 {
-        return Err(io::Error::last_os_error().into());
+        return Err(error.into());
     }
     server.sink.attributes(server.file(&inode));
     server.outdate(inode.node);
@@ -54,19 +67,49 @@ pub fn removexattr(context: &mut Context<'_>, name: &CStr) -> Answer {
 }
 
 pub fn getxattr(context: &mut Context<'_>, input: &GetxattrIn, name: &CStr) -> Answer {
-    let fd = context.inode()?.any_descriptor(&context.server.volume)?;
+    let inode = context.inode()?;
+    let watches = name == CAPABILITY;
+    let changes = inode.capability_changes();
+    if watches && inode.has_no_capability() {
+        return Err(Refusal::errno(libc::ENODATA));
+    }
+    let fd = inode.any_descriptor(&context.server.volume)?;
     let wanted = (input.size as usize).min(VALUE_BYTES_MAX);
     let room = context.reply.room(wanted);
-    // SAFETY: both strings are NUL-terminated, `room` is writable for its length (0 asks for the size).
-    let length =
-        unsafe { libc::getxattr(path_of(&fd).as_ptr(), name.as_ptr(), room.as_mut_ptr().cast(), room.len()) };
-    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let length = match value_by_descriptor(&fd, name, room) {
+        // An O_PATH descriptor.
+        Err(error) if error.raw_os_error() == Some(libc::EBADF) => value_by_path(&fd, name, room),
+        result => result,
+    };
+    let length = match length {
+        Ok(length) => length,
+        Err(error) => {
+            if watches && error.raw_os_error() == Some(libc::ENODATA) {
+                inode.note_no_capability(changes);
+            }
+            return Err(error.into());
+        }
+    };
     if input.size == 0 {
         context.reply.put(&GetxattrOut { size: length as u32, padding: 0 });
     } else {
         context.reply.commit(length);
     }
     REPLY
+}
+
+fn value_by_descriptor(fd: &OwnedFd, name: &CStr, room: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the name is NUL-terminated, `room` is writable for its length (0 asks for the size).
+    let length =
+        unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), room.as_mut_ptr().cast(), room.len()) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}
+
+fn value_by_path(fd: &OwnedFd, name: &CStr, room: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: both strings are NUL-terminated, `room` is writable for its length (0 asks for the size).
+    let length =
+        unsafe { libc::getxattr(path_of(fd).as_ptr(), name.as_ptr(), room.as_mut_ptr().cast(), room.len()) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
 }
 
 pub fn listxattr(context: &mut Context<'_>, input: &GetxattrIn) -> Answer {
@@ -112,8 +155,9 @@ pub fn ioctl(context: &mut Context<'_>, input: &IoctlIn, data: &[u8]) -> Answer 
     let (inode, fd) = match server.handles.file(input.fh) {
         Ok(open) => (open.inode.clone(), open.file.clone()),
         Err(_) => {
-            let open = server.handles.directory(input.fh)?;
-            (open.inode.clone(), open.file.clone())
+            // Directories have no handles.
+            let (inode, directory) = context.directory()?;
+            (inode, std::sync::Arc::new(open_listing(&directory)?))
         }
     };
     // The kernel's calls are int-aligned and no longer than a `struct fsxattr`.

@@ -13,7 +13,7 @@ mod open;
 mod sync;
 
 use super::request::Request;
-use super::server::{Answer, Context, Outcome, Refusal};
+use super::server::{Answer, Context, Outcome, REPLY, Refusal};
 
 /// Do what a request asks. The answer's body is left in the reply buffer.
 ///
@@ -23,7 +23,60 @@ pub fn serve(context: &mut Context<'_>, request: &Request<'_>) -> Answer {
     if let Request::Write { input, data } = request {
         return data::write(context, input, data);
     }
-    context.identity.root()?;
+    if !leaves_no_trace(request) {
+        context.identity.root()?;
+    }
+    let answer = dispatch(context, request);
+    if let Some(parents) = changed_directories(context, request) {
+        // Also after a failure: a part may have been done.
+        context.server.listings.changed(parents);
+        context.server.outdate(parents[0]);
+        if parents[1] != parents[0] {
+            context.server.outdate(parents[1]);
+        }
+    }
+    answer
+}
+
+/// Whether it does not matter as whom a request is served: it changes nothing on disk, or takes on the caller's identity itself where it
+/// does. The thread's capabilities are there whoever it acts as, so that these need no system call to change it.
+fn leaves_no_trace(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Lookup { .. }
+            | Request::Forget { .. }
+            | Request::BatchForget { .. }
+            | Request::Readlink
+            | Request::Getattr { .. }
+            | Request::Statx { .. }
+            | Request::Statfs
+            | Request::Getxattr { .. }
+            | Request::Readdir { .. }
+            | Request::Open { .. }
+            | Request::Create { .. }
+            | Request::Release { .. }
+            | Request::Fsync { .. }
+            | Request::Fsyncdir { .. }
+    )
+}
+
+/// The directories in which a request changes names.
+fn changed_directories(context: &Context<'_>, request: &Request<'_>) -> Option<[u64; 2]> {
+    let parent = context.header.nodeid;
+    match request {
+        Request::Rename { new_parent, .. } => Some([parent, *new_parent]),
+        Request::Symlink { .. }
+        | Request::Mknod { .. }
+        | Request::Mkdir { .. }
+        | Request::Unlink { .. }
+        | Request::Rmdir { .. }
+        | Request::Link { .. }
+        | Request::Create { .. } => Some([parent; 2]),
+        _ => None,
+    }
+}
+
+fn dispatch(context: &mut Context<'_>, request: &Request<'_>) -> Answer {
     match request {
         Request::Lookup { name } => names::lookup(context, name),
         Request::Forget { count } => names::forget(context, *count),
@@ -58,9 +111,10 @@ pub fn serve(context: &mut Context<'_>, request: &Request<'_>) -> Answer {
         Request::Listxattr { input } => extended::listxattr(context, input),
         Request::Removexattr { name } => extended::removexattr(context, name),
         Request::Ioctl { input, data } => extended::ioctl(context, input, data),
-        Request::Opendir { input } => directory::opendir(context, input),
         Request::Readdir { input, plus } => directory::readdir(context, input, *plus),
-        Request::Releasedir { input } => directory::releasedir(context, input),
+        // "Directories need not be opened", after which the kernel does not ask again.
+        Request::Opendir { .. } => Err(Refusal::errno(libc::ENOSYS)),
+        Request::Releasedir { .. } => REPLY,
         Request::Interrupt | Request::Destroy => Ok(Outcome::Silent),
         Request::Unsupported | Request::Write { .. } => Err(Refusal::errno(libc::ENOSYS)),
     }

@@ -89,7 +89,6 @@ fn create_with(
         });
         (handle, stat)
     };
-    server.outdate(parent.node);
     let inode = server.admit_handle(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
@@ -147,7 +146,6 @@ pub fn unlink(context: &mut Context<'_>, name: &CStr, directory: bool) -> Answer
     if last {
         server.forget_number(stat.st_ino);
     }
-    server.outdate(parent.node);
     REPLY
 }
 
@@ -223,6 +221,12 @@ pub fn rename(
         other_last,
         exchange,
     });
+    if old_directory.node != new_directory.node {
+        drop_parent_entry(server, &moved);
+        if let Some(other) = other.as_ref().filter(|_| exchange) {
+            drop_parent_entry(server, other);
+        }
+    }
     note_new_name(server, moved.st_ino, new_parent, new_name);
     if let Some(other) = &other {
         if other_last {
@@ -234,9 +238,9 @@ pub fn rename(
     if whiteout {
         report_whiteout(server, server.file(&old_directory), &old_fd, old_name);
     }
-    let numbers =
-        [Some(&moved), other.as_ref()].into_iter().flatten().map(|stat| server.inodes.node_of(stat.st_ino));
-    [old_directory.node, new_directory.node].into_iter().chain(numbers).for_each(|node| server.outdate(node));
+    for stat in [Some(&moved), other.as_ref()].into_iter().flatten() {
+        server.outdate(server.inodes.node_of(stat.st_ino));
+    }
     REPLY
 }
 
@@ -244,6 +248,16 @@ pub fn rename(
 fn note_new_name(server: &Server, number: u64, parent: u64, name: &CStr) {
     if let Ok(inode) = server.inodes.get(server.inodes.node_of(number)) {
         server.strict.note_name(server, &inode, parent, name.to_bytes());
+    }
+}
+
+/// A directory has another parent: the listing that the kernel may have of it names the old one as "..".
+fn drop_parent_entry(server: &Server, stat: &FileStat) {
+    if FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) {
+        let node = server.inodes.node_of(stat.st_ino);
+        server.listings.changed([node; 2]);
+        // Unknown to the kernel: then it has no listing of it.
+        let _ = server.device.invalidate_node(node, true);
     }
 }
 
@@ -282,7 +296,6 @@ pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
         node: new_node(server, &stat, target),
     });
     drop(namespace);
-    server.outdate(parent.node);
     if was_forgotten {
         // An O_TMPFILE whose last descriptor was closed while it got its name: what was known of its bytes is gone.
         server.sink.written(server.file(&inode), Extent::WHOLE);

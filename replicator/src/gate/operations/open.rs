@@ -256,7 +256,9 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
     let wish = Wish::new(input.flags);
     let flags = wish.own_flags() | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
     let mode = Mode::from_bits_truncate(input.mode & 0o7777);
-    context.identity.act_as(context.caller(), true)?;
+    // The kernel has cleared what this caller may not set; without such bits there is nothing the file system could clear again.
+    let sets_ids = mode.intersects(Mode::S_ISUID | Mode::S_ISGID);
+    context.identity.act_as(context.caller(), sets_ids)?;
     context.identity.set_umask(input.umask);
     let namespace = server.volume.lock_namespace();
     let file = match nix::fcntl::openat(&*directory, name, flags, mode) {
@@ -275,7 +277,6 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
         node: new_node(server, &stat, Vec::new()),
     });
     drop(namespace);
-    server.outdate(parent.node);
     let inode = server.admit_handle(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     finish_created(context, &inode, file, wish, &stat)

@@ -6,6 +6,7 @@ use replicator_core::event::SyncScope;
 
 use super::super::abi::{FSYNC_FDATASYNC, FsyncIn};
 use super::super::server::{Answer, Context, Outcome};
+use super::directory::open_listing;
 
 pub fn fsync(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
     let server = context.server;
@@ -18,10 +19,11 @@ pub fn fsync(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
 
 pub fn fsyncdir(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
     let server = context.server;
-    let open = server.handles.directory(input.fh)?;
+    let (inode, directory) = context.directory()?;
+    let file = Arc::new(open_listing(&directory)?);
     let data_only = input.fsync_flags & FSYNC_FDATASYNC != 0;
-    let scope = SyncScope::File { file: server.file(&open.inode), data_only };
-    server.hold(context.header.unique, scope, Arc::clone(&open.file), Vec::new());
+    let scope = SyncScope::File { file: server.file(&inode), data_only };
+    server.hold(context.header.unique, scope, file, Vec::new());
     Ok(Outcome::Silent)
 }
 
