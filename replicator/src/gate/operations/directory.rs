@@ -91,7 +91,7 @@ fn announce(server: &Server, open: &OpenDirectory, name: &CStr) -> EntryOut {
     }
     find(server, &open.file, name)
         .and_then(|(fd, stat)| {
-            let inode = server.admit(&fd, &stat)?;
+            let inode = server.admit(&open.inode, &fd, &stat)?;
             server.strict.note_name(server, &inode, open.inode.node, name.to_bytes());
             Ok(server.entry(&inode, &stat))
         })

@@ -275,7 +275,7 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
         node: new_node(server, &stat, Vec::new()),
     });
     drop(namespace);
-    let inode = server.admit_handle(handle, &stat)?;
+    let inode = server.admit_made(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     finish_created(context, &inode, file, wish, &stat)
 }
@@ -295,7 +295,7 @@ pub fn tmpfile(context: &mut Context<'_>, input: &CreateIn) -> Answer {
     let (handle, stat) = identify(&file);
     server.volume.learn(stat.st_ino, handle.clone());
     drop(namespace);
-    let inode = server.admit_handle(handle, &stat)?;
+    let inode = server.admit_made(handle, &stat)?;
     finish_created(context, &inode, file, wish, &stat)
 }
 
