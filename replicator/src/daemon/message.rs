@@ -11,6 +11,7 @@ use replicator_core::wire::namespace::Operation;
 use crate::gate::GateReport;
 use crate::gate::sink::SyncReply;
 use crate::link::handshake::Established;
+use crate::notify::Change;
 
 /// One message to a data-plane thread.
 pub enum Message {
@@ -35,6 +36,13 @@ pub enum Message {
         backing: Arc<OwnedFd>,
         /// How it is let go.
         reply: SyncReply,
+    },
+    /// Others than this process changed files, posted under the namespace lock.
+    Behind {
+        /// What was changed.
+        changes: Vec<Change>,
+        /// Where the last one was, from the volume's root on, if that is known.
+        last: Option<String>,
     },
     /// A worker's digests.
     Digests {

@@ -147,6 +147,20 @@ impl Members {
         }
     }
 
+    /// The caller found the file inside: whoever took it for one outside was wrong, or it has moved. Who is asked about it next knows
+    /// better, so that nothing is to be noted.
+    pub fn found_inside(&mut self, volume: VolumeId, inode: u64) -> bool {
+        let mut was_outside = false;
+        for device in self.devices(volume) {
+            let inode = (device, inode);
+            if self.told.get(&inode).is_some_and(|(_, member)| *member == OUTSIDE) {
+                self.untell(inode);
+                was_outside = true;
+            }
+        }
+        was_outside
+    }
+
     /// The file is gone, or nothing is known about it.
     pub fn forget(&mut self, volume: VolumeId, inode: u64) {
         self.set(volume, inode, false);

@@ -388,6 +388,12 @@ impl Tracer {
         self.members.set(volume, inode, inside);
     }
 
+    /// A file was found inside the volume: a verdict that it lies outside, where nothing of it was told, is taken back. Returns
+    /// whether there was one.
+    pub fn found_inside(&mut self, volume: VolumeId, inode: u64) -> bool {
+        self.members.found_inside(volume, inode)
+    }
+
     /// Forget what is known about an inode, because the file is gone.
     pub fn forget(&mut self, volume: VolumeId, inode: u64) {
         self.members.forget(volume, inode);
