@@ -249,11 +249,22 @@ impl Volume {
         self.file(self.root_inode)
     }
 
-    /// Remember a file's handle.
+    /// Remember the handle of a file that was there before.
     pub fn learn(&self, inode: u64, handle: FileHandle) -> Acquaintance {
+        let acquaintance = self.learn_made(inode, handle);
+        if acquaintance != Acquaintance::Old
+            && let Some(learnt) = self.learnt.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            learnt.push(inode);
+        }
+        acquaintance
+    }
+
+    /// Remember the handle of a file that was just made.
+    pub fn learn_made(&self, inode: u64, handle: FileHandle) -> Acquaintance {
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        let acquaintance = match handles.get_mut(&inode) {
-            Some(known) if *known == handle => return Acquaintance::Old,
+        match handles.get_mut(&inode) {
+            Some(known) if *known == handle => Acquaintance::Old,
             Some(known) => {
                 *known = handle;
                 Acquaintance::Other
@@ -262,15 +273,10 @@ impl Volume {
                 handles.insert(inode, handle);
                 Acquaintance::New
             }
-        };
-        drop(handles);
-        if let Some(learnt) = self.learnt.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            learnt.push(inode);
         }
-        acquaintance
     }
 
-    /// From now on collect the numbers of files that become known, for [`Volume::take_learnt`].
+    /// From now on collect the numbers of files that become known by [`Volume::learn`], for [`Volume::take_learnt`].
     pub fn collect_learnt(&self) {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
     }

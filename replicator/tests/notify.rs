@@ -3,15 +3,21 @@
 //! The others are shells: what this process does itself is not told. Needs root; what a machine cannot run says so.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use replicator::gate::sink::{Sink, SyncReply};
+use replicator::gate::{Gate, GateOptions, Passthrough};
 use replicator::notify::{self, Change, Notifier, Options, Watched};
 use replicator::volume::Volume;
-use replicator_core::ids::{FileId, VolumeId};
+use replicator_core::event::SyncScope;
+use replicator_core::extent::Extent;
+use replicator_core::ids::{Errno, FileId, VolumeId};
+use replicator_core::wire::namespace::Operation;
 
 /// Longest wait for what the kernel tells.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -225,4 +231,49 @@ fn what_the_kernel_leaves_out_is_lost_aloud() {
     told.until(&Change::Lost);
     ground.others("touch data/after");
     told.until(&names(volume.root_file(), "after"));
+}
+
+/// Answers at once and remembers nothing.
+struct Quiet;
+
+impl Sink for Quiet {
+    fn namespace(&self, _: Operation) {}
+    fn open_for_write(&self, _: FileId) -> Result<(), Errno> {
+        Ok(())
+    }
+    fn written(&self, _: FileId, _: Extent) {}
+    fn attributes(&self, _: FileId) {}
+    fn forgotten(&self, _: FileId) {}
+    fn replaced(&self, _: FileId) {}
+    fn names_changed(&self, _: FileId) {}
+    fn sync(&self, _: SyncScope, _: Arc<OwnedFd>, reply: SyncReply) {
+        reply.answer(Ok(()));
+    }
+}
+
+/// Whatever others do through the gate is this process's doing, but that they close files.
+#[test]
+fn what_comes_through_the_gate_is_not_told() {
+    for passthrough in [Passthrough::Auto, Passthrough::Off] {
+        let Some(ground) = Ground::of("ext4") else { return };
+        let volume = ground.volume();
+        let told = Told::default();
+        let options = Options { content: passthrough == Passthrough::Off, ..Options::default() };
+        let _notifiers = told.start(notify::watch(&[Arc::clone(&volume)], options).unwrap());
+        let gate_options = GateOptions { passthrough, ..GateOptions::default() };
+        let gate = Gate::mount(Arc::clone(&volume), gate_options, Arc::new(Quiet)).unwrap();
+        let through = gate.report().passthrough;
+        ground.others(
+            "cd data; mkdir d; printf x > d/f; ln d/f g; ln -s g s; mkfifo p; chmod 600 g; chown 5:6 g; touch -d @7 g; \
+             printf y >> g; truncate -s 100 g; mv d e; mv g e/f; rm s p; dd if=/dev/zero of=e/f bs=4k count=9 \
+             conv=fsync,notrunc status=none",
+        );
+        gate.unmount().unwrap();
+        ground.others("touch data/last");
+        let changes = told.until(&names(volume.root_file(), "last"));
+        let (closed, others): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| matches!(change, Change::Closed { .. }));
+        assert_eq!(others, [names(volume.root_file(), "last")], "{passthrough:?}");
+        assert_eq!(!closed.is_empty(), through, "closed by the kernel in the name of who wrote: {closed:?}");
+    }
 }

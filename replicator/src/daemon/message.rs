@@ -55,6 +55,8 @@ pub enum Message {
     },
     /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),
+    /// What lists took away could not be deleted now.
+    OrphansLeft,
     /// A dialled connection is ready.
     Connected {
         /// The session it was dialled for.

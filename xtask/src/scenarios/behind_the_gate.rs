@@ -129,17 +129,13 @@ fn change_names(data: &Path, behind: &Path) -> Result<()> {
     fs::rename(behind.join("d3"), behind.join("tree/d3"))?;
     fs::remove_file(behind.join("d0/f5"))?;
     // Both ways at once.
-    fs::write(data.join("tree/with/gate"), "through the gate")?;
-    fs::rename(data.join("d0/f6"), behind_is_seen(&data.join("tree/with/depth"))?.join("f6"))?;
-    Ok(())
-}
-
-/// Wait until a name made behind the gate is seen through it.
-fn behind_is_seen(path: &Path) -> Result<PathBuf> {
+    let depth = data.join("tree/with/depth");
     wait::until("a name made behind the gate", wait::SHORT, || {
-        Ok(path.symlink_metadata().is_ok().then_some(()))
+        Ok(depth.symlink_metadata().is_ok().then_some(()))
     })?;
-    Ok(path.to_owned())
+    fs::write(data.join("tree/with/gate"), "through the gate")?;
+    fs::rename(data.join("d0/f6"), depth.join("f6"))?;
+    Ok(())
 }
 
 fn change_attributes(data: &Path, behind: &Path) -> Result<()> {
@@ -206,6 +202,8 @@ fn link_out_and_back(data: &Path, behind: &Path, outside: &Path) -> Result<()> {
     open(&outside.join("linked"), 0)?.write_all_at(b"outside", 0)?;
     fs::hard_link(outside.join("linked"), behind.join("d1/linked"))?;
     open(&outside.join("linked"), 0)?.write_all_at(b"by the other name", 10)?;
+    // The judge counts links, also those outside.
+    fs::remove_file(outside.join("linked"))?;
     Ok(())
 }
 

@@ -79,7 +79,7 @@ fn create_with(
         make(&directory)?;
         let (handle, stat) =
             identify(server, &directory, name).map_err(|refusal| unreported(server, &parent, refusal))?;
-        server.volume.learn(stat.st_ino, handle.clone());
+        server.volume.learn_made(stat.st_ino, handle.clone());
         server.sink.namespace(Operation::Create {
             parent: server.file(&parent),
             name: name.to_bytes().to_vec(),
@@ -244,7 +244,7 @@ fn note_new_name(server: &Server, number: u64, parent: u64, name: &CStr) {
 fn report_whiteout(server: &Server, parent: &Inode, directory: &OwnedFd, name: &CStr) -> Result<(), Refusal> {
     let (handle, stat) =
         identify(server, directory, name).map_err(|refusal| unreported(server, parent, refusal))?;
-    server.volume.learn(stat.st_ino, handle);
+    server.volume.learn_made(stat.st_ino, handle);
     server.sink.namespace(Operation::Create {
         parent: server.file(parent),
         name: name.to_bytes().to_vec(),
