@@ -325,17 +325,28 @@ impl Volume {
         Some(nix::sys::stat::fstat(&file).ok()?.st_ino).filter(is_this)
     }
 
-    /// Whether a directory that is open lies in the tree, as far as can be told. Its path is compared with what the root's is now:
-    /// directories above the root may have been renamed.
+    /// Whether an open file (also O_PATH) may lie in the tree. Its path is compared with what the root's is now: directories above the
+    /// root may have been renamed. Of what is no directory the kernel may know no name, or not all of them: it lies outside only
+    /// if its one name is found there.
     #[must_use]
-    pub fn holds(&self, directory: BorrowedFd<'_>) -> bool {
+    pub fn may_hold(&self, file: BorrowedFd<'_>) -> bool {
         if self.whole_filesystem {
             return true;
         }
-        match (path_of(directory), path_of(self.root())) {
-            (Ok(path), Ok(root)) => path.starts_with(root),
-            _ => true,
+        let (Ok(path), Ok(root), Ok(stat)) =
+            (path_of(file), path_of(self.root()), nix::sys::stat::fstat(file))
+        else {
+            return true;
+        };
+        if path.starts_with(root) {
+            return true;
         }
+        let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let is_there = || {
+            nix::sys::stat::lstat(&path)
+                .is_ok_and(|found| found.st_ino == stat.st_ino && found.st_dev == stat.st_dev)
+        };
+        !(is_directory || (stat.st_nlink == 1 && is_there()))
     }
 
     /// Where an open file lies, from the root on; `None` outside or where it cannot be told.

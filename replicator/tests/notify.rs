@@ -182,16 +182,27 @@ fn directories_that_move_are_told_as_such() {
         let told = Told::default();
         let _notifiers = told.start(notify::watch(&[Arc::clone(&volume)], Options::default()).unwrap());
         ground.others("mv data/dir data/moved");
-        let changes = told.until(&Change::Moved { directory });
-        assert_eq!(changes, [names(root, "dir"), names(root, "moved"), Change::Moved { directory }]);
+        let changes = told.until(&Change::Moved { file: directory });
+        assert_eq!(changes, [names(root, "dir"), names(root, "moved"), Change::Moved { file: directory }]);
         // What happens in it outside is not told; that it comes back is.
         ground.others("mv data/moved outside; touch outside/moved/there; chmod 600 data/file");
         let changes = told.until(&Change::Attributes { file });
         assert_eq!(changes[0], names(root, "moved"), "{filesystem}");
         assert!(!changes.contains(&names(directory, "there")), "{filesystem}: {changes:?}");
         ground.others("mv outside/moved data/back");
-        let changes = told.until(&Change::Moved { directory });
+        let changes = told.until(&Change::Moved { file: directory });
         assert!(changes.contains(&names(root, "back")), "{filesystem}: {changes:?}");
+        // A file that leaves, is changed, and comes back.
+        ground.others(
+            "mv data/file outside; chmod 640 outside/file; truncate -s 7 outside/file; touch data/between",
+        );
+        let changes = told.until(&names(root, "between"));
+        let quiet = [Change::Attributes { file }, Change::Closed { file }];
+        assert!(!quiet.iter().any(|quiet| changes.contains(quiet)), "{filesystem}: {changes:?}");
+        ground.others("mv outside/file data/file");
+        told.until(&Change::Moved { file });
+        ground.others("ln data/file outside/link; rm data/file; ln outside/link data/file");
+        told.until(&Change::Moved { file });
         // A file that comes in from outside, and one that replaces another.
         ground.others("touch outside/f; mv outside/f data/in; mv data/in data/file");
         let changes = told.until(&names(root, "file"));
@@ -265,7 +276,7 @@ fn what_comes_through_the_gate_is_not_told() {
         let through = gate.report().passthrough;
         ground.others(
             "cd data; mkdir d; printf x > d/f; ln d/f g; ln -s g s; mkfifo p; chmod 600 g; chown 5:6 g; touch -d @7 g; \
-             printf y >> g; truncate -s 100 g; mv d e; mv g e/f; rm s p; dd if=/dev/zero of=e/f bs=4k count=9 \
+             printf y >> g; truncate -s 100 g; mv d e; rm e/f; mv g e/f; rm s p; dd if=/dev/zero of=e/f bs=4k count=9 \
              conv=fsync,notrunc status=none",
         );
         gate.unmount().unwrap();

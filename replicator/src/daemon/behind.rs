@@ -107,8 +107,11 @@ impl Drop for Behind {
 /// The file a change is about; `None`: all.
 fn about(change: &Change) -> Option<FileId> {
     match change {
-        Change::Names { directory, .. } | Change::Moved { directory } => Some(*directory),
-        Change::Attributes { file } | Change::Closed { file } | Change::Content { file } => Some(*file),
+        Change::Names { directory, .. } => Some(*directory),
+        Change::Moved { file }
+        | Change::Attributes { file }
+        | Change::Closed { file }
+        | Change::Content { file } => Some(*file),
         Change::Lost | Change::Ended => None,
     }
 }

@@ -449,7 +449,7 @@ impl Primary {
             match *change {
                 Change::Names { directory, .. } => core.mark(Event::DirectoryChanged { directory }),
                 // After the lists of the directories it left and came to were asked for.
-                Change::Moved { directory } => core.tell(Event::CaptureLost { file: directory }),
+                Change::Moved { file } => core.tell(Event::CaptureLost { file }),
                 Change::Attributes { file } | Change::Closed { file } => {
                     core.mark(Event::AttributesChanged { file });
                 }

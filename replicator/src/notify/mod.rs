@@ -39,10 +39,11 @@ pub enum Change {
         /// The name.
         name: Vec<u8>,
     },
-    /// This directory got another name, or came in from outside: whatever happened below it while it was outside was not told.
+    /// This file, of any kind, got another name, or came in from outside: whatever happened to it, or below it, while it was outside
+    /// was not told.
     Moved {
-        /// The directory.
-        directory: FileId,
+        /// The file.
+        file: FileId,
     },
     /// Mode, owner, times, number of names or extended attributes were set.
     Attributes {

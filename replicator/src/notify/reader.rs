@@ -103,7 +103,7 @@ impl<T: Clone + Eq + Hash> Told<T> {
 
 struct Batch<'a> {
     volumes: &'a [Arc<Volume>],
-    /// Whether a directory lies in its volume's tree.
+    /// Whether a file lies in its volume's tree.
     inside: HashMap<FileId, bool>,
     told: Told<Change>,
 }
@@ -115,19 +115,15 @@ impl Batch<'_> {
             for place in [event.place, event.target_place].into_iter().flatten() {
                 self.names(&place);
             }
-        }
-        if event.mask & libc::FAN_RENAME != 0
-            && is_directory
-            && let Some(place) = event.target_place
-            && let Some(directory) = event.file.and_then(|file| self.file(file))
-            && self.directory(place.directory).is_some()
-        {
-            self.told.add(Change::Moved { directory });
+            self.moved(event);
         }
         // About a directory itself there is no second handle.
         let about =
             event.file.or(event.place.filter(|_| event.mask & NAMES == 0).map(|place| place.directory));
-        let Some(file) = about.and_then(|handle| self.file(handle)) else { return };
+        if event.mask & !(NAMES | libc::FAN_ONDIR) == 0 {
+            return;
+        }
+        let Some(file) = about.and_then(|handle| self.inside(handle)) else { return };
         if event.mask & libc::FAN_ATTRIB != 0 {
             self.told.add(Change::Attributes { file });
         }
@@ -139,8 +135,23 @@ impl Batch<'_> {
         }
     }
 
+    /// A known file has a new name in the tree.
+    fn moved(&mut self, event: &Event<'_>) {
+        let place = match event.mask {
+            mask if mask & libc::FAN_RENAME != 0 => event.target_place,
+            mask if mask & libc::FAN_CREATE != 0 => event.place,
+            _ => None,
+        };
+        if let Some(place) = place
+            && let Some(file) = event.file.and_then(|file| self.file(file))
+            && self.inside(place.directory).is_some()
+        {
+            self.told.add(Change::Moved { file });
+        }
+    }
+
     fn names(&mut self, place: &Place<'_>) {
-        if let Some(directory) = self.directory(place.directory) {
+        if let Some(directory) = self.inside(place.directory) {
             self.told.add(Change::Names { directory, name: place.name.to_vec() });
         }
     }
@@ -152,8 +163,8 @@ impl Batch<'_> {
             .find_map(|volume| volume.number_of(handle.kind, handle.bytes).map(|inode| volume.file(inode)))
     }
 
-    /// The directory, if it is known and lies in the tree. One that was moved out is looked at as a whole if it comes back.
-    fn directory(&mut self, handle: Handle<'_>) -> Option<FileId> {
+    /// The file, of any kind, if it is known and lies in the tree. One that was moved out is looked at as a whole if it comes back.
+    fn inside(&mut self, handle: Handle<'_>) -> Option<FileId> {
         let file = self.file(handle)?;
         let volume = self.volumes.iter().find(|volume| volume.id == file.volume)?;
         let inside = *self.inside.entry(file).or_insert_with(|| lies_in(volume, handle));
@@ -164,8 +175,8 @@ impl Batch<'_> {
 /// In doubt it does: to look in vain costs nothing but time.
 fn lies_in(volume: &Volume, handle: Handle<'_>) -> bool {
     let handle = FileHandle::from_parts(handle.kind, handle.bytes);
-    match handle.open(volume.root(), libc::O_PATH | libc::O_DIRECTORY) {
-        Ok(directory) => volume.holds(directory.as_fd()),
+    match handle.open(volume.root(), libc::O_PATH | libc::O_NOFOLLOW) {
+        Ok(file) => volume.may_hold(file.as_fd()),
         Err(_) => true,
     }
 }

@@ -192,6 +192,12 @@ fn move_trees(mirror: &mut Mirror, behind: &Path, outside: &Path) -> Result<File
     fs::write(outside.join("tree/with/changed"), "while it was outside")?;
     fs::remove_file(outside.join("tree/with/depth/file"))?;
     fs::rename(outside.join("tree"), behind.join("tree"))?;
+    fs::rename(behind.join("d0/f4"), outside.join("f4"))?;
+    mirror.wait_identical()?;
+    fs::write(outside.join("f4"), "changed while it was outside")?;
+    fs::rename(outside.join("f4"), behind.join("d1/f4"))?;
+    // What has left for good does not come between the nodes.
+    fs::write(outside.join("d2/f1"), "later")?;
     Ok(traced)
 }
 
