@@ -1,8 +1,8 @@
 //! The node: edges that touch the system, the daemon that joins them, the command line.
 //!
-//! Edges (`gate`, `link`, `storage`, `tracer`, `control`) do not know each other; only `daemon` joins them. Beneath them lie
-//! `volume`, `uring`, `mounts`, `status`, `telemetry` and `config`. Only `tracer` knows aya, only `uring` knows io-uring, only `gate` knows FUSE.
-//! `cargo xtask check` holds these boundaries.
+//! Edges (`gate`, `link`, `notify`, `storage`, `tracer`, `control`) do not know each other; only `daemon` joins them. Beneath them lie
+//! `volume`, `uring`, `mounts`, `status`, `telemetry` and `config`. Only `tracer` knows aya, only `uring` knows io-uring, only `gate` knows FUSE,
+//! only `notify` knows fanotify. `cargo xtask check` holds these boundaries.
 
 pub mod cli;
 pub mod config;
@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod gate;
 pub mod link;
 pub mod mounts;
+pub mod notify;
 pub mod status;
 pub mod storage;
 pub mod telemetry;

@@ -120,6 +120,29 @@ pub struct CaptureStatus {
     pub why: String,
     /// The kernel programs, those that could not be attached among them.
     pub hooks: Vec<HookStatus>,
+    /// What others than this node changed in the directories, past the gate.
+    pub behind: BehindStatus,
+}
+
+/// Changes behind the gate: by another mount of the file system, or a descriptor from before the gate. They are mirrored, but no
+/// fsync waits for them. Bytes are not counted: nobody tells by which way they came.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BehindStatus {
+    /// Whether names and attributes are watched.
+    pub watched: bool,
+    /// Why not; empty if they are.
+    pub why: String,
+    /// Names made, taken away or changed. Several changes of one name shortly after each other may count once.
+    pub names: u64,
+    /// Files whose attributes were set, as often as that was told.
+    pub attributes: u64,
+    /// Files that were written, as often as that was told; counted only where the gate moves all bytes itself.
+    pub contents: u64,
+    /// How often the kernel had to leave out changes; each was followed by a comparison of everything.
+    pub lost: u64,
+    /// Where the last one was, by its path from the directory on; empty if there was none.
+    pub last: String,
 }
 
 /// One kernel program.
@@ -312,7 +335,7 @@ mod tests {
     use super::*;
 
     /// The JSON that watchers rely on: names, nesting and order. A new field is added to both sides; nothing is renamed.
-    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}]},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7}}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12}}"#;
+    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}],"behind":{"watched":true,"why":"w","names":1,"attributes":2,"contents":3,"lost":4,"last":"a/b"}},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7}}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12}}"#;
 
     #[test]
     fn the_golden_json_is_read_and_written_unchanged() {

@@ -129,6 +129,17 @@ impl FileHandle {
     }
 }
 
+/// What [`Volume::learn`] finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acquaintance {
+    /// The file was known.
+    Old,
+    /// The number was not known.
+    New,
+    /// The number belonged to another file, of which nobody said that it is gone: it was removed behind the gate.
+    Other,
+}
+
 /// A replicated directory.
 #[derive(Debug)]
 pub struct Volume {
@@ -149,6 +160,10 @@ pub struct Volume {
     pub whole_filesystem: bool,
     root: OwnedFd,
     handles: RwLock<HashMap<u64, FileHandle>>,
+    /// The file system's handles begin with the inode number in a form that [`numbers_in`] reads.
+    is_number_in_handle: bool,
+    /// Numbers of files that were learnt, if somebody asked for them.
+    learnt: Mutex<Option<Vec<u64>>>,
     writers: Mutex<HashSet<u64>>,
     namespace: Mutex<()>,
 }
@@ -186,8 +201,11 @@ impl Volume {
             filesystem: mount.filesystem.clone(),
         })?;
         let whole_filesystem = is_filesystem_root(&mount, &path);
+        let is_number_in_handle = numbers_in(&handle.bytes).contains(&Some(stat.st_ino));
         Ok(Volume {
             id,
+            is_number_in_handle,
+            learnt: Mutex::default(),
             filesystem: mount.filesystem,
             device: stat.st_dev,
             kernel_device: mount.major << 20 | mount.minor,
@@ -231,21 +249,44 @@ impl Volume {
         self.file(self.root_inode)
     }
 
-    /// Remember a file's handle. Returns whether the number belonged to another file, of which nobody said that it is gone: it
-    /// was removed behind the gate.
-    pub fn learn(&self, inode: u64, handle: FileHandle) -> bool {
+    /// Remember the handle of a file that was there before.
+    pub fn learn(&self, inode: u64, handle: FileHandle) -> Acquaintance {
+        let acquaintance = self.learn_made(inode, handle);
+        if acquaintance != Acquaintance::Old
+            && let Some(learnt) = self.learnt.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            learnt.push(inode);
+        }
+        acquaintance
+    }
+
+    /// Remember the handle of a file that was just made.
+    pub fn learn_made(&self, inode: u64, handle: FileHandle) -> Acquaintance {
         let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
         match handles.get_mut(&inode) {
-            Some(known) if *known == handle => false,
+            Some(known) if *known == handle => Acquaintance::Old,
             Some(known) => {
                 *known = handle;
-                true
+                Acquaintance::Other
             }
             None => {
                 handles.insert(inode, handle);
-                false
+                Acquaintance::New
             }
         }
+    }
+
+    /// From now on collect the numbers of files that become known by [`Volume::learn`], for [`Volume::take_learnt`].
+    pub fn collect_learnt(&self) {
+        self.learnt.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
+    }
+
+    /// The numbers of files that became known since the last call. Whoever learns of a file and then tells of it finds the number
+    /// in here by the time it is heard.
+    #[must_use]
+    pub fn take_learnt(&self) -> Vec<u64> {
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        learnt.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Take the handle of `name` in `directory` and remember it under `inode`.
@@ -268,6 +309,51 @@ impl Volume {
     #[must_use]
     pub fn handle(&self, inode: u64) -> Option<FileHandle> {
         self.handles.read().unwrap_or_else(PoisonError::into_inner).get(&inode).cloned()
+    }
+
+    /// The number of the file with that handle ([`FileHandle::parts`]), if it is remembered.
+    #[must_use]
+    pub fn number_of(&self, kind: i32, bytes: &[u8]) -> Option<u64> {
+        let is_this = |number: &u64| {
+            let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+            handles.get(number).is_some_and(|known| known.parts() == (kind, bytes))
+        };
+        if self.is_number_in_handle {
+            return numbers_in(bytes).into_iter().flatten().find(is_this);
+        }
+        let file = FileHandle::from_parts(kind, bytes).open(self.root(), libc::O_PATH).ok()?;
+        Some(nix::sys::stat::fstat(&file).ok()?.st_ino).filter(is_this)
+    }
+
+    /// Whether an open file (also O_PATH) may lie in the tree. Its path is compared with what the root's is now: directories above the
+    /// root may have been renamed. Of what is no directory the kernel may know no name, or not all of them: it lies outside only
+    /// if its one name is found there.
+    #[must_use]
+    pub fn may_hold(&self, file: BorrowedFd<'_>) -> bool {
+        if self.whole_filesystem {
+            return true;
+        }
+        let (Ok(path), Ok(root), Ok(stat)) =
+            (path_of(file), path_of(self.root()), nix::sys::stat::fstat(file))
+        else {
+            return true;
+        };
+        if path.starts_with(root) {
+            return true;
+        }
+        let is_directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let is_there = || {
+            nix::sys::stat::lstat(&path)
+                .is_ok_and(|found| found.st_ino == stat.st_ino && found.st_dev == stat.st_dev)
+        };
+        !(is_directory || (stat.st_nlink == 1 && is_there()))
+    }
+
+    /// Where an open file lies, from the root on; `None` outside or where it cannot be told.
+    #[must_use]
+    pub fn path_from_root(&self, file: BorrowedFd<'_>) -> Option<PathBuf> {
+        let (path, root) = (path_of(file).ok()?, path_of(self.root()).ok()?);
+        Some(path.strip_prefix(root).ok()?.to_owned())
     }
 
     /// Open a file by its remembered handle with open(2) flags.
@@ -295,8 +381,8 @@ impl Volume {
         let Ok(file) = FileHandle::from_parts(1, &bytes).open(self.root(), libc::O_PATH) else {
             return false;
         };
-        fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-            .is_ok_and(|path| path.starts_with(&self.path) && path != self.path)
+        let (Ok(path), Ok(root)) = (path_of(file.as_fd()), path_of(self.root())) else { return false };
+        path.starts_with(&root) && path != root
     }
 
     /// Note that a file was opened for writing: if events are lost, it is one of those that may have changed.
@@ -315,6 +401,23 @@ impl Volume {
     pub fn lock_namespace(&self) -> MutexGuard<'_, ()> {
         self.namespace.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where an open file lies now, as far as the kernel can tell.
+fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// What may be the inode number in a file handle: that of ext4 and most others (`FILEID_INO32_GEN`), of xfs with large numbers
+/// and btrfs, of tmpfs. To be checked against what is known of that number.
+fn numbers_in(handle: &[u8]) -> [Option<u64>; 3] {
+    let long = |at: usize| {
+        let bytes = handle.get(at..at + 8)?.try_into().ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    };
+    let short =
+        handle.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes).map(u64::from);
+    [short, long(0), long(4)]
 }
 
 /// A line of /proc/self/mountinfo (proc(5)).

@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::{NodeArguments, exit, one_line, print, print_while_read};
 use crate::control::{self, ControlError, Request, Response};
-use crate::status::{Colour, Counters, Status, StrictStatus};
+use crate::status::{CaptureStatus, Colour, Counters, Status, StrictStatus};
 
 /// Time between two answers of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -100,6 +100,7 @@ pub fn render(status: &Status, coloured: bool) -> String {
     let mut lines: Vec<(&str, String)> = vec![("node", headline(status, coloured)), ("peer", peer(status))];
     lines.push(("capture", capture(status)));
     lines.extend(hooks_in_trouble(status).into_iter().map(|line| ("", line)));
+    lines.extend(behind(&status.capture).into_iter().map(|line| ("", line)));
     for volume in &status.volumes {
         let passthrough = if volume.passthrough { ", passthrough" } else { "" };
         let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
@@ -140,7 +141,7 @@ pub fn render(status: &Status, coloured: bool) -> String {
         lines.push(("resync", resync(status)));
     }
     lines.push(("traffic", traffic(&status.counters)));
-    lines.push(("trouble", trouble(&status.counters)));
+    lines.push(("trouble", trouble(status)));
     lines.iter().fold(String::new(), |mut text, (subject, line)| {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{subject:<8} {line}");
@@ -214,6 +215,30 @@ fn hooks_in_trouble(status: &Status) -> Vec<String> {
     lines.collect()
 }
 
+/// What there is to say of changes behind the gate; nothing where they are watched and there are none.
+fn behind(capture: &CaptureStatus) -> Vec<String> {
+    let behind = &capture.behind;
+    let mut lines = Vec::new();
+    if !behind.watched && !behind.why.is_empty() && capture.row != "fentry" {
+        lines.push(format!("names and attributes behind the gate are NOT seen: {}", behind.why));
+    }
+    let all =
+        [(behind.names, "name"), (behind.attributes, "set of attributes"), (behind.contents, "content")];
+    let some: Vec<String> =
+        all.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} x {what}")).collect();
+    if !some.is_empty() {
+        let last = if behind.last.is_empty() { String::new() } else { format!(", last: {}", behind.last) };
+        lines.push(format!("changed behind the gate, NOT held by any fsync: {}{last}", some.join(", ")));
+    }
+    if behind.lost > 0 {
+        lines.push(format!(
+            "lost changes behind the gate {}: everything was compared",
+            counted(behind.lost, "time")
+        ));
+    }
+    lines
+}
+
 /// What there is to say of files that are opened without passthrough; nothing where there are none.
 fn strict(strict: &StrictStatus) -> Vec<String> {
     let mut lines = Vec::new();
@@ -278,13 +303,16 @@ fn traffic(counters: &Counters) -> String {
 }
 
 /// The counters that are zero on a good day.
-fn trouble(counters: &Counters) -> String {
+fn trouble(status: &Status) -> String {
+    let (counters, behind) = (&status.counters, &status.capture.behind);
     let all = [
         (counters.events_lost, "events lost"),
         (counters.widened, "marks widened"),
         (counters.frames_refused, "frames refused"),
         (counters.handshakes_refused, "handshakes refused"),
         (counters.unguarded_syncs, "unguarded syncs"),
+        (behind.names + behind.attributes + behind.contents, "changes behind the gate"),
+        (behind.lost, "losses of changes behind the gate"),
         (counters.errors, "errors"),
     ];
     let some: Vec<String> =
@@ -373,6 +401,21 @@ mod tests {
         assert!(text.contains("9 strict files: 1 open and held, 1 NOT marked on disk\n"), "{text}");
         assert!(text.contains("NOT held until everybody closed and unmapped: a.mdb, ...\n"), "{text}");
         assert!(text.contains("last unguarded sync: b/c\n"), "{text}");
+    }
+
+    #[test]
+    fn changes_behind_the_gate_are_named() {
+        let mut status = Status::default();
+        status.capture.behind.watched = true;
+        assert!(!render(&status, false).contains("behind"));
+        status.capture.behind.names = 3;
+        status.capture.behind.last = "a/b".into();
+        let text = render(&status, false);
+        assert!(text.contains("behind the gate, NOT held by any fsync: 3 x name, last: a/b\n"), "{text}");
+        assert!(text.contains("trouble  3 changes behind the gate\n"), "{text}");
+        status.capture.behind.watched = false;
+        status.capture.behind.why = "no fanotify".into();
+        assert!(render(&status, false).contains("behind the gate are NOT seen: no fanotify\n"));
     }
 
     #[test]

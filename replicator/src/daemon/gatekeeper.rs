@@ -51,6 +51,10 @@ impl Sink for Gatekeeper {
         self.mailbox.post(Message::Answer(Event::CaptureLost { file }));
     }
 
+    fn names_changed(&self, directory: FileId) {
+        self.mailbox.post(Message::Answer(Event::DirectoryChanged { directory }));
+    }
+
     fn sync(&self, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply) {
         self.mailbox.post_urgent(Message::Sync { scope, backing, reply });
     }

@@ -11,6 +11,7 @@ use replicator_core::wire::namespace::Operation;
 use crate::gate::sink::SyncReply;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
+use crate::notify::Change;
 
 /// One message to a data-plane thread.
 pub enum Message {
@@ -36,6 +37,13 @@ pub enum Message {
         /// How it is let go.
         reply: SyncReply,
     },
+    /// Others than this process changed files, posted under the namespace lock.
+    Behind {
+        /// What was changed.
+        changes: Vec<Change>,
+        /// Where the last one was, from the volume's root on, if that is known.
+        last: Option<String>,
+    },
     /// A worker's digests.
     Digests {
         /// Which read.
@@ -47,6 +55,8 @@ pub enum Message {
     },
     /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),
+    /// What lists took away could not be deleted now.
+    OrphansLeft,
     /// A dialled connection is ready.
     Connected {
         /// The session it was dialled for.

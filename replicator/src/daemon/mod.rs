@@ -6,6 +6,7 @@
 //!   ([`mailbox`], [`message`]).
 //! * [`publish`]: what the node says of itself.
 
+mod behind;
 mod capture;
 mod engine;
 mod gatekeeper;

@@ -21,6 +21,7 @@ use super::publish::Publisher;
 use crate::gate::sink::SyncReply;
 use crate::gate::strict::{Duty, StrictFiles};
 use crate::link::Payload;
+use crate::notify::Change;
 use crate::storage::descriptors::{Access, Descriptors};
 use crate::storage::{digest, reader};
 use crate::tracer::{TraceEvent, Tracer};
@@ -32,6 +33,9 @@ const DRAIN_LIMIT: usize = 65_536;
 
 /// Without a sync, the tracer is asked so often for everything it may have lost.
 const EXACT_EVERY: Duration = Duration::from_millis(20);
+
+/// After a comparison of everything was asked for, the next is not asked for before this has passed.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
 
 /// So often in a row; by then the ring was emptied many times over and something is wrong with it.
 const DRAIN_ROUNDS: usize = 256;
@@ -109,6 +113,10 @@ pub struct Primary {
     settled: Option<FileId>,
     /// Barriers over everything that an orderly stop waits for.
     stopping: HashSet<Ticket>,
+    /// When everything was last asked to be compared.
+    compared_at: Option<Instant>,
+    /// It is to be asked again.
+    compare_due: bool,
 }
 
 impl Primary {
@@ -119,6 +127,9 @@ impl Primary {
         tracer: Option<Tracer>,
         trace_only: bool,
     ) -> Primary {
+        if tracer.is_some() {
+            volumes.iter().for_each(|volume| volume.collect_learnt());
+        }
         Primary {
             volumes,
             strict,
@@ -138,6 +149,8 @@ impl Primary {
             reading: 0,
             settled: None,
             stopping: HashSet::new(),
+            compared_at: None,
+            compare_due: false,
         }
     }
 
@@ -394,9 +407,13 @@ impl Primary {
         });
     }
 
-    /// Events were lost: every file that may have been written is to be compared.
+    /// Events were lost: files that were opened for writing are compared first, because somebody may wait for them; then everything,
+    /// because what was lost may be about a file that nobody opened through the gate.
     fn on_lost(&mut self, core: &mut Core, lost: u64) {
-        warn!(lost, "kernel events were lost: every file that was opened for writing is compared");
+        warn!(
+            lost,
+            "kernel events were lost: everything is compared, files that were opened for writing first"
+        );
         core.publisher().on_lost(lost);
         if self.trace_only {
             // Names may have been lost with them; only a new session lists them all again.
@@ -406,6 +423,54 @@ impl Primary {
         for volume in &self.volumes {
             for inode in volume.writers() {
                 core.mark(Event::CaptureLost { file: volume.file(inode) });
+            }
+        }
+        self.compare_everything(core);
+    }
+
+    /// Have all trees listed and compared, without ending the session. What is lost in quick succession is followed by one
+    /// comparison that begins after the last of it.
+    fn compare_everything(&mut self, core: &mut Core) {
+        if self.compared_at.is_some_and(|at| at.elapsed() < COMPARE_EVERY) {
+            self.compare_due = true;
+            return;
+        }
+        self.compared_at = Some(Instant::now());
+        self.compare_due = false;
+        for volume in &self.volumes {
+            // In the order of events: without a session nothing is to be remembered, and one that begins compares all.
+            core.tell(Event::CaptureLost { file: volume.root_file() });
+        }
+    }
+
+    /// Others than this process made changes, of which no operation tells.
+    fn on_behind(&mut self, core: &mut Core, changes: &[Change], last: Option<String>) {
+        core.publisher().on_behind(changes, last);
+        for change in changes {
+            match *change {
+                Change::Names { directory, .. } => core.mark(Event::DirectoryChanged { directory }),
+                // After the lists of the directories it left and came to were asked for.
+                Change::Moved { file } => core.tell(Event::CaptureLost { file }),
+                Change::Attributes { file } | Change::Closed { file } => {
+                    core.mark(Event::AttributesChanged { file });
+                }
+                Change::Content { file } => core.mark(Event::CaptureLost { file }),
+                Change::Lost | Change::Ended => {
+                    warn!("changes behind the gate were lost: everything is compared");
+                    self.compare_everything(core);
+                }
+            }
+        }
+    }
+
+    /// Files that became known are told of from now on, though they were found outside before; what they hold is not known.
+    fn admit_learnt(&mut self, core: &mut Core) {
+        let Some(tracer) = &mut self.tracer else { return };
+        for volume in &self.volumes {
+            for inode in volume.take_learnt() {
+                if tracer.found_inside(volume.id, inode) {
+                    core.mark(Event::CaptureLost { file: volume.file(inode) });
+                }
             }
         }
     }
@@ -453,6 +518,9 @@ impl Role for Primary {
     fn poll(&mut self, core: &mut Core, exact: bool) -> bool {
         self.start_reads(core);
         self.settled = None;
+        if self.compare_due {
+            self.compare_everything(core);
+        }
         let exact = exact || self.exact_at.elapsed() > EXACT_EVERY;
         let Some(tracer) = &mut self.tracer else { return false };
         let (mut unguarded, mut captured) = (Unguarded::default(), 0);
@@ -494,6 +562,8 @@ impl Role for Primary {
         if lost > 0 {
             self.on_lost(core, lost);
         }
+        // Messages that wait to be handled tell of files that are in here.
+        self.admit_learnt(core);
         taken > 0
     }
 
@@ -508,6 +578,7 @@ impl Role for Primary {
                 core.tell(Event::FileForgotten { file });
             }
             Message::Sync { scope, backing, reply } => self.on_sync(core, scope, backing, reply),
+            Message::Behind { changes, last } => self.on_behind(core, &changes, last),
             Message::Digests { read, outcome, payload } => {
                 self.reads.insert(read, Held::Payload(payload));
                 core.tell(Event::DigestsRead { read, outcome });

@@ -13,11 +13,15 @@ use tracing::{error, info, warn};
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
-use crate::status::{self, Status};
+use crate::notify::Change;
+use crate::status::{self, BehindStatus, Status};
 use crate::tracer::TracerReport;
 
 /// Percentiles are over the barriers of the last one to two such spans.
 const WINDOW: Duration = Duration::from_secs(10);
+
+/// How often a person is told that files are changed behind the gate.
+const BEHIND_TOLD_EVERY: Duration = Duration::from_secs(600);
 
 /// The status others read.
 pub type Published = Arc<Mutex<Status>>;
@@ -37,6 +41,8 @@ pub struct Publisher {
     link_before: Statistics,
     /// Requests of the gates, in the order of the volumes.
     gates: Vec<Arc<Counters>>,
+    /// When a person was last told of changes behind the gate.
+    behind_told: Option<Instant>,
 }
 
 /// Byte counters of the last second, for rates.
@@ -81,6 +87,7 @@ impl Publisher {
             link: Statistics::default(),
             link_before: Statistics::default(),
             gates: Vec::new(),
+            behind_told: None,
         };
         (publisher, published)
     }
@@ -115,6 +122,45 @@ impl Publisher {
     /// Kernel events were lost.
     pub fn on_lost(&mut self, lost: u64) {
         self.status.counters.events_lost += lost;
+    }
+
+    /// Whether changes behind the gate are watched.
+    pub fn on_watch(&mut self, behind: BehindStatus) {
+        self.status.capture.behind = behind;
+    }
+
+    /// Changes behind the gate.
+    pub fn on_behind(&mut self, changes: &[Change], last: Option<String>) {
+        let behind = &mut self.status.capture.behind;
+        let before = behind.names + behind.attributes + behind.contents;
+        for change in changes {
+            match change {
+                Change::Names { .. } => behind.names += 1,
+                Change::Attributes { .. } => behind.attributes += 1,
+                Change::Content { .. } => behind.contents += 1,
+                Change::Lost => behind.lost += 1,
+                Change::Ended => {
+                    behind.lost += 1;
+                    behind.watched = false;
+                    behind.why = "broken off: see the log".to_owned();
+                }
+                // Part of a change of names, or possibly of one that came through the gate.
+                Change::Moved { .. } | Change::Closed { .. } => {}
+            }
+        }
+        if let Some(last) = last {
+            behind.last = last;
+        }
+        let now = behind.names + behind.attributes + behind.contents;
+        if now > before && self.behind_told.is_none_or(|told| told.elapsed() > BEHIND_TOLD_EVERY) {
+            self.behind_told = Some(Instant::now());
+            warn!(
+                changes = now,
+                last = behind.last,
+                "files are changed behind the gate (another mount, or a process from before it): mirrored, but no fsync waits for it; \
+                 \"replicator doctor\" finds who passes by"
+            );
+        }
     }
 
     /// Something an operator must look at.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use replicator_core::action::{Action, Body, DurableScope};
 use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
@@ -11,7 +12,7 @@ use replicator_core::ids::{Errno, Sequence, SessionId, VolumeId};
 use replicator_core::wire::attributes::Attributes;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::engine::{Core, Role, role_token};
 use super::message::Message;
@@ -47,7 +48,11 @@ struct Durability {
 /// The secondary.
 pub struct Secondary {
     volumes: Vec<Arc<Volume>>,
-    replica: Replica,
+    replica: Arc<Replica>,
+    /// A comparison of the trees is under way.
+    resyncing: bool,
+    /// When a directory was last listed again outside of one, if what lost its place then may still wait to be claimed.
+    listed: Option<Instant>,
     frames: HashMap<(SessionId, Sequence), Frame>,
     pending: HashMap<u64, Pending>,
     next_pending: u64,
@@ -64,7 +69,9 @@ impl Secondary {
     /// A secondary of these volumes.
     pub fn new(volumes: Vec<Arc<Volume>>) -> Secondary {
         Secondary {
-            replica: Replica::new(volumes.clone()),
+            replica: Arc::new(Replica::new(volumes.clone())),
+            resyncing: false,
+            listed: None,
             volumes,
             frames: HashMap::new(),
             pending: HashMap::new(),
@@ -100,7 +107,12 @@ impl Secondary {
             Frame::Attributes { header, attributes } => {
                 self.replica.apply_attributes(header.file, &attributes).map(|_| AppliedOutcome::Done)
             }
-            Frame::Namespace(operation) => self.replica.apply_namespace(&operation),
+            Frame::Namespace(operation) => {
+                if !self.resyncing && matches!(operation, Operation::List { .. }) {
+                    self.listed = Some(Instant::now());
+                }
+                self.replica.apply_namespace(&operation)
+            }
             Frame::Digests { header, digests } => {
                 let extent = Extent::at(header.offset, header.length);
                 // A file that is not here yet has nothing of what was digested.
@@ -109,10 +121,14 @@ impl Secondary {
                     .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])))
             }
             Frame::ResyncBegin => {
+                (self.resyncing, self.listed) = (true, None);
                 self.held_resyncs.push((session, sequence));
                 return self.begin_resync(core);
             }
-            Frame::ResyncEnd => self.replica.end_resync().map(|()| AppliedOutcome::Done),
+            Frame::ResyncEnd => {
+                self.resyncing = false;
+                self.replica.end_resync().map(|()| AppliedOutcome::Done)
+            }
         };
         let outcome = outcome.map_err(|error| complain(core, &error));
         core.tell(Event::Applied { session, sequence, outcome });
@@ -133,6 +149,20 @@ impl Secondary {
                 .map_err(|error| complain(core, &error));
             core.tell(Event::Applied { session, sequence, outcome });
         }
+    }
+
+    /// Delete what lost its place by a list and was claimed by none that followed within [`UNCLAIMED_AFTER`].
+    fn delete_orphans(&mut self, core: &mut Core) {
+        if self.resyncing || self.listed.is_none_or(|listed| listed.elapsed() < UNCLAIMED_AFTER) {
+            return;
+        }
+        self.listed = None;
+        let (replica, mailbox) = (Arc::clone(&self.replica), Arc::clone(&core.mailbox));
+        core.workers.run(move || match replica.delete_orphans() {
+            Ok(true) => {}
+            Ok(false) => mailbox.post(Message::OrphansLeft),
+            Err(error) => warn!(%error, "what the primary removed is left in the orphanage"),
+        });
     }
 
     /// Start the write of a data frame; an outcome if it is already decided.
@@ -240,6 +270,9 @@ impl Secondary {
     }
 }
 
+/// What a list took away waits so long for another list that has it: lists that belong together come one after the other.
+const UNCLAIMED_AFTER: Duration = Duration::from_secs(1);
+
 /// A frame of at most so many bytes is written at once: a buffered write on the ring goes through a kernel worker, which takes
 /// half as long again (docs/measurements/link.md) and matters where somebody waits for few bytes.
 const INLINE_BYTES: usize = 16 << 10;
@@ -267,13 +300,15 @@ fn complain(core: &mut Core, error: &ReplicaError) -> Errno {
 }
 
 impl Role for Secondary {
-    fn poll(&mut self, _: &mut Core, _: bool) -> bool {
+    fn poll(&mut self, core: &mut Core, _: bool) -> bool {
+        self.delete_orphans(core);
         false
     }
 
     fn on_message(&mut self, _: &mut Core, message: Message) {
         match message {
             Message::Stop => self.stopping = true,
+            Message::OrphansLeft => self.listed = self.listed.or_else(|| Some(Instant::now())),
             _ => debug!("a message for another role"),
         }
     }
@@ -362,6 +397,8 @@ impl Role for Secondary {
 
     fn on_session_end(&mut self, session: SessionId, applies: bool) {
         self.unanswered = 0;
+        // The next session claims what it can, and ends with an empty orphanage.
+        self.listed = None;
         if !applies {
             self.frames.retain(|(of, _), _| *of != session);
         }

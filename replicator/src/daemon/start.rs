@@ -19,6 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
+use super::behind::{self, Behind};
 use super::capture::{self, Selected};
 use super::engine::{Engine, Parts, Role as RoleParts};
 use super::gatekeeper::Gatekeeper;
@@ -141,6 +142,7 @@ fn name_id(name: &str) -> [u8; 16] {
 struct StartedNode {
     data_plane: thread::JoinHandle<anyhow::Result<()>>,
     gates: Vec<Gate>,
+    behind: Option<Behind>,
     stop: Stop,
     mailbox: Arc<Mailbox<Message>>,
     _control: control::ControlServer,
@@ -197,6 +199,7 @@ impl StartedNode {
             })
         };
         let mut gates = Vec::new();
+        let mut behind = None;
         let data_plane = match config.node.role {
             Role::Secondary => {
                 let node = Node::secondary(secondary_config(config), record, Time(0));
@@ -207,13 +210,19 @@ impl StartedNode {
                 let Selected { tracer, passthrough, row, why } = capture::select(config, &volumes)?;
                 info!(row, why, "capture");
                 publisher.on_capture(row, &why, tracer.as_ref().map(|tracer| tracer.report()));
+                let (unread, watching) = behind::watch(config.mirror.gate, row, &volumes);
+                publisher.on_watch(watching);
                 let node = Node::primary(primary_config(config, &volumes), record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
                 let engine = Engine::new(parts(node, publisher)?, primary);
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
+                behind = unread.map(|unread| Behind::start(unread, &mailbox)).transpose()?;
                 if config.mirror.gate {
                     gates = mount(&volumes, &strict, passthrough, &mailbox)?;
+                }
+                if let Some(behind) = &mut behind {
+                    behind.attach(gates.iter().map(Gate::kernel_cache).collect())?;
                 }
                 mailbox.post(Message::Gates(state_of(&gates)));
                 data_plane
@@ -221,7 +230,7 @@ impl StartedNode {
         };
         // Last: a node that answers is one that runs.
         let control = control::serve(&config.node.control_socket, Arc::new(stop.clone()))?;
-        Ok(StartedNode { data_plane, gates, stop, mailbox, _control: control })
+        Ok(StartedNode { data_plane, gates, behind, stop, mailbox, _control: control })
     }
 
     fn stop_handle(&self) -> Stop {
@@ -256,6 +265,7 @@ impl StartedNode {
                 result = Err(anyhow::Error::from(error).context("unmount the gate"));
             }
         }
+        drop(self.behind);
         self.mailbox.post_urgent(Message::Stop);
         match self.data_plane.join() {
             Ok(ended) => ended.and(result),

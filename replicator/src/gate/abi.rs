@@ -118,6 +118,7 @@ pub const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// Codes of notifications (the `error` of an answer with `unique` 0).
 pub const NOTIFY_INVAL_INODE: i32 = 2;
 pub const NOTIFY_INVAL_ENTRY: i32 = 3;
+pub const NOTIFY_INC_EPOCH: i32 = 8;
 
 /// `_IOW(229, 1, struct fuse_backing_map)`.
 pub const DEV_IOC_BACKING_OPEN: libc::c_ulong = 0x4010_e501;

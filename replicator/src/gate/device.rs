@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use replicator_core::ids::Errno;
 
 use super::abi::{
-    BackingMap, DEV_IOC_BACKING_CLOSE, DEV_IOC_BACKING_OPEN, NOTIFY_INVAL_ENTRY, NOTIFY_INVAL_INODE,
-    NotifyInvalEntryOut, NotifyInvalInodeOut, OutHeader, Plain,
+    BackingMap, DEV_IOC_BACKING_CLOSE, DEV_IOC_BACKING_OPEN, NOTIFY_INC_EPOCH, NOTIFY_INVAL_ENTRY,
+    NOTIFY_INVAL_INODE, NotifyInvalEntryOut, NotifyInvalInodeOut, OutHeader, Plain,
 };
 
 /// Largest errno the kernel accepts in an answer; a larger one would leave the caller waiting for ever.
@@ -115,6 +115,14 @@ impl Device {
         let body =
             NotifyInvalEntryOut { parent, namelen: u32::try_from(name.len()).unwrap_or(u32::MAX), flags: 0 };
         self.notify(NOTIFY_INVAL_ENTRY, &[body.bytes(), name, &[0]])
+    }
+
+    /// Have every name looked up again before it is used.
+    ///
+    /// # Errors
+    /// EINVAL where the kernel cannot (before Linux 6.16).
+    pub fn invalidate_names(&self) -> io::Result<()> {
+        self.notify(NOTIFY_INC_EPOCH, &[])
     }
 
     /// Register a backing file. It keeps the credentials of the calling thread.

@@ -299,6 +299,15 @@ impl Inodes {
         Ok(fd)
     }
 
+    /// The nodes of all files known.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<u64> {
+        let nodes = |shard: &RwLock<HashMap<u64, Arc<Inode>>>| -> Vec<u64> {
+            shard.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        };
+        self.shards.iter().flat_map(nodes).collect()
+    }
+
     /// Files known.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -184,6 +184,13 @@ impl Listings {
         kept.listings.retain(|listing| !nodes.contains(&listing.directory.node));
     }
 
+    /// Names may have changed anywhere.
+    pub fn clear(&self) {
+        let mut kept = self.lock();
+        kept.changes = kept.changes.wrapping_add(1);
+        kept.listings.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,6 +17,7 @@ mod credentials;
 mod device;
 mod handles;
 mod inodes;
+mod kernel_cache;
 mod listings;
 mod mount;
 mod operations;
@@ -39,6 +40,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 pub use counters::{Counters, RequestCounts};
+pub use kernel_cache::KernelCache;
 pub use mount::{RecoverError, Recovered, recover};
 pub use probe::{FuseProbe, probe};
 pub use session::NegotiationError;
@@ -249,21 +251,10 @@ impl Gate {
         Arc::clone(&self.server.counters)
     }
 
-    /// Drop what the kernel has cached of a file, after a change that the daemon made below. Not from inside a [`Sink`].
-    pub fn invalidate(&self, inode: u64) {
-        let node = self.server.inodes.node_of(inode);
-        ignore_unknown(self.server.device.invalidate_node(node, true));
-    }
-
-    /// Drop what the kernel has cached under a name (also that there is none), after a change that the daemon made below.
-    /// Waits for operations under way in that directory, a held fsync of it among them: never from inside a [`Sink`], nor from
-    /// the thread that answers syncs.
-    pub fn invalidate_entry(&self, parent: u64, name: &[u8]) {
-        let node = self.server.inodes.node_of(parent);
-        self.server.listings.changed([node, node]);
-        ignore_unknown(self.server.device.invalidate_entry(node, name));
-        // The pages of a directory are its listing.
-        ignore_unknown(self.server.device.invalidate_node(node, true));
+    /// What the kernel keeps of names and attributes.
+    #[must_use]
+    pub fn kernel_cache(&self) -> KernelCache {
+        KernelCache::new(&self.server)
     }
 
     /// Take the mount away and end. Whoever still has something open in it goes on, new opens are native, and this waits for
@@ -421,13 +412,5 @@ fn raise_descriptor_limit() {
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
         tracing::warn!(%error, soft, hard, "the limit of open files cannot be raised");
-    }
-}
-
-fn ignore_unknown(result: io::Result<()>) {
-    if let Err(error) = result
-        && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTCONN | libc::ENODEV))
-    {
-        tracing::warn!(%error, "the kernel's cache could not be invalidated");
     }
 }

@@ -20,7 +20,7 @@ use super::listings::Listings;
 use super::session::Negotiated;
 use super::sink::{Sink, SyncReply};
 use super::strict::StrictFiles;
-use crate::volume::Volume;
+use crate::volume::{Acquaintance, FileHandle, Volume};
 
 /// How long the kernel may keep names and attributes: all changes come through it, or are followed by an invalidation.
 const CACHE_TIME: Duration = Duration::from_secs(4 * 3600);
@@ -230,31 +230,41 @@ impl Server {
         Ok((inode, fd))
     }
 
-    /// Announce what a descriptor (also O_PATH) refers to: its lookup count rises, its handle is remembered.
+    /// Announce what a descriptor (also O_PATH) refers to, which was found by a name in `directory`: its lookup count rises, its
+    /// handle is remembered.
     ///
     /// # Errors
     /// EXDEV where it lies on another device, EIO for an unknown kind, what name_to_handle_at(2) returns.
-    pub fn admit(&self, fd: &OwnedFd, stat: &FileStat) -> Result<Arc<Inode>, Refusal> {
+    pub fn admit(&self, directory: &Inode, fd: &OwnedFd, stat: &FileStat) -> Result<Arc<Inode>, Refusal> {
         self.check_device(stat)?;
-        self.admit_handle(handle_of(fd)?, stat)
+        let handle = handle_of(fd)?;
+        let (inode, is_new) = self.announce(handle.clone(), stat)?;
+        if is_new {
+            let acquaintance = self.volume.learn(stat.st_ino, handle);
+            if acquaintance == Acquaintance::Other {
+                self.sink.replaced(self.volume.file(stat.st_ino));
+            }
+            if acquaintance != Acquaintance::Old {
+                // Either its directory was not listed yet, or it came there behind the gate.
+                self.sink.names_changed(self.volume.file(directory.number));
+            }
+        }
+        Ok(inode)
     }
 
-    /// As [`Server::admit`], with the handle at hand.
+    /// As [`Server::admit`], of a file that was just made and whose handle is remembered already.
     ///
     /// # Errors
     /// EIO for an unknown kind.
-    pub fn admit_handle(
-        &self,
-        handle: crate::volume::FileHandle,
-        stat: &FileStat,
-    ) -> Result<Arc<Inode>, Refusal> {
+    pub fn admit_made(&self, handle: FileHandle, stat: &FileStat) -> Result<Arc<Inode>, Refusal> {
+        Ok(self.announce(handle, stat)?.0)
+    }
+
+    fn announce(&self, handle: FileHandle, stat: &FileStat) -> Result<(Arc<Inode>, bool), Refusal> {
         let kind = FileKind::from_mode(stat.st_mode).ok_or(Refusal::errno(libc::EIO))?;
-        let (inode, new) = self.inodes.admit(stat.st_ino, kind, handle.clone());
-        if new && self.volume.learn(stat.st_ino, handle) {
-            self.sink.replaced(self.volume.file(stat.st_ino));
-        }
+        let (inode, is_new) = self.inodes.admit(stat.st_ino, kind, handle);
         inode.note_mode(stat.st_mode);
-        Ok(inode)
+        Ok((inode, is_new))
     }
 
     /// Refuse what is mounted inside the volume: it is not replicated.

@@ -35,6 +35,10 @@ pub trait Sink: Send + Sync {
     /// the gate's back. What is known about it is about the former one.
     fn replaced(&self, file: FileId);
 
+    /// Names in this directory changed, and no operation tells how: it was behind the gate's back. A file was found there of which
+    /// nobody told, or one that was made is gone. Told before the caller who brought it to light is answered.
+    fn names_changed(&self, directory: FileId);
+
     /// A caller waits for durability. `backing` is a descriptor of the file on the covered file system, on which this
     /// node's own fsync is done. Must return at once; the answer goes through `reply`.
     fn sync(&self, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply);

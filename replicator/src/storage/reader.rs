@@ -20,7 +20,7 @@ pub use super::digest::digests;
 use super::holes::{holes_within, is_zero};
 use super::status::{Status, names, open_path};
 use super::xattr;
-use crate::volume::{FileHandle, RESERVED_NAME, Volume};
+use crate::volume::{Acquaintance, FileHandle, RESERVED_NAME, Volume};
 
 /// Zeroes are looked for in pieces of this size: the smallest block of the file systems in use, so that the secondary
 /// gets the same holes.
@@ -229,7 +229,7 @@ pub fn list_directory(
 }
 
 /// Describe what a name in a directory stands for, and learn its handle; `None` if it is gone or not part of the tree. The
-/// second value is that of [`Volume::learn`].
+/// second value tells whether the number belonged to another file ([`Acquaintance::Other`]).
 fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<(NewNode, bool)>> {
     let Some(status) = Status::at(directory, name)? else { return Ok(None) };
     if status.device != volume.device || status.mount_root {
@@ -250,7 +250,7 @@ fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Resul
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let is_other = volume.learn(status.inode, handle);
+    let is_other = volume.learn(status.inode, handle) == Acquaintance::Other;
     Ok(Some((node(volume.file(status.inode), kind, &status, target), is_other)))
 }
 

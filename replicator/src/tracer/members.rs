@@ -3,7 +3,7 @@
 //! The programs tell of every file they know nothing about. Only a verdict "outside" makes them silent, and only for the very
 //! inode it was given for: the table's key holds the inode's generation, so that a new file with an old number is unknown.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use aya::Pod;
 use aya::maps::{HashMap as KernelMap, MapData};
@@ -32,6 +32,35 @@ pub struct Members {
     inside: HashMap<Inode, VolumeId>,
     /// What is in the kernel's table: one generation per inode, the last one seen.
     told: HashMap<Inode, (u32, u32)>,
+    passed_over: PassedOver,
+}
+
+/// Files outside of which something was not told, whether or not a verdict about them still stands: stores into their pages stay
+/// silent until those are written back, also if the file is inside by then.
+#[derive(Default)]
+struct PassedOver {
+    files: HashSet<Inode>,
+    /// There were more than is remembered.
+    any: bool,
+}
+
+impl PassedOver {
+    /// So many are remembered (about 10 MB).
+    const MAX: usize = 1 << 18;
+
+    fn add(&mut self, inode: Inode) {
+        if self.any || (self.files.len() >= PassedOver::MAX && !self.files.contains(&inode)) {
+            self.any = true;
+            self.files = HashSet::new();
+        } else {
+            self.files.insert(inode);
+        }
+    }
+
+    /// Whether it may have been one. It is none from here on, if that can be told.
+    fn take(&mut self, inode: Inode) -> bool {
+        self.files.remove(&inode) || self.any
+    }
 }
 
 /// Whose file a record is about.
@@ -51,7 +80,15 @@ impl Members {
         watches: Vec<Watch>,
         resolve: Option<Resolve>,
     ) -> Members {
-        Members { table, recent, watches, resolve, inside: HashMap::new(), told: HashMap::new() }
+        Members {
+            table,
+            recent,
+            watches,
+            resolve,
+            inside: HashMap::new(),
+            told: HashMap::new(),
+            passed_over: PassedOver::default(),
+        }
     }
 
     /// Whose file the record is about; tells the programs where that was not known.
@@ -73,6 +110,7 @@ impl Members {
                 Owner::Member(volume)
             }
             None => {
+                self.passed_over.add(inode);
                 self.tell(inode, record.generation, OUTSIDE);
                 Owner::Outside
             }
@@ -106,7 +144,10 @@ impl Members {
                 self.tell(inode, record.generation, u32::from(volume.0) + 1);
                 Owner::Arrived(volume)
             }
-            None => Owner::Outside,
+            None => {
+                self.passed_over.add(inode);
+                Owner::Outside
+            }
         }
     }
 
@@ -142,6 +183,20 @@ impl Members {
                 self.untell((device, inode));
             }
         }
+    }
+
+    /// The caller found the file inside: it was taken for one outside, or has moved. Who is asked about it next knows better, so that
+    /// nothing is to be noted. Returns whether anything of it may have been passed over.
+    pub fn found_inside(&mut self, volume: VolumeId, inode: u64) -> bool {
+        let mut passed_over = false;
+        for device in self.devices(volume) {
+            let inode = (device, inode);
+            if self.told.get(&inode).is_some_and(|(_, member)| *member == OUTSIDE) {
+                self.untell(inode);
+            }
+            passed_over |= self.passed_over.take(inode);
+        }
+        passed_over
     }
 
     /// The file is gone, or nothing is known about it.

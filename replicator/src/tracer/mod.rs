@@ -388,6 +388,13 @@ impl Tracer {
         self.members.set(volume, inode, inside);
     }
 
+    /// A file was found inside the volume: a verdict that it lies outside, by which nothing of it is told, is taken back. Returns
+    /// whether anything of it may have gone untold: then its content is unknown, and stores into it may stay silent until the
+    /// next sync.
+    pub fn found_inside(&mut self, volume: VolumeId, inode: u64) -> bool {
+        self.members.found_inside(volume, inode)
+    }
+
     /// Forget what is known about an inode, because the file is gone.
     pub fn forget(&mut self, volume: VolumeId, inode: u64) {
         self.members.forget(volume, inode);

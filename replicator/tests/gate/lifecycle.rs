@@ -268,6 +268,7 @@ fn a_panic_ends_the_gate_in_the_open() {
         fn attributes(&self, _: replicator_core::ids::FileId) {}
         fn forgotten(&self, _: replicator_core::ids::FileId) {}
         fn replaced(&self, _: replicator_core::ids::FileId) {}
+        fn names_changed(&self, _: replicator_core::ids::FileId) {}
         fn sync(
             &self,
             _: replicator_core::event::SyncScope,
@@ -300,11 +301,36 @@ fn changes_below_are_seen_after_invalidation() {
         let below = fixture.volume.open_file(inode, libc::O_WRONLY | libc::O_TRUNC).unwrap();
         File::from(below).write_all(b"changed").unwrap();
         nix::sys::stat::mkdirat(fixture.volume.root(), "new", nix::sys::stat::Mode::S_IRWXU).unwrap();
-        fixture.gate().invalidate(inode);
-        fixture.gate().invalidate_entry(fixture.volume.root_inode, b"new");
+        fixture.gate().kernel_cache().invalidate(inode);
+        fixture.gate().kernel_cache().invalidate_entry(fixture.volume.root_inode, b"new");
         assert_eq!(fs::metadata(&path).unwrap().len(), 7);
         assert_eq!(fs::read(&path).unwrap(), b"changed");
         assert!(fs::metadata(fixture.join("new")).unwrap().is_dir());
+        assert_eq!(errno(fs::metadata(fixture.join("other"))), libc::ENOENT);
+        nix::sys::stat::mkdirat(fixture.volume.root(), "other", nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let removed = nix::unistd::UnlinkatFlags::RemoveDir;
+        nix::unistd::unlinkat(fixture.volume.root(), "new", removed).unwrap();
+        if fixture.gate().kernel_cache().invalidate_all() {
+            assert_eq!(errno(fs::metadata(fixture.join("new"))), libc::ENOENT);
+            assert!(fs::metadata(fixture.join("other")).unwrap().is_dir());
+        } else {
+            println!("not run: the kernel drops no names at once (Linux 6.16)");
+        }
+    });
+}
+
+/// A file that came into the tree behind the gate is told of by its directory, once, when it is found.
+#[test]
+fn a_name_nobody_told_of_is_reported() {
+    both(|fixture| {
+        fs::write(fixture.join("told"), b"x").unwrap();
+        assert!(fs::metadata(fixture.join("told")).is_ok());
+        assert_eq!(fixture.recorder.take_changed(), []);
+        nix::sys::stat::mkdirat(fixture.volume.root(), "untold", nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for _ in 0..2 {
+            assert!(fs::metadata(fixture.join("untold")).unwrap().is_dir());
+        }
+        assert_eq!(fixture.recorder.take_changed(), [fixture.volume.root_file()]);
     });
 }
 

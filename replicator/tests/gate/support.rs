@@ -44,6 +44,8 @@ pub struct Recorder {
     intent_errno: AtomicI32,
     held: Mutex<Vec<(SyncScope, SyncReply)>>,
     arrived: Condvar,
+    /// Directories whose names changed untold.
+    changed: Mutex<Vec<FileId>>,
 }
 
 impl Recorder {
@@ -105,6 +107,11 @@ impl Recorder {
         held.remove(0)
     }
 
+    /// Directories whose names changed untold since the last call.
+    pub fn take_changed(&self) -> Vec<FileId> {
+        std::mem::take(&mut self.changed.lock().unwrap())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.seen.lock().unwrap()
     }
@@ -143,6 +150,10 @@ impl Sink for Recorder {
         self.record(Seen::Replaced(file));
     }
 
+    fn names_changed(&self, directory: FileId) {
+        self.changed.lock().unwrap().push(directory);
+    }
+
     fn sync(&self, scope: SyncScope, _backing: Arc<OwnedFd>, reply: SyncReply) {
         self.record(Seen::Sync(scope));
         if self.holding.load(Ordering::SeqCst) {
@@ -174,6 +185,8 @@ impl Sink for Quiet {
     fn forgotten(&self, _: FileId) {}
 
     fn replaced(&self, _: FileId) {}
+
+    fn names_changed(&self, _: FileId) {}
 
     fn sync(&self, _: SyncScope, _: Arc<OwnedFd>, reply: SyncReply) {
         reply.answer(Ok(()));

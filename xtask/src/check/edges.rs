@@ -3,11 +3,11 @@
 use super::{Finding, Text, source};
 
 /// Modules of `replicator` that do not know each other, and what each may know of the crate beside itself.
-const EDGES: &[&str] = &["gate", "link", "storage", "tracer", "control"];
+const EDGES: &[&str] = &["gate", "link", "notify", "storage", "tracer", "control"];
 /// What every edge may know.
 const GROUND: &[&str] = &["volume", "uring", "config", "status", "mounts", "telemetry"];
 /// What the ground itself may know: nothing above it.
-const ABOVE: &[&str] = &["gate", "link", "storage", "tracer", "control", "daemon", "cli"];
+const ABOVE: &[&str] = &["gate", "link", "notify", "storage", "tracer", "control", "daemon", "cli"];
 
 /// A library, and the only module that may name it.
 const KEEPERS: &[(&str, &str)] =
@@ -35,6 +35,9 @@ pub fn rules(text: &Text) -> Vec<Finding> {
                 let what = format!("`{library}` belongs to `{keeper}` alone");
                 findings.push(Finding::new(&text.path, number, what));
             }
+        }
+        if module != "notify" && line.contains("fanotify_") && line.contains("libc::") {
+            findings.push(Finding::new(&text.path, number, "fanotify belongs to `notify` alone"));
         }
         if module != "gate" && line.contains("fuse_") && line.contains("repr(C") {
             findings.push(Finding::new(&text.path, number, "FUSE's structures belong to `gate` alone"));

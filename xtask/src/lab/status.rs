@@ -47,6 +47,19 @@ pub struct Capture {
     pub why: String,
     #[serde(default)]
     pub hooks: Vec<Hook>,
+    pub behind: Behind,
+}
+
+/// What others changed past the gate.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Behind {
+    pub watched: bool,
+    pub why: String,
+    pub names: u64,
+    pub attributes: u64,
+    pub lost: u64,
+    pub last: String,
 }
 
 /// A kernel program.

@@ -6,6 +6,7 @@
 mod async_mode;
 mod bad_input;
 mod bad_peer;
+mod behind_the_gate;
 mod capture_rows;
 mod commands;
 mod daemon_crash_mount_replaced;
@@ -123,6 +124,7 @@ const ON_EACH_FILESYSTEM: &[&str] = &[
     "msync_is_on_both",
     "direct_and_dsync",
     "xattr_acl_owner_times",
+    "behind_the_gate",
     "primary_killed_under_load",
 ];
 
@@ -165,6 +167,8 @@ pub const ALL: &[Scenario] = &[
     scenario("daemon_crash_mount_replaced", 120, daemon_crash_mount_replaced::run),
     scenario("link_reset", 240, link_reset::run),
     scenario("ring_overflow", 120, ring_overflow::run),
+    scenario("behind_the_gate", 180, behind_the_gate::run),
+    scenario("behind_overflow", 180, behind_the_gate::run_overflow),
     scenario("full_disk_on_b", 180, full_disk_on_b::run),
     scenario("commands", 120, commands::run),
     scenario("bad_input", 180, bad_input::run),

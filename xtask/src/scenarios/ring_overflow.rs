@@ -66,7 +66,10 @@ pub fn run(context: &Context) -> Result<Outcome> {
 
 /// Do the work while the daemon, and with it the consumer of the ring, is stopped. It goes on at the latest after
 /// [`STALL_BOUND`]: work that needs it would wait for ever.
-fn stalled(mirror: &Mirror, work: impl FnOnce() -> std::io::Result<()> + Send) -> Result<()> {
+///
+/// # Errors
+/// The work failed, or it waits for the daemon.
+pub fn stalled(mirror: &Mirror, work: impl FnOnce() -> std::io::Result<()> + Send) -> Result<()> {
     mirror.primary.signal(Signal::SIGSTOP)?;
     std::thread::scope(|scope| {
         let work = scope.spawn(work);

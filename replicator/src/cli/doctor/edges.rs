@@ -1,7 +1,8 @@
-//! What only the edges can find out, by trying: kernel programs, FUSE protocol and passthrough, io_uring.
+//! What only the edges can find out, by trying: kernel programs, FUSE protocol and passthrough, notification of
+//! changes, io_uring.
 
 use super::finding::Finding;
-use crate::{gate, tracer, uring};
+use crate::{gate, notify, tracer, uring};
 
 /// Whether fentry/fexit programs may be loaded and attached.
 pub const TRAMPOLINES: &str = "bpf-fentry";
@@ -11,13 +12,16 @@ pub const TRACEPOINTS: &str = "bpf-tracepoints";
 pub const FUSE: &str = "fuse-mount";
 /// Whether the FUSE protocol of this kernel has passthrough.
 pub const PASSTHROUGH: &str = "fuse-passthrough";
+/// Whether others' changes of names and attributes are told by the kernel.
+const NOTIFICATION: &str = "change-notification";
 /// Whether a ring with all needed operations can be made.
 pub const IO_URING: &str = "io-uring";
 
-/// The probes of `tracer`, `gate` and `uring`.
+/// The probes of `tracer`, `gate`, `notify` and `uring`.
 pub fn findings() -> Vec<Finding> {
     let mut findings = kernel_programs();
     findings.extend(fuse());
+    findings.push(notification());
     findings.extend(io_uring());
     findings
 }
@@ -60,6 +64,21 @@ fn fuse() -> Vec<Finding> {
         findings.extend(problems.map(|problem| Finding::no("fuse-problem", problem)));
     }
     findings
+}
+
+/// Whether names and attributes that others change behind the gate can be seen at once.
+fn notification() -> Finding {
+    match notify::probe() {
+        Ok(()) => {
+            Finding::yes(NOTIFICATION, "names and attributes changed behind the gate are seen (fanotify)")
+        }
+        Err(error) => Finding::no(
+            NOTIFICATION,
+            format!(
+                "{error}: names and attributes changed behind the gate are found by the next comparison only"
+            ),
+        ),
+    }
 }
 
 /// Whether a ring can be made, and each part of io_uring a node uses or could use.

@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::super::abi::{Dirent, EntryOut, ReadIn, align8};
+use super::super::inodes::Inode;
 use super::super::listings::{Directory, Listing};
 use super::super::server::{Answer, Context, Outcome, Refusal, ReplyBuffer, Server, Undo};
 use super::names::{find, is_reserved};
@@ -16,8 +17,7 @@ use super::names::{find, is_reserved};
 pub fn readdir(context: &mut Context<'_>, input: &ReadIn, plus: bool) -> Answer {
     let server = context.server;
     let inode = context.inode()?;
-    let node = inode.node;
-    let which = Directory { node, generation: inode.generation };
+    let which = Directory { node: inode.node, generation: inode.generation };
     let (kept, changes) = server.listings.take(which, input.offset);
     let mut listing = match kept {
         Some(listing) => listing,
@@ -28,7 +28,7 @@ pub fn readdir(context: &mut Context<'_>, input: &ReadIn, plus: bool) -> Answer 
     };
     let limit = input.size as usize;
     let mut nodes = Vec::new();
-    let filled = fill(server, node, &mut listing, context.reply, limit, plus, &mut nodes);
+    let filled = fill(server, &inode, &mut listing, context.reply, limit, plus, &mut nodes);
     match filled {
         // What was announced before the failure must reach the kernel, or be taken back; the next call fails again.
         Err(refusal) if context.reply.length() == 0 => return Err(refusal),
@@ -52,7 +52,7 @@ pub fn open_listing(directory: &std::os::fd::OwnedFd) -> Result<std::os::fd::Own
 /// Put entries into the answer until it is full or the directory ends. `nodes` gets those that were announced.
 fn fill(
     server: &Server,
-    node: u64,
+    parent: &Inode,
     listing: &mut Listing,
     reply: &mut ReplyBuffer,
     limit: usize,
@@ -62,7 +62,7 @@ fn fill(
     loop {
         let Some(entry) = listing.current()? else { return Ok(()) };
         let step = entry.step();
-        if !is_reserved(node, entry.name) {
+        if !is_reserved(parent.node, entry.name) {
             let length = align8(size_of::<Dirent>() + entry.name.count_bytes())
                 + if plus { size_of::<EntryOut>() } else { 0 };
             if reply.length() + length > limit {
@@ -71,7 +71,7 @@ fn fill(
             let (ino, kind, next) = (entry.ino, entry.kind, entry.next);
             let name = entry.name.to_owned();
             if plus {
-                let announced = announce(server, node, listing, &name);
+                let announced = announce(server, parent, listing, &name);
                 nodes.extend((announced.nodeid != 0).then_some(announced.nodeid));
                 reply.put(&announced);
             }
@@ -86,14 +86,14 @@ fn fill(
 }
 
 /// A listed name looked up at once. Where that fails the name is listed all the same (node 0).
-fn announce(server: &Server, directory: u64, listing: &Listing, name: &CStr) -> EntryOut {
+fn announce(server: &Server, parent: &Inode, listing: &Listing, name: &CStr) -> EntryOut {
     if matches!(name.to_bytes(), b"." | b"..") {
         return EntryOut::default();
     }
     find(server, &listing.file, name)
         .and_then(|(fd, stat)| {
-            let inode = server.admit(&fd, &stat)?;
-            server.strict.note_name(server, &inode, directory, name.to_bytes());
+            let inode = server.admit(parent, &fd, &stat)?;
+            server.strict.note_name(server, &inode, parent.node, name.to_bytes());
             Ok(server.entry(&inode, &stat))
         })
         .unwrap_or_default()

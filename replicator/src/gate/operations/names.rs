@@ -32,7 +32,7 @@ pub fn find(server: &Server, directory: &OwnedFd, name: &CStr) -> Result<(OwnedF
 
 pub fn lookup(context: &mut Context<'_>, name: &CStr) -> Answer {
     let server = context.server;
-    let (_, directory) = context.directory()?;
+    let (parent, directory) = context.directory()?;
     if is_reserved(context.header.nodeid, name) {
         return Err(Refusal::errno(libc::ENOENT));
     }
@@ -44,7 +44,7 @@ pub fn lookup(context: &mut Context<'_>, name: &CStr) -> Answer {
         }
         Err(refusal) => return Err(refusal),
     };
-    let inode = server.admit(&fd, &stat)?;
+    let inode = server.admit(&parent, &fd, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
     Ok(Outcome::Reply(Undo::Lookup { node: inode.node }))

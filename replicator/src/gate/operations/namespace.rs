@@ -10,7 +10,7 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags};
 use nix::sys::stat::{FileStat, Mode, fstatat};
 use nix::unistd::UnlinkatFlags;
 use replicator_core::extent::Extent;
-use replicator_core::ids::{FileId, FileKind};
+use replicator_core::ids::FileKind;
 use replicator_core::wire::namespace::{NewNode, Operation};
 
 use super::super::abi::{LinkIn, MkdirIn, MknodIn};
@@ -55,12 +55,10 @@ fn stat_name(server: &Server, directory: &OwnedFd, name: &CStr) -> Result<FileSt
     Ok(stat)
 }
 
-/// A name was made and what has it cannot be told: the log would miss it.
-///
-/// # Panics
-/// Always. A gate that stops is safer than one that forgets a change.
-fn unreportable(what: &str, refusal: Refusal) -> ! {
-    panic!("{what} was done but cannot be reported: errno {}", refusal.0.0)
+/// A name was made, and what has it cannot be told: somebody took it away behind the gate.
+fn unreported(server: &Server, parent: &Inode, refusal: Refusal) -> Refusal {
+    server.sink.names_changed(server.file(parent));
+    refusal
 }
 
 /// Make a name by `make`, report it, announce it.
@@ -79,9 +77,9 @@ fn create_with(
     let (handle, stat) = {
         let _namespace = server.volume.lock_namespace();
         make(&directory)?;
-        let (handle, stat) = identify(server, &directory, name)
-            .unwrap_or_else(|refusal| unreportable("the creation of a name", refusal));
-        server.volume.learn(stat.st_ino, handle.clone());
+        let (handle, stat) =
+            identify(server, &directory, name).map_err(|refusal| unreported(server, &parent, refusal))?;
+        server.volume.learn_made(stat.st_ino, handle.clone());
         server.sink.namespace(Operation::Create {
             parent: server.file(&parent),
             name: name.to_bytes().to_vec(),
@@ -89,7 +87,7 @@ fn create_with(
         });
         (handle, stat)
     };
-    let inode = server.admit_handle(handle, &stat)?;
+    let inode = server.admit_made(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
     Ok(Outcome::Reply(Undo::Lookup { node: inode.node }))
@@ -236,7 +234,7 @@ pub fn rename(
         }
     }
     if whiteout {
-        report_whiteout(server, server.file(&old_directory), &old_fd, old_name);
+        report_whiteout(server, &old_directory, &old_fd, old_name)?;
     }
     for stat in [Some(&moved), other.as_ref()].into_iter().flatten() {
         server.outdate(server.inodes.node_of(stat.st_ino));
@@ -262,15 +260,16 @@ fn drop_parent_entry(server: &Server, stat: &FileStat) {
 }
 
 /// A rename left a character device 0:0 under the old name.
-fn report_whiteout(server: &Server, parent: FileId, directory: &OwnedFd, name: &CStr) {
-    let (handle, stat) = identify(server, directory, name)
-        .unwrap_or_else(|refusal| unreportable("the creation of a whiteout", refusal));
-    server.volume.learn(stat.st_ino, handle);
+fn report_whiteout(server: &Server, parent: &Inode, directory: &OwnedFd, name: &CStr) -> Result<(), Refusal> {
+    let (handle, stat) =
+        identify(server, directory, name).map_err(|refusal| unreported(server, parent, refusal))?;
+    server.volume.learn_made(stat.st_ino, handle);
     server.sink.namespace(Operation::Create {
-        parent,
+        parent: server.file(parent),
         name: name.to_bytes().to_vec(),
         node: new_node(server, &stat, Vec::new()),
     });
+    Ok(())
 }
 
 pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
@@ -286,8 +285,8 @@ pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
     };
     let namespace = server.volume.lock_namespace();
     nix::unistd::linkat(&*file, c"", &*directory, name, AtFlags::AT_EMPTY_PATH)?;
-    let (handle, stat) = identify(server, &directory, name)
-        .unwrap_or_else(|refusal| unreportable("the creation of a link", refusal));
+    let (handle, stat) =
+        identify(server, &directory, name).map_err(|refusal| unreported(server, &parent, refusal))?;
     let was_forgotten = std::mem::take(&mut inode.opens().forgotten);
     server.volume.learn(stat.st_ino, handle.clone());
     server.sink.namespace(Operation::Link {
@@ -301,7 +300,7 @@ pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
         server.sink.written(server.file(&inode), Extent::WHOLE);
         server.sink.attributes(server.file(&inode));
     }
-    let inode = server.admit_handle(handle, &stat)?;
+    let inode = server.admit_made(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     context.reply.put(&server.entry(&inode, &stat));
     Ok(Outcome::Reply(Undo::Lookup { node: inode.node }))

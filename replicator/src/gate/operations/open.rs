@@ -270,14 +270,14 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
         Err(errno) => return Err(errno.into()),
     };
     let (handle, stat) = identify(&file);
-    server.volume.learn(stat.st_ino, handle.clone());
+    server.volume.learn_made(stat.st_ino, handle.clone());
     server.sink.namespace(Operation::Create {
         parent: server.file(&parent),
         name: name.to_bytes().to_vec(),
         node: new_node(server, &stat, Vec::new()),
     });
     drop(namespace);
-    let inode = server.admit_handle(handle, &stat)?;
+    let inode = server.admit_made(handle, &stat)?;
     server.strict.note_name(server, &inode, context.header.nodeid, name.to_bytes());
     finish_created(context, &inode, file, wish, &stat)
 }
@@ -295,9 +295,9 @@ pub fn tmpfile(context: &mut Context<'_>, input: &CreateIn) -> Answer {
     let namespace = server.volume.lock_namespace();
     let file = nix::fcntl::openat(&*directory, c".", flags, mode)?;
     let (handle, stat) = identify(&file);
-    server.volume.learn(stat.st_ino, handle.clone());
+    server.volume.learn_made(stat.st_ino, handle.clone());
     drop(namespace);
-    let inode = server.admit_handle(handle, &stat)?;
+    let inode = server.admit_made(handle, &stat)?;
     finish_created(context, &inode, file, wish, &stat)
 }
 

@@ -1,0 +1,71 @@
+//! What the kernel keeps of names and attributes, to be dropped after a change that did not come through the gate.
+
+use std::io;
+use std::sync::{Arc, Weak};
+
+use super::server::Server;
+
+/// From this minor version on the kernel drops all names at once (Linux 6.16).
+const EPOCH_MINOR_VERSION: u32 = 44;
+
+/// The kernel's cache of one gate. Does nothing once the gate is gone. Never to be used from inside a
+/// [`super::sink::Sink`].
+#[derive(Clone, Debug)]
+pub struct KernelCache {
+    server: Weak<Server>,
+}
+
+impl KernelCache {
+    pub(super) fn new(server: &Arc<Server>) -> KernelCache {
+        KernelCache { server: Arc::downgrade(server) }
+    }
+
+    /// Drop what is cached of a file, pages included.
+    pub fn invalidate(&self, inode: u64) {
+        if let Some(server) = self.server.upgrade() {
+            ignore_unknown(server.device.invalidate_node(server.inodes.node_of(inode), true));
+        }
+    }
+
+    /// Drop what is cached of a file's attributes.
+    pub fn invalidate_attributes(&self, inode: u64) {
+        if let Some(server) = self.server.upgrade() {
+            ignore_unknown(server.device.invalidate_node(server.inodes.node_of(inode), false));
+        }
+    }
+
+    /// Drop what is cached under a name (also that there is none), and of its directory: attributes and listing. Waits for operations under
+    /// way in that directory, a held fsync of it among them: never from the thread that answers syncs.
+    pub fn invalidate_entry(&self, parent: u64, name: &[u8]) {
+        if let Some(server) = self.server.upgrade() {
+            let node = server.inodes.node_of(parent);
+            server.listings.changed([node; 2]);
+            ignore_unknown(server.device.invalidate_entry(node, name));
+            // The pages of a directory are its listing.
+            ignore_unknown(server.device.invalidate_node(node, true));
+        }
+    }
+
+    /// Drop everything. Returns whether the kernel can: one before Linux 6.16 keeps names.
+    #[must_use]
+    pub fn invalidate_all(&self) -> bool {
+        let Some(server) = self.server.upgrade() else { return true };
+        server.listings.clear();
+        for node in server.inodes.nodes() {
+            ignore_unknown(server.device.invalidate_node(node, true));
+        }
+        if server.negotiated.minor < EPOCH_MINOR_VERSION {
+            return false;
+        }
+        ignore_unknown(server.device.invalidate_names());
+        true
+    }
+}
+
+fn ignore_unknown(result: io::Result<()>) {
+    if let Err(error) = result
+        && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTCONN | libc::ENODEV))
+    {
+        tracing::warn!(%error, "the kernel's cache could not be invalidated");
+    }
+}
