@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fs, io};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use replicator_core::ids::{FileId, VolumeId};
 
 /// Name in the root directory that belongs to replicator itself; no volume may use it, no user sees it.
@@ -126,6 +128,23 @@ impl FileHandle {
             }
             Ok(OwnedFd::from_raw_fd(fd as i32))
         }
+    }
+}
+
+/// Whether something has that relative path below a directory, on whatever it is mounted. A symlink in the last place is
+/// itself something; none leads out of the directory.
+///
+/// # Errors
+/// What openat2(2) returns, but for a path that leads to nothing.
+pub fn exists_below(directory: BorrowedFd<'_>, path: &Path) -> io::Result<bool> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    match openat2(directory, path, how) {
+        Ok(_) => Ok(true),
+        // The last is for a symlink that leads out.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What other threads tell the data-plane thread.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use replicator_core::event::{Event, ReadOutcome, SyncScope};
@@ -11,6 +12,7 @@ use replicator_core::wire::namespace::Operation;
 use crate::gate::GateReport;
 use crate::gate::sink::SyncReply;
 use crate::link::handshake::Established;
+use crate::storage::local_changes::Found;
 
 /// One message to a data-plane thread.
 pub enum Message {
@@ -68,6 +70,10 @@ pub enum Message {
     Stranger,
     /// What the gates look like, once they are mounted.
     Gates(Vec<GateReport>),
+    /// What is mounted inside each volume has changed.
+    NestedMounts(Vec<Vec<PathBuf>>),
+    /// Others changed the copy.
+    LocalChanges(Found),
     /// End in order.
     Stop,
 }

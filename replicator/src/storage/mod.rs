@@ -10,6 +10,8 @@
 pub mod compare_trees;
 pub mod descriptors;
 pub mod digest;
+pub mod local_changes;
+pub mod protection;
 pub mod reader;
 pub mod replica;
 pub mod state;

@@ -66,6 +66,8 @@ pub struct Volume {
     pub gate: String,
     #[serde(default)]
     pub passthrough: bool,
+    pub nested_mounts: Vec<String>,
+    pub protected: bool,
 }
 
 /// The other node.
@@ -166,6 +168,7 @@ pub struct Counters {
     pub unguarded_syncs: u64,
     #[serde(default)]
     pub errors: u64,
+    pub local_changes: u64,
 }
 
 impl Status {
