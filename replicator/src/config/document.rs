@@ -44,7 +44,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 ];
 
 /// The table that may be written several times, once for each mirrored directory, and its keys.
-pub(super) const DIRECTORY: (&str, &[&str]) = ("directory", &["path", "must-exist"]);
+pub(super) const DIRECTORY: (&str, &[&str]) = ("directory", &["path", "must-exist", "exclude", "include"]);
 
 /// The whole file.
 #[derive(Serialize, Deserialize, Default, Debug)]
@@ -108,6 +108,8 @@ pub(super) struct Mirror {
 pub(super) struct Directory {
     pub path: Option<String>,
     pub must_exist: Option<String>,
+    pub exclude: Option<Vec<String>>,
+    pub include: Option<Vec<String>>,
 }
 
 /// `[log]`

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN};
 use super::{Capture, Mode, Role, SOCKET_PATH_BYTES_MAX};
+use crate::patterns::PatternError;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +127,10 @@ pub enum ConfigError {
     #[error("{key}: {path} belongs to replicator itself; name something of the data", path = path.display())]
     Reserved { key: &'static str, path: PathBuf },
 
+    /// A pattern that makes no sense.
+    #[error("directory.exclude, directory.include: {pattern:?}: {source}")]
+    Pattern { pattern: String, source: PatternError },
+
     // ---- contradictions ----------------------------------------------------------------------------
     /// The role needs a key that is not there.
     #[error("{key} is missing: a {role} needs it; {remedy}")]
@@ -150,6 +155,16 @@ pub enum ConfigError {
         "mirror.capture = \"{capture}\" needs the gate, and mirror.gate = false; set mirror.gate = true or mirror.capture = \"auto\""
     )]
     CaptureNeedsGate { capture: Capture },
+    /// Exceptions to nothing.
+    #[error(
+        "directory.include of {path} makes exceptions to directory.exclude, which is empty; to mirror only some names write \
+         exclude = [\"/*\"] beside it",
+        path = path.display()
+    )]
+    IncludeAlone { path: PathBuf },
+    /// Names that are left out are told by the gate.
+    #[error("directory.exclude of {path} needs the gate, and mirror.gate = false; set mirror.gate = true", path = path.display())]
+    ExcludeNeedsGate { path: PathBuf },
     /// The whole budget is smaller than that of one file.
     #[error("mirror.extents-total ({total}) is less than mirror.extents-per-file ({per_file}); raise it")]
     ExtentBudget { total: u32, per_file: u32 },

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::patterns::Patterns;
+
 pub use error::{ConfigError, ConfigWarning};
 pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterSecret};
 
@@ -121,6 +123,21 @@ pub struct TreeConfig {
     /// Relative path of what must be there below the directory, else the node does not start: tells the data from the empty
     /// mount point of a file system that is not mounted.
     pub must_exist: Option<PathBuf>,
+    /// Patterns of names that are left out; see [`crate::patterns`].
+    pub exclude: Vec<String>,
+    /// Patterns of names that are not left out all the same.
+    pub include: Vec<String>,
+}
+
+impl TreeConfig {
+    /// Which names are left out; `None`: none.
+    ///
+    /// # Errors
+    /// [`ConfigError::Pattern`], which does not happen once the configuration was parsed.
+    pub fn patterns(&self) -> Result<Option<Patterns>, ConfigError> {
+        Patterns::new(&self.exclude, &self.include)
+            .map_err(|(pattern, source)| ConfigError::Pattern { pattern, source })
+    }
 }
 
 /// What is logged, and how.

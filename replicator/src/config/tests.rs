@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::document::{DIRECTORY, Document, KEYS};
 use super::*;
+use crate::patterns::PatternError;
 
 const EXAMPLE: &str = include_str!("../../../examples/replicator.toml");
 
@@ -147,8 +148,24 @@ fn what_must_exist_is_below_the_directory() {
     }
     refused!(must_exist(".replicator/orphans"), ConfigError::Reserved { .. });
     let found = must_exist("./base//PG_VERSION/").unwrap().mirror.trees;
-    assert_eq!(found, [TreeConfig { must_exist: Some("base/PG_VERSION".into()) }]);
+    assert_eq!(found, [TreeConfig { must_exist: Some("base/PG_VERSION".into()), ..TreeConfig::default() }]);
     assert_eq!(must_exist("").unwrap().mirror.trees, [TreeConfig::default()]);
+}
+
+#[test]
+fn patterns_are_checked_with_the_rest() {
+    refused!(
+        with_directory("exclude = [\"*.tmp\", \"!keep\"]"),
+        ConfigError::Pattern { pattern, source: PatternError::Negated } if pattern == "!keep"
+    );
+    refused!(with_directory("exclude = [\"a\"]\ninclude = [\"[a\"]"), ConfigError::Pattern { .. });
+    refused!(with_directory("include = [\"a\"]"), ConfigError::IncludeAlone { .. });
+    let trace_only =
+        "gate = false\nmode = \"async\"\n[[directory]]\npath = \"/srv/data\"\nexclude = [\"a\"]\n";
+    refused!(Config::parse(&format!("{PRIMARY}{trace_only}")), ConfigError::ExcludeNeedsGate { .. });
+    let found = with_directory("exclude = [\"*.tmp\"]\ninclude = [\"keep.tmp\"]").unwrap();
+    let patterns = found.mirror.trees[0].patterns().unwrap().unwrap();
+    assert!(patterns.excludes(b"a/b.tmp", false) && !patterns.excludes(b"a/keep.tmp", false));
 }
 
 #[test]

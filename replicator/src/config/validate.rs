@@ -131,6 +131,10 @@ fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, Config
     if !gate && capture == Capture::Gate {
         return Err(ConfigError::CaptureNeedsGate { capture });
     }
+    if !gate && let Some(tree) = trees.iter().position(|tree| !tree.exclude.is_empty()) {
+        let path = directories.get(tree).cloned().unwrap_or_default();
+        return Err(ConfigError::ExcludeNeedsGate { path });
+    }
     let extents_per_file =
         count("mirror.extents-per-file", mirror.extents_per_file, 4096, EXTENTS_PER_FILE_MAX)?;
     let extents_total = count("mirror.extents-total", mirror.extents_total, 262_144, EXTENTS_TOTAL_MAX)?;
@@ -191,7 +195,13 @@ fn trees(directories: &[PathBuf], tables: Vec<Directory>) -> Result<Vec<TreeConf
         }
         let must_exist = table.must_exist.filter(|path| !path.is_empty());
         let must_exist = must_exist.map(|path| below("directory.must-exist", &path)).transpose()?;
-        *tree = Some(TreeConfig { must_exist });
+        let (exclude, include) = (table.exclude.unwrap_or_default(), table.include.unwrap_or_default());
+        let found = TreeConfig { must_exist, exclude, include };
+        found.patterns()?;
+        if found.exclude.is_empty() && !found.include.is_empty() {
+            return Err(ConfigError::IncludeAlone { path });
+        }
+        *tree = Some(found);
     }
     Ok(trees.into_iter().map(Option::unwrap_or_default).collect())
 }

@@ -38,6 +38,17 @@ pub enum Message {
         /// How it is let go.
         reply: SyncReply,
     },
+    /// A caller waits for a file that is left out of the tree: for this node's sync alone.
+    SyncHere {
+        /// The file on the covered file system.
+        backing: Arc<OwnedFd>,
+        /// fdatasync.
+        data_only: bool,
+        /// How it is let go.
+        reply: SyncReply,
+    },
+    /// What came into the tree, or left it, could not be told: both trees are to be compared.
+    Untold,
     /// A worker's digests.
     Digests {
         /// Which read.

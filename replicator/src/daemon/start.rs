@@ -35,6 +35,7 @@ use crate::config::{Config, ConfigError, Mode, Role, TreeConfig, WhenAlone};
 use crate::control::{self, NodeView};
 use crate::gate::{self, Gate};
 use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
+use crate::patterns::Patterns;
 use crate::status::{Status, VolumeStatus};
 use crate::storage::local_changes::LocalChanges;
 use crate::storage::protection::{self, Protection};
@@ -96,7 +97,7 @@ fn open_volumes(config: &Config) -> anyhow::Result<Vec<Arc<Volume>>> {
     {
         gate::recover(directory)?;
         let id = VolumeId(u16::try_from(number).context("too many directories")?);
-        let volume = Volume::open(id, directory)?;
+        let volume = Volume::open(id, directory)?.with_patterns(tree.patterns()?);
         require_guard(&volume, tree)?;
         volumes.push(Arc::new(volume));
     }
@@ -349,7 +350,7 @@ fn mount(
 ) -> anyhow::Result<Vec<Gate>> {
     let mut gates: Vec<Gate> = Vec::new();
     for volume in volumes {
-        let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox)));
+        let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox), Arc::clone(volume)));
         let options = gate::GateOptions { passthrough, ..gate::GateOptions::default() };
         match Gate::mount(Arc::clone(volume), options, sink) {
             Ok(gate) => {
@@ -414,8 +415,17 @@ fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> an
         generation: record.generation,
         term: record.term,
         data: record.data,
+        patterns: patterns(volumes),
     };
     Ok(Identity { hello, key })
+}
+
+/// What is left out of each volume; nothing where nothing is left out of any.
+fn patterns(volumes: &[Arc<Volume>]) -> Vec<[u8; 32]> {
+    if volumes.iter().all(|volume| volume.patterns().is_none()) {
+        return Vec::new();
+    }
+    volumes.iter().map(|volume| volume.patterns().map(Patterns::digest).unwrap_or_default()).collect()
 }
 
 fn mode(config: &Config) -> replicator_core::config::Mode {

@@ -303,8 +303,9 @@ mod tests {
             Err(error) => return println!("not run: fanotify: {error}"),
         };
         let shell = |script: &str| {
-            let status = Command::new("sh").arg("-ec").arg(script).arg("sh").arg(&root).arg(outside.path());
-            assert!(status.status().unwrap().success(), "{script}");
+            let mut command = Command::new("sh");
+            command.arg("-ec").arg(script).arg("sh").arg(&root).arg(outside.path());
+            assert!(command.status().unwrap().success(), "{script}");
         };
         let cases = [
             ("printf x > \"$1/new\"", "new"),

@@ -10,6 +10,7 @@ mod capture_rows;
 mod commands;
 mod daemon_crash_mount_replaced;
 mod direct_and_dsync;
+mod excluded_names;
 pub mod files;
 mod fsync_is_on_both;
 mod full_disk_on_b;
@@ -167,6 +168,7 @@ pub const ALL: &[Scenario] = &[
     scenario("full_disk_on_b", 180, full_disk_on_b::run),
     scenario("tree_bounds", 180, tree_bounds::run),
     scenario("guarded_copy", 180, guarded_copy::run),
+    scenario("excluded_names", 180, excluded_names::run),
     scenario("commands", 120, commands::run),
     scenario("bad_input", 180, bad_input::run),
     scenario("bad_peer", 180, bad_peer::run),
