@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod gate;
 pub mod link;
 pub mod mounts;
+pub mod patterns;
 pub mod status;
 pub mod storage;
 pub mod telemetry;

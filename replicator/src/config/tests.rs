@@ -5,8 +5,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{Document, KEYS};
+use super::document::{DIRECTORY, Document, KEYS};
 use super::*;
+use crate::patterns::PatternError;
 
 const EXAMPLE: &str = include_str!("../../../examples/replicator.toml");
 
@@ -74,13 +75,22 @@ fn the_example_has_every_key_with_its_default() {
     // Serialized, the document has all keys its structs have: absent ones would be missing here.
     let written = toml::Table::try_from(&document).unwrap();
     let names: Vec<&str> = KEYS.iter().map(|(section, _)| *section).collect();
-    assert_eq!(written.keys().len(), names.len());
+    assert_eq!(written.keys().len(), names.len() + 1, "all but [[directory]] are in KEYS");
     for (section, keys) in KEYS {
         let table = written[*section].as_table().unwrap();
         for key in *keys {
             assert!(table.contains_key(*key), "examples/replicator.toml lacks {section}.{key}");
         }
         assert_eq!(table.len(), keys.len(), "KEYS and the struct of [{section}] differ");
+    }
+    let (section, keys) = DIRECTORY;
+    for table in written[section].as_array().unwrap() {
+        let table = table.as_table().unwrap();
+        assert_eq!(table.len(), keys.len(), "the keys and the struct of [[{section}]] differ");
+        assert!(
+            keys.iter().all(|key| table.contains_key(*key)),
+            "examples/replicator.toml lacks one of {keys:?}"
+        );
     }
     let minimal = with(&[]).unwrap();
     assert_eq!(config.mirror, minimal.mirror);
@@ -99,6 +109,87 @@ fn every_key_of_the_structs_is_known() {
             refused!(Document::parse(&text), ConfigError::Syntax { message, .. } if message.contains("invalid type"));
         }
     }
+    let (section, keys) = DIRECTORY;
+    for key in keys {
+        let text = format!("[[{section}]]\n{key} = {{}}\n");
+        refused!(Document::parse(&text), ConfigError::Syntax { message, .. } if message.contains("invalid type"));
+    }
+}
+
+/// The minimal primary with one `[[directory]]` table of `/srv/data`.
+fn with_directory(lines: &str) -> Result<Config, ConfigError> {
+    Config::parse(&format!("{PRIMARY}[[directory]]\npath = \"/srv/data\"\n{lines}\n"))
+}
+
+#[test]
+fn a_directory_s_table_belongs_to_a_mirrored_directory() {
+    refused!(
+        Config::parse(&format!("{PRIMARY}[[directory]]\n")),
+        ConfigError::Missing { key: "directory.path", .. }
+    );
+    refused!(
+        Config::parse(&format!("{PRIMARY}[[directory]]\npath = \"/srv/other\"\n")),
+        ConfigError::NotMirrored { path } if path == Path::new("/srv/other")
+    );
+    refused!(with_directory("[[directory]]\npath = \"/srv//data/\""), ConfigError::DirectoryTwice { .. });
+    refused!(
+        with_directory("must_exist = \"x\""),
+        ConfigError::UnknownKey { key, nearest: Some(nearest) }
+            if key == "directory.must_exist" && nearest == "directory.must-exist"
+    );
+    refused!(Config::parse(&format!("{PRIMARY}[directory]\n")), ConfigError::Syntax { .. });
+}
+
+#[test]
+fn what_must_exist_is_below_the_directory() {
+    let must_exist = |path: &str| with_directory(&format!("must-exist = {path:?}"));
+    for path in ["/etc/passwd", "..", "a/../b", ".", "./"] {
+        refused!(must_exist(path), ConfigError::NotBelow { key: "directory.must-exist", .. });
+    }
+    refused!(must_exist(".replicator/orphans"), ConfigError::Reserved { .. });
+    let found = must_exist("./base//PG_VERSION/").unwrap().mirror.trees;
+    assert_eq!(found, [TreeConfig { must_exist: Some("base/PG_VERSION".into()), ..TreeConfig::default() }]);
+    assert_eq!(must_exist("").unwrap().mirror.trees, [TreeConfig::default()]);
+}
+
+#[test]
+fn patterns_are_checked_with_the_rest() {
+    refused!(
+        with_directory("exclude = [\"*.tmp\", \"!keep\"]"),
+        ConfigError::TreePattern { pattern, source: PatternError::Negated } if pattern == "!keep"
+    );
+    refused!(with_directory("exclude = [\"a\"]\ninclude = [\"[a\"]"), ConfigError::TreePattern { .. });
+    refused!(with_directory("include = [\"a\"]"), ConfigError::IncludeAlone { .. });
+    let trace_only =
+        "gate = false\nmode = \"async\"\n[[directory]]\npath = \"/srv/data\"\nexclude = [\"a\"]\n";
+    refused!(Config::parse(&format!("{PRIMARY}{trace_only}")), ConfigError::ExcludeNeedsGate { .. });
+    let found = with_directory("exclude = [\"*.tmp\"]\ninclude = [\"keep.tmp\"]").unwrap();
+    let patterns = found.mirror.trees[0].patterns().unwrap().unwrap();
+    assert!(patterns.excludes(b"a/b.tmp", false) && !patterns.excludes(b"a/keep.tmp", false));
+}
+
+#[test]
+fn a_directory_without_its_guard_is_refused() {
+    let machine = Machine::new(&["a/inner", "b"]);
+    let guarded = |guard: &str| {
+        let mut config = machine.config(&["b", "a"]);
+        config.mirror.trees[1].must_exist = Some(guard.into());
+        config.validate_system()
+    };
+    refused!(
+        guarded("inner/version"),
+        ConfigError::MustExist { path, missing } if path.ends_with("a") && missing == Path::new("inner/version")
+    );
+    fs::write(machine.path("a/inner/version"), "").unwrap();
+    assert!(guarded("inner/version").is_ok());
+    assert!(guarded("inner").is_ok());
+    refused!(guarded("inner/version/below"), ConfigError::MustExist { .. });
+    // A link is something; what lies beyond one that leads out of the directory is not in it.
+    symlink("nowhere", machine.path("a/dangling")).unwrap();
+    assert!(guarded("dangling").is_ok());
+    fs::write(machine.path("b/outside"), "").unwrap();
+    symlink(machine.path("b"), machine.path("a/out")).unwrap();
+    refused!(guarded("out/outside"), ConfigError::MustExist { .. });
 }
 
 #[test]
@@ -114,6 +205,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
         ("link", "keepalive-interval = \"1s\"", "link.keepalive-interval", Some("link.keep-alive-interval")),
         ("node", "frobnicate = 1", "node.frobnicate", None),
         ("miror", "gate = true", "miror", Some("mirror")),
+        ("mirror", "must-exist = \"x\"", "mirror.must-exist", Some("directory.must-exist")),
         ("telemetry-of-things", "x = 1", "telemetry-of-things", None),
     ];
     for (section, line, key, meant) in cases {
@@ -358,6 +450,7 @@ impl Machine {
         config.node.state_directory = self.path("state");
         config.node.control_socket = self.path("state/control.sock");
         config.mirror.directories = directories.iter().map(|directory| self.path(directory)).collect();
+        config.mirror.trees = vec![TreeConfig::default(); directories.len()];
         config
     }
 
@@ -431,7 +524,13 @@ fn a_bind_mount_hides_no_overlap() {
     drop(bound);
     assert!(machine.validate(&["a", "bound"]).is_ok());
     let _inside = BindMount::new(&machine.path("a"), &machine.path("c/point")).unwrap();
-    let warnings = machine.validate(&["c"]).unwrap();
+    refused!(
+        machine.validate(&["c"]),
+        ConfigError::NestedMounts { points, .. } if *points == [machine.path("c/point")]
+    );
+    let mut config = machine.config(&["c"]);
+    config.mirror.nested_mounts = NestedMounts::Ignore;
+    let warnings = config.validate_system().unwrap();
     assert!(
         warnings.iter().any(|warning| matches!(warning, ConfigWarning::MountInside { .. })),
         "{warnings:?}"

@@ -403,7 +403,17 @@ impl Primary {
             return;
         }
         for volume in &self.volumes {
-            for inode in volume.writers() {
+            for inode in volume.writers().into_iter().filter(|inode| !volume.is_excluded(*inode)) {
+                core.mark(Event::CaptureLost { file: volume.file(inode) });
+            }
+        }
+    }
+
+    /// Files that have come into the tree from where their changes were passed over: what a mapping stored meanwhile is silent
+    /// until it is synced here.
+    fn mark_readmitted(&mut self, core: &mut Core) {
+        for volume in &self.volumes {
+            for inode in volume.take_readmitted() {
                 core.mark(Event::CaptureLost { file: volume.file(inode) });
             }
         }
@@ -421,6 +431,24 @@ impl Primary {
             core.tell(Event::SyncRequested { ticket, scope });
         }
     }
+}
+
+/// Whether a file is left out of the tree, so that its changes concern nobody.
+fn is_excluded(volumes: &[Arc<Volume>], file: FileId) -> bool {
+    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.is_excluded(file.inode))
+}
+
+/// The same of a file, or a directory, that nobody opened for writing.
+fn excludes_now(volumes: &[Arc<Volume>], file: FileId) -> bool {
+    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.excludes_now(file.inode))
+}
+
+/// Sync a file that is left out of the tree, and let the caller go.
+fn sync_here(core: &mut Core, file: Arc<OwnedFd>, data_only: bool, reply: SyncReply) {
+    core.workers.run(move || {
+        let synced = if data_only { nix::unistd::fdatasync(&*file) } else { nix::unistd::fsync(&*file) };
+        reply.answer(synced.map_err(|errno| Errno(errno as i32)));
+    });
 }
 
 fn sync_on_worker(
@@ -451,13 +479,19 @@ fn outcome_of<T>(error: &std::io::Error) -> ReadOutcome<T> {
 impl Role for Primary {
     fn poll(&mut self, core: &mut Core, exact: bool) -> bool {
         self.start_reads(core);
+        self.mark_readmitted(core);
         self.settled = None;
         let exact = exact || self.exact_at.elapsed() > EXACT_EVERY;
         let Some(tracer) = &mut self.tracer else { return false };
         let (mut unguarded, mut captured) = (Unguarded::default(), 0);
+        let volumes = &self.volumes;
         let (mut taken, mut lost, mut rounds) = (0, 0, 0);
         loop {
             let mut emit = |event| match event {
+                TraceEvent::Write { file, .. } | TraceEvent::Store { file, .. }
+                    if is_excluded(volumes, file) => {}
+                // Rare enough that the file itself may be asked.
+                TraceEvent::Attributes { file } if excludes_now(volumes, file) => {}
                 TraceEvent::Write { file, extent } => {
                     if extent.end != Extent::END {
                         captured += extent.length();
@@ -499,6 +533,7 @@ impl Role for Primary {
     fn on_message(&mut self, core: &mut Core, message: Message) {
         match message {
             Message::Namespace(operation) => self.on_namespace(core, &operation),
+            Message::Written { file, .. } if is_excluded(&self.volumes, file) => {}
             Message::Written { file, extent } => core.mark(Event::WriteTraced { file, extent }),
             Message::Attributes(file) => core.mark(Event::AttributesChanged { file }),
             Message::Forgotten(file) => {
@@ -511,6 +546,9 @@ impl Role for Primary {
                 self.reads.insert(read, Held::Payload(payload));
                 core.tell(Event::DigestsRead { read, outcome });
             }
+            Message::SyncHere { backing, data_only, reply } => sync_here(core, backing, data_only, reply),
+            // A new session lists everything.
+            Message::Untold => core.break_session("a change of the tree could not be told"),
             Message::Stop => self.stop(core),
             _ => debug!("a message for another role"),
         }

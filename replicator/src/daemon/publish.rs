@@ -1,6 +1,7 @@
 //! What the node says of itself: collected by the data-plane thread, read by the control socket.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,14 @@ use crate::gate::strict::StrictReport;
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
 use crate::status::{self, Status, StrictStatus};
+use crate::storage::local_changes::Found;
 use crate::tracer::TracerReport;
 
 /// Percentiles are over the barriers of the last one to two such spans.
 const WINDOW: Duration = Duration::from_secs(10);
+
+/// Changes of the copy by others are logged no more often.
+const LOCAL_CHANGES_LOGGED_EVERY: Duration = Duration::from_secs(10);
 
 /// The status others read.
 pub type Published = Arc<Mutex<Status>>;
@@ -36,6 +41,7 @@ pub struct Publisher {
     captured: u64,
     link: Statistics,
     link_before: Statistics,
+    local_changes_logged: Option<Instant>,
 }
 
 /// Byte counters of the last second, for rates.
@@ -79,6 +85,7 @@ impl Publisher {
             captured: 0,
             link: Statistics::default(),
             link_before: Statistics::default(),
+            local_changes_logged: None,
         };
         (publisher, published)
     }
@@ -146,6 +153,32 @@ impl Publisher {
             volume.passthrough = report.passthrough;
             volume.why = report.passthrough_refusal.clone().unwrap_or_default();
             volume.strict = strict_of(&report.strict);
+        }
+    }
+
+    /// What is mounted inside the volumes, in their order.
+    pub fn on_nested_mounts(&mut self, points: &[Vec<PathBuf>]) {
+        for (volume, points) in self.status.volumes.iter_mut().zip(points) {
+            volume.nested_mounts = points.iter().map(|point| point.display().to_string()).collect();
+        }
+    }
+
+    /// Others changed the copy. All are counted; the log names one of them now and then.
+    pub fn on_local_changes(&mut self, found: &Found) {
+        self.status.counters.local_changes += found.changes;
+        if self.local_changes_logged.is_some_and(|at| at.elapsed() < LOCAL_CHANGES_LOGGED_EVERY) {
+            return;
+        }
+        self.local_changes_logged = Some(Instant::now());
+        if let Some(path) = &found.last {
+            warn!(
+                path = %path.display(),
+                changes = self.status.counters.local_changes,
+                "somebody else changed the copy; the next session's comparison sets it right: restart this node"
+            );
+        }
+        if found.missed {
+            warn!("more changes in the copy's file system than could be told: some by others may be missing");
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Volume {
     #[serde(default)]
     pub passthrough: bool,
     pub strict: Strict,
+    pub nested_mounts: Vec<String>,
+    pub protected: bool,
 }
 
 /// Files opened without passthrough although there is one.
@@ -179,6 +181,7 @@ pub struct Counters {
     pub unguarded_syncs: u64,
     #[serde(default)]
     pub errors: u64,
+    pub local_changes: u64,
 }
 
 impl Status {

@@ -61,6 +61,9 @@ pub struct Hello {
     pub term: Term,
     /// State of the node's copy.
     pub data: DataState,
+    /// Which names are left out of each volume, as a digest (the edge's business; zero: none), or nothing if none are in any:
+    /// then a node that knows nothing of it understands the Hello.
+    pub patterns: Vec<[u8; 32]>,
 }
 
 impl Hello {
@@ -84,6 +87,9 @@ impl Hello {
         body.put_u64(self.generation.0);
         body.put_u64(self.term.0);
         body.put_u8(self.data as u8);
+        for digest in &self.patterns {
+            body.put(digest);
+        }
         body
     }
 
@@ -120,8 +126,28 @@ impl Hello {
         let generation = Generation(cursor.u64()?);
         let term = Term(cursor.u64()?);
         let data = DataState::from_u8(cursor.u8()?).ok_or(BodyError::Value("data state"))?;
+        let mut patterns = Vec::new();
+        if !cursor.is_empty() {
+            for _ in 0..count {
+                patterns.push(cursor.array()?);
+            }
+        }
         cursor.finish()?;
-        Ok(Hello { lowest, highest, cluster, node, role, mode, nonce, boot, volumes, generation, term, data })
+        Ok(Hello {
+            lowest,
+            highest,
+            cluster,
+            node,
+            role,
+            mode,
+            nonce,
+            boot,
+            volumes,
+            generation,
+            term,
+            data,
+            patterns,
+        })
     }
 
     /// The newest version both speak.
