@@ -67,7 +67,7 @@ pub enum ConfigError {
     OutOfBounds { key: &'static str, value: u64, least: u64, most: u64 },
     /// A pattern that stands for nothing.
     #[error("{key}: {value:?} is not a pattern of names: {why}; write it like \"*.mdb\" or \"ldap/**\"")]
-    Pattern { key: &'static str, value: String, why: &'static str },
+    Pattern { key: &'static str, value: String, why: PatternError },
     /// A ring the kernel would refuse.
     #[error(
         "{key}: {value} bytes is not possible; a ring is a power of two and a multiple of the page ({page} bytes), \
@@ -129,10 +129,6 @@ pub enum ConfigError {
     /// A path that is the node's own.
     #[error("{key}: {path} belongs to replicator itself; name something of the data", path = path.display())]
     Reserved { key: &'static str, path: PathBuf },
-
-    /// A pattern that makes no sense.
-    #[error("directory.exclude, directory.include: {pattern:?}: {source}")]
-    TreePattern { pattern: String, source: PatternError },
 
     // ---- contradictions ----------------------------------------------------------------------------
     /// The role needs a key that is not there.

@@ -8,7 +8,6 @@ mod document;
 mod error;
 mod key;
 mod nearest;
-mod pattern;
 mod quantity;
 mod system;
 #[cfg(test)]
@@ -22,11 +21,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::patterns::Patterns;
+use crate::patterns::{NamePattern, Patterns};
 
 pub use error::{ConfigError, ConfigWarning};
 pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterSecret};
-pub use pattern::NamePattern;
 
 /// Largest configuration file in bytes; a larger one is surely not one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -127,21 +125,8 @@ pub struct TreeConfig {
     /// Relative path of what must be there below the directory, else the node does not start: tells the data from the empty
     /// mount point of a file system that is not mounted.
     pub must_exist: Option<PathBuf>,
-    /// Patterns of names that are left out; see [`crate::patterns`].
-    pub exclude: Vec<String>,
-    /// Patterns of names that are not left out all the same.
-    pub include: Vec<String>,
-}
-
-impl TreeConfig {
     /// Which names are left out; `None`: none.
-    ///
-    /// # Errors
-    /// [`ConfigError::TreePattern`], which does not happen once the configuration was parsed.
-    pub fn patterns(&self) -> Result<Option<Patterns>, ConfigError> {
-        Patterns::new(&self.exclude, &self.include)
-            .map_err(|(pattern, source)| ConfigError::TreePattern { pattern, source })
-    }
+    pub patterns: Option<Patterns>,
 }
 
 /// What is logged, and how.

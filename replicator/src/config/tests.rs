@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::document::{DIRECTORY, Document, KEYS};
 use super::*;
-use crate::patterns::PatternError;
+use crate::patterns::{NamePattern, PatternError};
 
 const EXAMPLE: &str = include_str!("../../../examples/replicator.toml");
 
@@ -156,15 +156,25 @@ fn what_must_exist_is_below_the_directory() {
 fn patterns_are_checked_with_the_rest() {
     refused!(
         with_directory("exclude = [\"*.tmp\", \"!keep\"]"),
-        ConfigError::TreePattern { pattern, source: PatternError::Negated } if pattern == "!keep"
+        ConfigError::Pattern { key: "directory.exclude", value, why: PatternError::Negated } if value == "!keep"
     );
-    refused!(with_directory("exclude = [\"a\"]\ninclude = [\"[a\"]"), ConfigError::TreePattern { .. });
+    refused!(
+        with_directory("exclude = [\"a\"]\ninclude = [\"[a\"]"),
+        ConfigError::Pattern { key: "directory.include", why: PatternError::Bracket, .. }
+    );
+    refused!(
+        with_directory("exclude = [\"/srv/data/cache\"]"),
+        ConfigError::Pattern { why: PatternError::OwnPath, .. }
+    );
+    assert!(with_directory("exclude = [\"/srv/database\", \"/cache/\"]").is_ok());
+    let many = format!("exclude = [{}]", "\"x\",".repeat(257));
+    refused!(with_directory(&many), ConfigError::OutOfBounds { key: "directory.exclude", value: 257, .. });
     refused!(with_directory("include = [\"a\"]"), ConfigError::IncludeAlone { .. });
     let trace_only =
         "gate = false\nmode = \"async\"\n[[directory]]\npath = \"/srv/data\"\nexclude = [\"a\"]\n";
     refused!(Config::parse(&format!("{PRIMARY}{trace_only}")), ConfigError::ExcludeNeedsGate { .. });
     let found = with_directory("exclude = [\"*.tmp\"]\ninclude = [\"keep.tmp\"]").unwrap();
-    let patterns = found.mirror.trees[0].patterns().unwrap().unwrap();
+    let patterns = found.mirror.trees[0].patterns.as_ref().unwrap();
     assert!(patterns.excludes(b"a/b.tmp", false) && !patterns.excludes(b"a/keep.tmp", false));
 }
 

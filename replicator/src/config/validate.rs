@@ -10,15 +10,16 @@ use nix::unistd::SysconfVar;
 use super::document::{Directory, Document, Link, Log, Mirror, Node};
 use super::error::ConfigError;
 use super::{
-    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NamePattern, NodeConfig, Role,
+    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NodeConfig, Role,
     SOCKET_PATH_BYTES_MAX, TreeConfig, nearest, quantity,
 };
+use crate::patterns::{NamePattern, PatternError, Patterns, TreePattern};
 use crate::volume::RESERVED_NAME;
 
 const NAME_CHARACTERS_MAX: usize = 64;
 const DIRECTORIES_MAX: usize = 256;
-/// More names than that are better told by their directory.
-const STRICT_FILES_MAX: usize = 256;
+/// More names than that are better told by their directory: each is compared with each name.
+const PATTERNS_MAX: usize = 256;
 /// Bounds of the window: the least still holds a small frame, the most is what a node may have to keep in memory.
 const WINDOW_BOUNDS: (u64, u64) = (64 << 10, 4 << 30);
 /// Largest ring of events.
@@ -133,7 +134,7 @@ fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, Config
     if !gate && capture == Capture::Gate {
         return Err(ConfigError::CaptureNeedsGate { capture });
     }
-    if !gate && let Some(tree) = trees.iter().position(|tree| !tree.exclude.is_empty()) {
+    if !gate && let Some(tree) = trees.iter().position(|tree| tree.patterns.is_some()) {
         let path = directories.get(tree).cloned().unwrap_or_default();
         return Err(ConfigError::ExcludeNeedsGate { path });
     }
@@ -165,14 +166,21 @@ fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, Config
 }
 
 fn strict_files(written: Vec<String>) -> Result<Vec<NamePattern>, ConfigError> {
-    let key = "mirror.strict-files";
-    if written.len() > STRICT_FILES_MAX {
-        let (value, most) = (written.len() as u64, STRICT_FILES_MAX as u64);
+    patterns("mirror.strict-files", written, NamePattern::parse)
+}
+
+/// The patterns of a list.
+fn patterns<Pattern>(
+    key: &'static str,
+    written: Vec<String>,
+    parse: impl Fn(&str) -> Result<Pattern, PatternError>,
+) -> Result<Vec<Pattern>, ConfigError> {
+    if written.len() > PATTERNS_MAX {
+        let (value, most) = (written.len() as u64, PATTERNS_MAX as u64);
         return Err(ConfigError::OutOfBounds { key, value, least: 0, most });
     }
-    let parse =
-        |value: String| NamePattern::parse(&value).map_err(|why| ConfigError::Pattern { key, value, why });
-    written.into_iter().map(parse).collect()
+    let read = |value: String| parse(&value).map_err(|why| ConfigError::Pattern { key, value, why });
+    written.into_iter().map(read).collect()
 }
 
 fn directories(written: Option<Vec<String>>) -> Result<Vec<PathBuf>, ConfigError> {
@@ -209,13 +217,19 @@ fn trees(directories: &[PathBuf], tables: Vec<Directory>) -> Result<Vec<TreeConf
         }
         let must_exist = table.must_exist.filter(|path| !path.is_empty());
         let must_exist = must_exist.map(|path| below("directory.must-exist", &path)).transpose()?;
-        let (exclude, include) = (table.exclude.unwrap_or_default(), table.include.unwrap_or_default());
-        let found = TreeConfig { must_exist, exclude, include };
-        found.patterns()?;
-        if found.exclude.is_empty() && !found.include.is_empty() {
+        let parse = |text: &str| {
+            let is_own = path
+                .to_str()
+                .and_then(|own| text.strip_prefix(own))
+                .is_some_and(|rest| rest.starts_with('/'));
+            if is_own { Err(PatternError::OwnPath) } else { TreePattern::parse(text) }
+        };
+        let exclude = patterns("directory.exclude", table.exclude.unwrap_or_default(), parse)?;
+        let include = patterns("directory.include", table.include.unwrap_or_default(), parse)?;
+        if exclude.is_empty() && !include.is_empty() {
             return Err(ConfigError::IncludeAlone { path });
         }
-        *tree = Some(found);
+        *tree = Some(TreeConfig { must_exist, patterns: Patterns::new(exclude, include) });
     }
     Ok(trees.into_iter().map(Option::unwrap_or_default).collect())
 }

@@ -98,7 +98,7 @@ fn open_volumes(config: &Config) -> anyhow::Result<Vec<Arc<Volume>>> {
     {
         gate::recover(directory)?;
         let id = VolumeId(u16::try_from(number).context("too many directories")?);
-        let volume = Volume::open(id, directory)?.with_patterns(tree.patterns()?);
+        let volume = Volume::open(id, directory)?.with_patterns(tree.patterns.clone());
         require_guard(&volume, tree)?;
         volumes.push(Arc::new(volume));
     }

@@ -9,6 +9,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use replicator_core::ids::VolumeId;
 
 use super::*;
+use crate::patterns::TreePattern;
 
 /// Names of which some are left out everywhere, some in some places, some as directories only.
 const NAMES: [&str; 7] = ["p", "q", "a", "b.x", "cache", "z", "keep.x"];
@@ -78,8 +79,8 @@ struct Ground {
 
 impl Ground {
     fn new(path: &Path, seed: u64) -> Ground {
-        let owned = |list: &[&str]| list.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>();
-        let patterns = Patterns::new(&owned(&EXCLUDE), &owned(&INCLUDE)).unwrap();
+        let read = |list: &[&str]| list.iter().map(|text| TreePattern::parse(text).unwrap()).collect();
+        let patterns = Patterns::new(read(&EXCLUDE), read(&INCLUDE));
         let volume = Volume::open(VolumeId(0), path).unwrap().with_patterns(patterns);
         let mut peer = Peer::default();
         peer.directories.insert(volume.root_file(), BTreeMap::new());

@@ -1,116 +1,70 @@
-//! Which names of a mirrored directory belong to its replicated tree: exclusion and inclusion patterns.
+//! Patterns of names: one pattern ([`NamePattern`]), and which names of a mirrored directory belong to its replicated tree
+//! ([`Patterns`]).
 //!
 //! A name is left out if it, or a directory above it, matches a pattern of `exclude` and none of `include`. What lies below
 //! a directory that is left out is left out with it, whatever `include` says. The decision depends on nothing but the path
 //! below the mirrored directory and on whether it is a directory, so that both nodes come to the same.
-//!
-//! A pattern is a glob as gitignore(5) has them: `*` and `?` do not match `/`, `**` does; with a `/` at its begin or inside it
-//! is compared with the whole path, else with the last name of the path; with a `/` at its end it matches directories only.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+mod name;
 
-use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+pub use name::{NamePattern, PatternError};
 
-/// Longest pattern in bytes; a longer one is surely not one.
-const PATTERN_BYTES_MAX: usize = 4096;
-
-/// What is wrong with a pattern.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum PatternError {
-    /// Nothing, or slashes only.
-    #[error("it is empty")]
-    Empty,
-    /// Longer than any path.
-    #[error("it is longer than {PATTERN_BYTES_MAX} bytes")]
-    TooLong,
-    /// An exception, as other tools write it.
-    #[error("it begins with \"!\"; write exceptions into include, a name that begins so as \"\\\\!\"")]
-    Negated,
-    /// A component that no path has.
-    #[error("no path below the directory has an empty, \".\" or \"..\" component")]
-    Component,
-    /// Not a glob.
-    #[error("{0}")]
-    Glob(String),
+/// A pattern of `exclude` or `include`: a [`NamePattern`] with the slashes that gitignore(5) has at its ends. One at its
+/// begin has it compared with the whole path, as one inside it does; one at its end has it match directories only.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TreePattern {
+    text: String,
+    pattern: NamePattern,
+    /// It is compared with the whole path, not with the last name of it.
+    is_anchored: bool,
+    directories_only: bool,
 }
 
-/// A list of patterns.
-#[derive(Clone, Debug)]
-struct Globs {
-    set: GlobSet,
-    /// Of each pattern: whether it matches directories only.
-    directories: Vec<bool>,
-}
-
-impl Globs {
-    fn new(patterns: &[String]) -> Result<Globs, (String, PatternError)> {
-        let mut set = GlobSetBuilder::new();
-        let mut directories = Vec::new();
-        for pattern in patterns {
-            let failed = |error| (pattern.clone(), error);
-            let (glob, directory) = parse(pattern).map_err(failed)?;
-            let built = GlobBuilder::new(&glob).literal_separator(true).backslash_escape(true).build();
-            set.add(built.map_err(|error| failed(PatternError::Glob(error.kind().to_string())))?);
-            directories.push(directory);
+impl TreePattern {
+    /// Read a pattern.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<TreePattern, PatternError> {
+        if text.starts_with('!') {
+            return Err(PatternError::Negated);
         }
-        let set =
-            set.build().map_err(|error| (patterns.join(", "), PatternError::Glob(error.to_string())))?;
-        Ok(Globs { set, directories })
+        let body = text.strip_suffix('/').unwrap_or(text);
+        let pattern = NamePattern::parse(body.strip_prefix('/').unwrap_or(body))?;
+        Ok(TreePattern {
+            text: text.to_owned(),
+            is_anchored: body.starts_with('/') || pattern.has_slash(),
+            directories_only: text.ends_with('/'),
+            pattern,
+        })
     }
 
     fn matches(&self, path: &[u8], directory: bool) -> bool {
-        let candidate = Candidate::new(Path::new(OsStr::from_bytes(path)));
-        let found = self.set.matches_candidate(&candidate);
-        found.iter().any(|number| directory || self.directories.get(*number) == Some(&false))
+        if self.directories_only && !directory {
+            return false;
+        }
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        self.pattern.matches(if self.is_anchored { path } else { name })
     }
-}
-
-/// A pattern as a glob over the whole path, and whether it is for directories only.
-fn parse(pattern: &str) -> Result<(String, bool), PatternError> {
-    if pattern.len() > PATTERN_BYTES_MAX {
-        return Err(PatternError::TooLong);
-    }
-    if pattern.starts_with('!') {
-        return Err(PatternError::Negated);
-    }
-    let (body, directory) = match pattern.strip_suffix('/') {
-        Some(body) => (body, true),
-        None => (pattern, false),
-    };
-    let rooted = body.strip_prefix('/');
-    let plain = rooted.unwrap_or(body);
-    if plain.is_empty() {
-        return Err(PatternError::Empty);
-    }
-    if plain.split('/').any(|component| ["", ".", ".."].contains(&component)) {
-        return Err(PatternError::Component);
-    }
-    let anchored = rooted.is_some() || plain.contains('/');
-    Ok((if anchored { plain.to_owned() } else { format!("**/{plain}") }, directory))
 }
 
 /// The patterns of one directory.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Patterns {
-    exclude: Globs,
-    include: Globs,
+    exclude: Vec<TreePattern>,
+    include: Vec<TreePattern>,
     digest: [u8; 32],
 }
 
 impl Patterns {
-    /// Patterns from the configuration's lists; `None` if nothing is excluded.
-    ///
-    /// # Errors
-    /// The pattern that makes no sense, and why.
-    pub fn new(exclude: &[String], include: &[String]) -> Result<Option<Patterns>, (String, PatternError)> {
-        let (excluded, included) = (Globs::new(exclude)?, Globs::new(include)?);
+    /// Leave out what the first say, but for what the second say; `None` if that is nothing.
+    #[must_use]
+    pub fn new(exclude: Vec<TreePattern>, include: Vec<TreePattern>) -> Option<Patterns> {
         if exclude.is_empty() {
-            return Ok(None);
+            return None;
         }
-        let digest = digest(exclude, include);
-        Ok(Some(Patterns { exclude: excluded, include: included, digest }))
+        let digest = digest([&exclude, &include]);
+        Some(Patterns { exclude, include, digest })
     }
 
     /// Whether a path below the directory is left out. `directory`: whether it is one.
@@ -122,7 +76,8 @@ impl Patterns {
     }
 
     fn excludes_itself(&self, path: &[u8], directory: bool) -> bool {
-        self.exclude.matches(path, directory) && !self.include.matches(path, directory)
+        let any = |list: &[TreePattern]| list.iter().any(|pattern| pattern.matches(path, directory));
+        any(&self.exclude) && !any(&self.include)
     }
 
     /// Equal for the same patterns (in any order), and for no others.
@@ -138,16 +93,17 @@ pub fn joined(directory: &[u8], name: &[u8]) -> Vec<u8> {
     if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
 }
 
-fn digest(exclude: &[String], include: &[String]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    for list in [exclude, include] {
-        let mut sorted: Vec<&String> = list.iter().collect();
-        sorted.sort();
+/// The context is another one whenever the same text comes to mean something else: then nodes that differ in that do not agree.
+fn digest(lists: [&[TreePattern]; 2]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("replicator exclude and include, language 1");
+    for list in lists {
+        let mut sorted: Vec<&str> = list.iter().map(|pattern| pattern.text.as_str()).collect();
+        sorted.sort_unstable();
         sorted.dedup();
         hasher.update(&(sorted.len() as u64).to_le_bytes());
-        for pattern in sorted {
-            hasher.update(&(pattern.len() as u64).to_le_bytes());
-            hasher.update(pattern.as_bytes());
+        for text in sorted {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
         }
     }
     *hasher.finalize().as_bytes()
@@ -158,8 +114,8 @@ mod tests {
     use super::*;
 
     fn patterns(exclude: &[&str], include: &[&str]) -> Patterns {
-        let owned = |list: &[&str]| list.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>();
-        Patterns::new(&owned(exclude), &owned(include)).unwrap().unwrap()
+        let read = |list: &[&str]| list.iter().map(|text| TreePattern::parse(text).unwrap()).collect();
+        Patterns::new(read(exclude), read(include)).unwrap()
     }
 
     fn excludes(exclude: &[&str], include: &[&str], path: &str) -> bool {
@@ -179,6 +135,8 @@ mod tests {
             ("a/*", "a/x"),
             ("a/**", "a/x/y"),
             ("**/cache", "cache/"),
+            ("**/cache", "a/b/cache/"),
+            ("/**/z", "z"),
             ("x/**/y", "x/y"),
             ("x/**/y", "x/1/2/y"),
             ("cache/", "a/cache/"),
@@ -227,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        let refused = |pattern: &str| Patterns::new(&[pattern.to_owned()], &[]).unwrap_err().1;
+        let refused = |text: &str| TreePattern::parse(text).unwrap_err();
         assert_eq!(refused(""), PatternError::Empty);
         assert_eq!(refused("/"), PatternError::Empty);
         assert_eq!(refused("!a"), PatternError::Negated);
@@ -235,8 +193,12 @@ mod tests {
         assert_eq!(refused("../a"), PatternError::Component);
         assert_eq!(refused("./a"), PatternError::Component);
         assert_eq!(refused(&"x".repeat(4097)), PatternError::TooLong);
-        assert!(matches!(refused("[a"), PatternError::Glob(_)));
-        assert!(Patterns::new(&[], &[]).unwrap().is_none());
+        assert_eq!(refused("[a"), PatternError::Bracket);
+        // One slash at each end, and no more.
+        assert_eq!(refused("//"), PatternError::Empty);
+        assert_eq!(refused("//a"), PatternError::Absolute);
+        assert_eq!(refused("a//"), PatternError::Component);
+        assert!(Patterns::new(Vec::new(), vec![TreePattern::parse("a").unwrap()]).is_none());
     }
 
     #[test]
