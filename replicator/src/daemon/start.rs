@@ -482,6 +482,7 @@ fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
             total: mirror.extents_total as usize,
         },
         seed: u64::from(std::process::id()),
+        partial: volumes.iter().any(|volume| volume.patterns().is_some()),
         ..PrimaryConfig::new(roots)
     }
 }
