@@ -7,16 +7,19 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fs, io};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, readlink};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use replicator_core::ids::{FileId, VolumeId};
 
 use crate::patterns::Patterns;
+
+mod outside;
+
+pub use outside::Side;
 
 /// Name in the root directory that belongs to replicator itself; no volume may use it, no user sees it.
 pub const RESERVED_NAME: &[u8] = b".replicator";
@@ -174,10 +177,8 @@ pub struct Volume {
     writers: Mutex<HashSet<u64>>,
     namespace: Mutex<()>,
     patterns: Option<Patterns>,
-    /// Files that were opened for writing and have no name in the tree. Changed with `namespace` held.
-    excluded: RwLock<HashSet<u64>>,
-    /// Files that were among them and have come into the tree since.
-    readmitted: Mutex<Vec<u64>>,
+    /// Files that are known to have no name in the tree (see [`outside`]).
+    outside: RwLock<HashSet<u64>>,
 }
 
 impl Volume {
@@ -226,101 +227,8 @@ impl Volume {
             writers: Mutex::new(HashSet::new()),
             namespace: Mutex::new(()),
             patterns: None,
-            excluded: RwLock::default(),
-            readmitted: Mutex::default(),
+            outside: RwLock::default(),
         })
-    }
-
-    /// The same volume with names that are left out of its tree.
-    #[must_use]
-    pub fn with_patterns(self, patterns: Option<Patterns>) -> Volume {
-        Volume { patterns, ..self }
-    }
-
-    /// Which names are left out of the tree; `None`: none.
-    #[must_use]
-    pub fn patterns(&self) -> Option<&Patterns> {
-        self.patterns.as_ref()
-    }
-
-    /// The path of an open directory or file below the root, empty for the root. `None` where it is not below it, or where the
-    /// kernel does not tell (it is longer than PATH_MAX).
-    ///
-    /// # Errors
-    /// What readlink(2) returns.
-    pub fn path_below(&self, file: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
-        let path = |file: BorrowedFd<'_>| readlink(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str());
-        let (root, path) = match (path(self.root()), path(file)) {
-            (Ok(root), Ok(path)) => (root.into_vec(), path.into_vec()),
-            (Err(Errno::ENAMETOOLONG), _) | (_, Err(Errno::ENAMETOOLONG)) => return Ok(None),
-            (Err(errno), _) | (_, Err(errno)) => return Err(errno.into()),
-        };
-        let root = if root == b"/" { b"" } else { root.as_slice() };
-        Ok(match path.strip_prefix(root) {
-            Some([]) => Some(Vec::new()),
-            Some([b'/', below @ ..]) => Some(below.to_vec()),
-            _ => None,
-        })
-    }
-
-    /// Whether an open file surely has no name in the tree: it has one name, and that is left out. In doubt it is not.
-    #[must_use]
-    pub fn excludes_open(&self, file: BorrowedFd<'_>) -> bool {
-        let Some(patterns) = &self.patterns else { return false };
-        let Ok(stat) = nix::sys::stat::fstat(file) else { return false };
-        let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        if stat.st_nlink != 1 && !directory {
-            return false;
-        }
-        match self.path_below(file) {
-            // The second is what the kernel writes behind the name of what has lost it.
-            Ok(Some(path)) => {
-                !path.is_empty() && !path.ends_with(b" (deleted)") && patterns.excludes(&path, directory)
-            }
-            _ => false,
-        }
-    }
-
-    /// The same of a file by its number. What is seen of such a file at this moment need not be told: if it comes into the tree
-    /// later, all of it is.
-    #[must_use]
-    pub fn excludes_now(&self, inode: u64) -> bool {
-        self.patterns.is_some()
-            && self.open_file(inode, libc::O_PATH).is_ok_and(|file| self.excludes_open(file.as_fd()))
-    }
-
-    /// Decide whether changes of a file are to be passed over, which is what is returned. The caller holds the namespace lock.
-    pub fn judge(&self, inode: u64) -> bool {
-        let out = self.excludes_now(inode);
-        if out {
-            self.excluded.write().unwrap_or_else(PoisonError::into_inner).insert(inode);
-        } else {
-            self.readmit(inode);
-        }
-        out
-    }
-
-    /// A file has a name in the tree. If changes of it were passed over until now, it is among those that
-    /// [`Volume::take_readmitted`] returns: what happened in between may not have been told. The caller holds the namespace lock.
-    pub fn readmit(&self, inode: u64) {
-        if self.patterns.is_some()
-            && self.excluded.write().unwrap_or_else(PoisonError::into_inner).remove(&inode)
-        {
-            self.readmitted.lock().unwrap_or_else(PoisonError::into_inner).push(inode);
-        }
-    }
-
-    /// Files that have come into the tree, each once.
-    #[must_use]
-    pub fn take_readmitted(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.readmitted.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Whether changes of a file are to be passed over.
-    #[must_use]
-    pub fn is_excluded(&self, inode: u64) -> bool {
-        self.patterns.is_some()
-            && self.excluded.read().unwrap_or_else(PoisonError::into_inner).contains(&inode)
     }
 
     /// The covered directory itself (O_RDONLY), for `*at` calls and as the mount of `open_by_handle_at`.
@@ -356,18 +264,14 @@ impl Volume {
     /// Remember a file's handle. Returns whether the number belonged to another file, of which nobody said that it is gone: it
     /// was removed behind the gate.
     pub fn learn(&self, inode: u64, handle: FileHandle) -> bool {
-        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        match handles.get_mut(&inode) {
-            Some(known) if *known == handle => false,
-            Some(known) => {
-                *known = handle;
-                true
-            }
-            None => {
-                handles.insert(inode, handle);
-                false
-            }
+        let before =
+            self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(inode, handle.clone());
+        let is_other = before.is_some_and(|before| before != handle);
+        if is_other {
+            // What was known of its names was about the former one.
+            self.readmit(inode);
         }
+        is_other
     }
 
     /// Take the handle of `name` in `directory` and remember it under `inode`.
@@ -384,9 +288,7 @@ impl Volume {
     pub fn forget(&self, inode: u64) {
         self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&inode);
         self.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&inode);
-        if self.patterns.is_some() {
-            self.excluded.write().unwrap_or_else(PoisonError::into_inner).remove(&inode);
-        }
+        self.readmit(inode);
     }
 
     /// The remembered handle.
@@ -425,13 +327,9 @@ impl Volume {
     }
 
     /// Note that a file was opened for writing: if events are lost, it is one of those that may have changed.
-    /// A shared mapping outlives its descriptor, so a file stays in this set. The caller does not hold the namespace lock.
+    /// A shared mapping outlives its descriptor, so a file stays in this set.
     pub fn note_writer(&self, inode: u64) {
         self.writers.lock().unwrap_or_else(PoisonError::into_inner).insert(inode);
-        if self.patterns.is_some() {
-            let _order = self.lock_namespace();
-            self.judge(inode);
-        }
     }
 
     /// All files that were ever opened for writing.

@@ -13,7 +13,7 @@ use super::mailbox::Mailbox;
 use super::message::Message;
 use crate::gate::sink::{Sink, SyncReply};
 use crate::storage::boundary::{Told, translate};
-use crate::volume::Volume;
+use crate::volume::{Side, Volume};
 
 /// Passes everything on, in order.
 pub struct Gatekeeper {
@@ -26,6 +26,11 @@ impl Gatekeeper {
     pub fn new(mailbox: Arc<Mailbox<Message>>, volume: Arc<Volume>) -> Gatekeeper {
         Gatekeeper { mailbox, volume }
     }
+
+    /// What happened to a file may not have been told: it is compared, after a local sync that brings to light what mappings hold.
+    fn doubt(&self, file: FileId) {
+        self.mailbox.post(Message::Answer(Event::CaptureLost { file }));
+    }
 }
 
 impl Sink for Gatekeeper {
@@ -37,6 +42,7 @@ impl Sink for Gatekeeper {
             Told::Operation(operation) => self.mailbox.post(Message::Namespace(operation)),
             Told::Attributes(directory) => self.attributes(directory),
             Told::Forgotten(file) => self.mailbox.post(Message::Forgotten(file)),
+            Told::Readmitted(file) => self.doubt(file),
         };
         if let Err(error) = translate(&self.volume, operation, &mut emit) {
             tracing::warn!(
@@ -51,9 +57,14 @@ impl Sink for Gatekeeper {
     fn open_for_write(&self, file: FileId) -> Result<(), Errno> {
         // The volume's set of writers has the file by now. In this version a crash of this node is followed by a
         // comparison of the whole tree, so the intent need not outlive the process.
-        if self.volume.is_excluded(file.inode) {
-            // What the kernel programs told of it before it was known to be left out.
-            self.mailbox.post(Message::Forgotten(file));
+        if self.volume.patterns().is_some() {
+            let _order = self.volume.lock_namespace();
+            match self.volume.judge(file.inode) {
+                // What the kernel programs told of it before it was known to be left out.
+                Side::Outside => self.mailbox.post(Message::Forgotten(file)),
+                Side::Readmitted => self.doubt(file),
+                Side::Inside => {}
+            }
         }
         Ok(())
     }
@@ -63,7 +74,7 @@ impl Sink for Gatekeeper {
     }
 
     fn attributes(&self, file: FileId) {
-        if !self.volume.excludes_now(file.inode) {
+        if !self.volume.is_outside_now(file.inode) {
             self.mailbox.post(Message::Attributes(file));
         }
     }
@@ -73,12 +84,12 @@ impl Sink for Gatekeeper {
     }
 
     fn replaced(&self, file: FileId) {
-        self.mailbox.post(Message::Answer(Event::CaptureLost { file }));
+        self.doubt(file);
     }
 
     fn sync(&self, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply) {
-        if let SyncScope::File { data_only, .. } = scope
-            && self.volume.excludes_open(backing.as_fd())
+        if let SyncScope::File { file, data_only } = scope
+            && (self.volume.is_outside(file.inode) || self.volume.is_open_outside(backing.as_fd()))
         {
             return self.mailbox.post_urgent(Message::SyncHere { backing, data_only, reply });
         }

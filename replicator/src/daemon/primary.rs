@@ -327,8 +327,8 @@ impl Primary {
                 let _order = volume.lock_namespace();
                 let mut emit = |operation| mailbox.post(Message::Namespace(operation));
                 match reader::list_directory(&volume, directory.inode, &mut emit) {
-                    Ok(replaced) => {
-                        for file in replaced {
+                    Ok(doubtful) => {
+                        for file in doubtful {
                             mailbox.post(Message::Answer(Event::CaptureLost { file }));
                         }
                         ReadOutcome::Read(())
@@ -403,17 +403,7 @@ impl Primary {
             return;
         }
         for volume in &self.volumes {
-            for inode in volume.writers().into_iter().filter(|inode| !volume.is_excluded(*inode)) {
-                core.mark(Event::CaptureLost { file: volume.file(inode) });
-            }
-        }
-    }
-
-    /// Files that have come into the tree from where their changes were passed over: what a mapping stored meanwhile is silent
-    /// until it is synced here.
-    fn mark_readmitted(&mut self, core: &mut Core) {
-        for volume in &self.volumes {
-            for inode in volume.take_readmitted() {
+            for inode in volume.writers().into_iter().filter(|inode| !volume.is_outside(*inode)) {
                 core.mark(Event::CaptureLost { file: volume.file(inode) });
             }
         }
@@ -433,14 +423,14 @@ impl Primary {
     }
 }
 
-/// Whether a file is left out of the tree, so that its changes concern nobody.
-fn is_excluded(volumes: &[Arc<Volume>], file: FileId) -> bool {
-    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.is_excluded(file.inode))
+/// Whether all names of a file are left out of the tree, so that its changes concern nobody.
+fn is_outside(volumes: &[Arc<Volume>], file: FileId) -> bool {
+    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.is_outside(file.inode))
 }
 
 /// The same of a file, or a directory, that nobody opened for writing.
-fn excludes_now(volumes: &[Arc<Volume>], file: FileId) -> bool {
-    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.excludes_now(file.inode))
+fn is_outside_now(volumes: &[Arc<Volume>], file: FileId) -> bool {
+    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.is_outside_now(file.inode))
 }
 
 /// Sync a file that is left out of the tree, and let the caller go.
@@ -479,7 +469,6 @@ fn outcome_of<T>(error: &std::io::Error) -> ReadOutcome<T> {
 impl Role for Primary {
     fn poll(&mut self, core: &mut Core, exact: bool) -> bool {
         self.start_reads(core);
-        self.mark_readmitted(core);
         self.settled = None;
         let exact = exact || self.exact_at.elapsed() > EXACT_EVERY;
         let Some(tracer) = &mut self.tracer else { return false };
@@ -488,10 +477,12 @@ impl Role for Primary {
         let (mut taken, mut lost, mut rounds) = (0, 0, 0);
         loop {
             let mut emit = |event| match event {
-                TraceEvent::Write { file, .. } | TraceEvent::Store { file, .. }
-                    if is_excluded(volumes, file) => {}
+                TraceEvent::Write { file, .. }
+                | TraceEvent::Store { file, .. }
+                | TraceEvent::UnguardedSync { file }
+                    if is_outside(volumes, file) => {}
                 // Rare enough that the file itself may be asked.
-                TraceEvent::Attributes { file } if excludes_now(volumes, file) => {}
+                TraceEvent::Attributes { file } if is_outside_now(volumes, file) => {}
                 TraceEvent::Write { file, extent } => {
                     if extent.end != Extent::END {
                         captured += extent.length();
@@ -533,7 +524,7 @@ impl Role for Primary {
     fn on_message(&mut self, core: &mut Core, message: Message) {
         match message {
             Message::Namespace(operation) => self.on_namespace(core, &operation),
-            Message::Written { file, .. } if is_excluded(&self.volumes, file) => {}
+            Message::Written { file, .. } if is_outside(&self.volumes, file) => {}
             Message::Written { file, extent } => core.mark(Event::WriteTraced { file, extent }),
             Message::Attributes(file) => core.mark(Event::AttributesChanged { file }),
             Message::Forgotten(file) => {

@@ -80,6 +80,12 @@ impl Patterns {
         any(&self.exclude) && !any(&self.include)
     }
 
+    /// Whether the directories above a name matter beyond that they are left out themselves.
+    #[must_use]
+    pub fn look_at_paths(&self) -> bool {
+        self.exclude.iter().chain(&self.include).any(|pattern| pattern.is_anchored)
+    }
+
     /// Equal for the same patterns (in any order), and for no others.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {

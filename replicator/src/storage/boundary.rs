@@ -12,6 +12,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +24,7 @@ use replicator_core::wire::namespace::{NewNode, Operation};
 use super::reader;
 use super::status::{Status, names};
 use crate::patterns::{Patterns, joined};
-use crate::volume::{RESERVED_NAME, Volume};
+use crate::volume::{RESERVED_NAME, Side, Volume};
 
 /// What is told instead.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +35,9 @@ pub enum Told {
     Attributes(FileId),
     /// The file has no name in the tree any more: nothing more is to be known of it.
     Forgotten(FileId),
+    /// The file has a name in the tree, and its changes were passed over until now. What a mapping stored meanwhile is silent
+    /// until a local sync.
+    Readmitted(FileId),
 }
 
 /// Receives what is to be told, in order.
@@ -51,36 +56,36 @@ pub fn translate(volume: &Volume, operation: Operation, emit: &mut Emit<'_>) -> 
         emit(Told::Operation(operation));
         return Ok(());
     };
-    let boundary = Boundary { volume, patterns };
+    let boundary = Boundary { volume, patterns, lost: RefCell::default() };
     match operation {
         Operation::Create { parent, ref name, ref node } => {
-            let directory = node.kind == FileKind::Directory;
-            if !boundary.place(parent, name)?.is_out(patterns, directory) {
-                // The number may be that of a file that was left out and removed behind the gate's back.
-                volume.readmit(node.file.inode);
-                emit(Told::Operation(operation));
-            } else {
+            let (file, directory) = (node.file, node.kind == FileKind::Directory);
+            if boundary.place(parent, name)?.is_out(patterns, directory) {
                 emit(Told::Attributes(parent));
+                return Ok(());
             }
+            emit(Told::Operation(operation));
+            boundary.readmit(file, emit);
             Ok(())
         }
         Operation::Link { parent, ref name, ref node } => {
+            let file = node.file;
             if boundary.place(parent, name)?.is_out(patterns, false) {
                 emit(Told::Attributes(parent));
-                if volume.judge(node.file.inode) {
-                    emit(Told::Forgotten(node.file));
-                }
+                let is_outside = boundary.is_outside(file, emit);
+                forget(file, is_outside, emit);
                 return Ok(());
             }
-            volume.readmit(node.file.inode);
             emit(Told::Operation(operation));
+            boundary.readmit(file, emit);
             Ok(())
         }
-        Operation::Unlink { parent, ref name, directory, .. } => {
-            if !boundary.place(parent, name)?.is_out(patterns, directory) {
-                emit(Told::Operation(operation));
-            } else {
+        Operation::Unlink { parent, name, file, directory, last } => {
+            let place = boundary.place(parent, &name)?;
+            if place.is_out(patterns, directory) {
                 emit(Told::Attributes(parent));
+            } else {
+                boundary.replaced(&place, file, directory, last, emit);
             }
             Ok(())
         }
@@ -129,6 +134,8 @@ struct Moved {
 struct Boundary<'a> {
     volume: &'a Volume,
     patterns: &'a Patterns,
+    /// How many names in the tree a file with several names has lost by this operation.
+    lost: RefCell<HashMap<u64, u32>>,
 }
 
 impl Boundary<'_> {
@@ -160,14 +167,15 @@ impl Boundary<'_> {
             return match (was_out, is_out) {
                 (true, true) => Ok(()),
                 (false, false) => {
-                    emit(Told::Operation(operation));
+                    let left = other.filter(|other| self.leaves(*other, is_directory, other_last, emit));
+                    emit(Told::Operation(with_other_last(operation, other_last || left.is_some())));
+                    left.into_iter().for_each(|other| forget(other, true, emit));
                     if is_directory { self.moved_within(file, &old, &new, emit) } else { Ok(()) }
                 }
                 (false, true) => self.gone(file, &old, &new, is_directory, emit),
                 (true, false) => {
                     if let Some(other) = other {
-                        let name = new.name.clone();
-                        emit(unlink(new.parent, name, other, is_directory, other_last));
+                        self.replaced(&new, other, is_directory, other_last, emit);
                     }
                     self.come(&old, &new, emit)
                 }
@@ -227,19 +235,57 @@ impl Boundary<'_> {
         is_directory: bool,
         emit: &mut Emit<'_>,
     ) -> io::Result<()> {
-        let mut last = true;
-        if is_directory {
+        let last = if is_directory {
             let moved = self.open(file, &old.path, &new.path)?;
             self.empty(&moved, emit)?;
+            true
         } else {
             let directory = self.volume.open_file(new.parent.inode, libc::O_PATH | libc::O_DIRECTORY)?;
             let status = Status::at(directory.as_fd(), &CString::new(new.name.as_slice())?)?;
-            last = status.is_none_or(|status| status.links <= 1);
-            self.volume.judge(file.inode);
-        }
+            status.is_some_and(|status| self.loses(file, status.links))
+        };
         emit(unlink(old.parent, old.name.clone(), file, is_directory, last));
         forget(file, last, emit);
         Ok(())
+    }
+
+    /// A name in the tree is not that file's any more; `last`: nor is any other.
+    fn replaced(&self, place: &Place, file: FileId, is_directory: bool, last: bool, emit: &mut Emit<'_>) {
+        let leaves = self.leaves(file, is_directory, last, emit);
+        emit(unlink(place.parent, place.name.clone(), file, is_directory, last || leaves));
+        forget(file, leaves, emit);
+    }
+
+    /// Whether a file that lost a name lives on outside of the tree only. (Of one that is gone altogether the gate tells once nobody
+    /// has it open.)
+    fn leaves(&self, file: FileId, is_directory: bool, last: bool, emit: &mut Emit<'_>) -> bool {
+        !is_directory && !last && self.is_outside(file, emit)
+    }
+
+    fn is_outside(&self, file: FileId, emit: &mut Emit<'_>) -> bool {
+        let side = self.volume.judge(file.inode);
+        if side == Side::Readmitted {
+            emit(Told::Readmitted(file));
+        }
+        side == Side::Outside
+    }
+
+    /// A file that is no directory has lost a name in the tree to one that is left out. Returns whether all its names are left
+    /// out now; in doubt they are not.
+    fn loses(&self, file: FileId, links: u32) -> bool {
+        let mut lost = self.lost.borrow_mut();
+        let lost = lost.entry(file.inode).or_default();
+        *lost += 1;
+        if *lost >= links {
+            self.volume.expel(file.inode);
+        }
+        *lost >= links
+    }
+
+    fn readmit(&self, file: FileId, emit: &mut Emit<'_>) {
+        if self.volume.readmit(file.inode) {
+            emit(Told::Readmitted(file));
+        }
     }
 
     /// A name in the tree stands for a file that was elsewhere before.
@@ -264,13 +310,13 @@ impl Boundary<'_> {
         let Some(node) = reader::describe(self.volume, directory, name)? else { return Ok(None) };
         let status = Status::at(directory, &CString::new(name)?)?;
         let linked = node.kind != FileKind::Directory && status.is_some_and(|status| status.links > 1);
-        self.volume.readmit(node.file.inode);
         let (name, told) = (name.to_vec(), node.clone());
         emit(Told::Operation(if linked {
             Operation::Link { parent, name, node: told }
         } else {
             Operation::Create { parent, name, node: told }
         }));
+        self.readmit(node.file, emit);
         Ok(Some(node))
     }
 
@@ -295,12 +341,12 @@ impl Boundary<'_> {
     ) -> io::Result<()> {
         let file = self.volume.file(status.inode);
         let is_directory = status.kind() == Some(FileKind::Directory);
-        if is_directory {
+        let last = if is_directory {
             self.empty(&self.open(file, &paths.0, &paths.1)?, emit)?;
+            true
         } else {
-            self.volume.judge(file.inode);
-        }
-        let last = is_directory || status.links <= 1;
+            self.loses(file, status.links)
+        };
         emit(unlink(parent, name.to_bytes().to_vec(), file, is_directory, last));
         forget(file, last, emit);
         Ok(())
@@ -335,6 +381,9 @@ impl Boundary<'_> {
 
     /// A directory of the tree has another path in the tree: patterns may see things below it in another way.
     fn moved_within(&self, file: FileId, old: &Place, new: &Place, emit: &mut Emit<'_>) -> io::Result<()> {
+        if !self.patterns.look_at_paths() {
+            return Ok(());
+        }
         self.shift(&self.open(file, &old.path, &new.path)?, emit)
     }
 
@@ -383,6 +432,14 @@ impl Boundary<'_> {
 
 fn unlink(parent: FileId, name: Vec<u8>, file: FileId, directory: bool, last: bool) -> Told {
     Told::Operation(Operation::Unlink { parent, name, file, directory, last })
+}
+
+/// A rename that takes the last name of what it replaces, or does not.
+fn with_other_last(mut operation: Operation, last: bool) -> Operation {
+    if let Operation::Rename { other_last, .. } = &mut operation {
+        *other_last = last;
+    }
+    operation
 }
 
 /// What was marked of a file that left the tree is worth nothing.

@@ -170,7 +170,8 @@ pub fn attributes_of(file: BorrowedFd<'_>) -> io::Result<Attributes> {
 ///
 /// All parts are emitted or, on an error, none: the secondary removes names that are in no part of a whole list.
 ///
-/// Returns the entries whose number belonged to another file when it was last seen: what is known about them is about that one.
+/// Returns the entries of which not all was told: those whose number belonged to another file when it was last seen, and those that
+/// were taken to lie outside of the tree until now.
 ///
 /// # Errors
 /// ESTALE where the directory is gone, or is excluded; ENOTDIR where it is none; else what the system returns.
@@ -187,7 +188,7 @@ pub fn list_directory(
     if path.as_ref().is_some_and(|path| is_excluded(volume, path, FileKind::Directory)) {
         return Err(io::Error::from_raw_os_error(libc::ESTALE));
     }
-    let mut replaced = Vec::new();
+    let mut doubtful = Vec::new();
     let mut parts: Vec<Vec<ListedEntry>> = Vec::new();
     let mut current = Vec::new();
     let mut size = 0;
@@ -196,15 +197,11 @@ pub fn list_directory(
             continue;
         }
         let Some((node, is_other)) = node_at(volume, directory.as_fd(), &name)? else { continue };
-        if let Some(path) = &path {
-            let path = joined(path, name.to_bytes());
-            if is_excluded(volume, &path, node.kind) {
-                continue;
-            }
-            volume.readmit(node.file.inode);
+        if path.as_ref().is_some_and(|path| is_excluded(volume, &joined(path, name.to_bytes()), node.kind)) {
+            continue;
         }
-        if is_other {
-            replaced.push(node.file);
+        if volume.readmit(node.file.inode) || is_other {
+            doubtful.push(node.file);
         }
         let entry = ListedEntry { name: name.into_bytes(), node };
         let bytes = ENTRY_FIXED_BYTES + entry.name.len() + entry.node.target.len();
@@ -225,7 +222,7 @@ pub fn list_directory(
             entries,
         });
     }
-    Ok(replaced)
+    Ok(doubtful)
 }
 
 fn is_excluded(volume: &Volume, path: &[u8], kind: FileKind) -> bool {

@@ -93,21 +93,37 @@ fn usable(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
         fs::rename(&path, data.join(format!("out/renamed{number}")))?;
     }
     fs::write(data.join("scratch.tmp"), random.bytes(100_000))?;
+    let scratch = open(&data.join("scratch.tmp"), 0)?;
+    let mut mapping = Mapping::new(&scratch, 0, SPARE)?;
+    mapping.store(0, b"nobody waits for this");
+    mapping.sync()?;
     write_synced(&data.join("keep.tmp"), &random.bytes(5000))?;
     require_copied(mirror, "keep.tmp", "an exception")?;
-    // A secondary that stands still holds no fsync of what is left out.
-    mirror.secondary.signal(Signal::SIGSTOP)?;
-    let held = write_synced(&data.join("out/local"), &random.bytes(5000))
-        .and_then(|()| Ok(sync_directory(&data.join("out"))?));
-    let phase = mirror.primary.status()?.context("the primary answers")?.phase;
-    mirror.secondary.signal(Signal::SIGCONT)?;
-    held?;
-    ensure!(phase == "Mirrored", "the fsync waited until the peer was given up ({phase})");
-    mirror.wait_mirrored()?;
-    mirror.primary.wait_for("nothing is dirty", wait::SHORT, |status| status.is_settled())?;
+    // An fsync takes all events in that happened before it.
+    let status = mirror.primary.status()?.context("the primary answers")?;
+    ensure!(status.counters.unguarded_syncs == 0, "msync of what is left out was taken for an unguarded one");
+    held_by_nobody(mirror, || {
+        write_synced(&data.join("out/local"), &random.bytes(5000))?;
+        Ok(sync_directory(&data.join("out"))?)
+    })?;
     ensure!(!mirror.copy().join("out/local").exists(), "what is left out was sent");
     ensure!(!mirror.copy().join("scratch.tmp").exists(), "what is left out was sent");
     Ok(())
+}
+
+/// A secondary that stands still holds no fsync of what is left out, and none of it counts as mirrored or is left to be.
+fn held_by_nobody(mirror: &mut Mirror, act: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = mirror.primary.status()?.context("the primary answers")?.barriers.answered;
+    mirror.secondary.signal(Signal::SIGSTOP)?;
+    let acted = act();
+    let status = mirror.primary.status();
+    mirror.secondary.signal(Signal::SIGCONT)?;
+    acted?;
+    let status = status?.context("the primary answers")?;
+    ensure!(status.phase == "Mirrored", "the fsync waited until the peer was given up ({})", status.phase);
+    ensure!(status.barriers.answered == before, "a fsync of this node alone counts as one of both");
+    mirror.wait_mirrored()?;
+    mirror.primary.wait_for("nothing is dirty", wait::SHORT, |status| status.is_settled()).map(drop)
 }
 
 /// Files and directories over the boundary, both ways, with writers that have them open all the while.
@@ -142,7 +158,10 @@ fn moves(mirror: &mut Mirror, random: &mut Random) -> Result<u64> {
         require_copied(mirror, format!("r{round}"), "renamed over a file of the tree")?;
         renamed += 3;
     }
+    to_and_fro(mirror, random)?;
     directories(mirror, random)?;
+    with_writers(mirror, random)?;
+    hard_links(mirror, random)?;
     mirror.primary.wait_for("nothing is dirty", wait::SHORT, |status| status.is_settled())?;
     Ok(renamed)
 }
@@ -177,6 +196,98 @@ fn directories(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
     sync_directory(&data)?;
     ensure!(!copy.join("tree").exists(), "a directory that was renamed out of the tree is still there");
     Ok(())
+}
+
+/// Out and in again before anything of it is looked at: what a mapping stored to a page that was dirty all the while was told
+/// nobody.
+fn to_and_fro(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
+    let data = mirror.data().to_owned();
+    let (inside, out) = (data.join("fro"), data.join("fro.tmp"));
+    write_synced(&inside, &random.bytes(SPARE))?;
+    let file = open(&inside, 0)?;
+    let mut mapping = Mapping::new(&file, 0, SPARE)?;
+    for round in 0..20 {
+        mapping.store(4096, format!("before {round}").as_bytes());
+        rename(&inside, &out, 0)?;
+        mapping.store(4200, format!("outside {round}").as_bytes());
+        rename(&out, &inside, 0)?;
+        // Behind the read that the new name led to.
+        wait::until("what was renamed to and fro is copied", wait::SHORT, || {
+            let copied = fs::read(mirror.copy().join("fro"));
+            Ok(copied.ok().filter(|copied| fs::read(&inside).is_ok_and(|bytes| *copied == bytes)))
+        })?;
+        mapping.store(4300, format!("behind {round}").as_bytes());
+        file.sync_all()?;
+        require_copied(mirror, "fro", "synced after it was renamed to and fro")?;
+    }
+    fs::remove_file(&inside)?;
+    Ok(())
+}
+
+/// A directory renamed to a name that is left out while files in it are open, and written on.
+fn with_writers(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
+    let (data, copy) = (mirror.data().to_owned(), mirror.copy().to_owned());
+    let (inside, out) = (data.join("busy"), data.join("out/busy"));
+    fs::create_dir_all(inside.join("deep"))?;
+    for name in ["deep/file", "file"] {
+        write_synced(&inside.join(name), &random.bytes(SPARE))?;
+    }
+    fs::hard_link(inside.join("file"), inside.join("deep/link"))?;
+    sync_directory(&inside.join("deep"))?;
+    let files = [open(&inside.join("deep/file"), 0)?, open(&inside.join("file"), 0)?];
+    let mut mapping = Mapping::new(&files[0], 0, SPARE)?;
+    mapping.store(0, b"before");
+    files[1].write_all_at(b"before", 0)?;
+    rename(&inside, &out, 0)?;
+    sync_directory(&data)?;
+    ensure!(!copy.join("busy").exists(), "the directory is still there");
+    held_by_nobody(mirror, || {
+        mapping.store(8192, b"outside");
+        files[1].write_all_at(b"outside", 8192)?;
+        files.iter().try_for_each(fs::File::sync_all)?;
+        Ok(fs::OpenOptions::new().append(true).open(out.join("deep/link"))?.sync_all()?)
+    })?;
+    rename(&out, &inside, 0)?;
+    mapping.store(12_288, b"inside");
+    files[1].write_all_at(b"inside", 12_288)?;
+    files.iter().try_for_each(fs::File::sync_all)?;
+    for path in ["busy/deep/file", "busy/file", "busy/deep/link"] {
+        require_copied(mirror, path, "synced after its directory came in again")?;
+    }
+    Ok(())
+}
+
+/// A file with a name in the tree and one that is left out is mirrored as long as it has the first.
+fn hard_links(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
+    let (data, copy) = (mirror.data().to_owned(), mirror.copy().to_owned());
+    let (inside, out, again) = (data.join("both"), data.join("both.tmp"), data.join("again"));
+    write_synced(&inside, &random.bytes(SPARE))?;
+    fs::hard_link(&inside, &out)?;
+    let file = open(&out, 0)?;
+    file.write_all_at(b"by the name that is left out", 9000)?;
+    file.sync_all()?;
+    require_copied(mirror, "both", "synced by the name that is left out")?;
+    fs::remove_file(&inside)?;
+    sync_directory(&data)?;
+    ensure!(!copy.join("both").exists(), "its last name of the tree is still there");
+    held_by_nobody(mirror, || {
+        file.write_all_at(b"with no name in the tree", 20_000)?;
+        Ok(file.sync_all()?)
+    })?;
+    fs::hard_link(&out, &again)?;
+    // Who syncs the directory relies on what was synced before.
+    sync_directory(&data)?;
+    require_copied(mirror, "again", "named in the tree again")?;
+    file.write_all_at(b"and again", 30_000)?;
+    file.sync_all()?;
+    require_copied(mirror, "again", "synced after it was named again")?;
+    // Two names that are left out, and one in the tree made of either.
+    fs::hard_link(&out, data.join("third.tmp"))?;
+    fs::remove_file(&again)?;
+    rename(&data.join("third.tmp"), &again, 0)?;
+    file.write_all_at(b"once more", 40_000)?;
+    file.sync_all()?;
+    require_copied(mirror, "again", "renamed from one of two names that are left out")
 }
 
 fn own_names_stay(copy: &Path) -> Result<()> {
