@@ -42,6 +42,7 @@ pub struct Publisher {
     link: Statistics,
     link_before: Statistics,
     local_changes_logged: Option<Instant>,
+    missed_changes_logged: Option<Instant>,
 }
 
 /// Byte counters of the last second, for rates.
@@ -86,6 +87,7 @@ impl Publisher {
             link: Statistics::default(),
             link_before: Statistics::default(),
             local_changes_logged: None,
+            missed_changes_logged: None,
         };
         (publisher, published)
     }
@@ -166,18 +168,19 @@ impl Publisher {
     /// Others changed the copy. All are counted; the log names one of them now and then.
     pub fn on_local_changes(&mut self, found: &Found) {
         self.status.counters.local_changes += found.changes;
-        if self.local_changes_logged.is_some_and(|at| at.elapsed() < LOCAL_CHANGES_LOGGED_EVERY) {
-            return;
-        }
-        self.local_changes_logged = Some(Instant::now());
-        if let Some(path) = &found.last {
+        let is_due = |logged: Option<Instant>| {
+            logged.is_none_or(|logged| logged.elapsed() >= LOCAL_CHANGES_LOGGED_EVERY)
+        };
+        if let Some(path) = found.last.as_ref().filter(|_| is_due(self.local_changes_logged)) {
+            self.local_changes_logged = Some(Instant::now());
             warn!(
                 path = %path.display(),
                 changes = self.status.counters.local_changes,
                 "somebody else changed the copy; the next session's comparison sets it right: restart this node"
             );
         }
-        if found.missed {
+        if found.missed && is_due(self.missed_changes_logged) {
+            self.missed_changes_logged = Some(Instant::now());
             warn!("more changes in the copy's file system than could be told: some by others may be missing");
         }
     }

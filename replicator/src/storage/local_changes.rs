@@ -191,6 +191,8 @@ impl Watch {
                 found.last = Some(path);
             }
         }
+        // What comes behind an event that makes no sense cannot be told.
+        found.missed |= !events.is_empty();
     }
 
     /// The path of a name, if it lies in one of the trees.

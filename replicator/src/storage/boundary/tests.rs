@@ -94,7 +94,7 @@ struct Ground {
 impl Ground {
     fn new(path: &Path, seed: u64) -> Ground {
         let read = |list: &[&str]| list.iter().map(|text| TreePattern::parse(text).unwrap()).collect();
-        let exclude = if seed % 2 == 0 { &EXCLUDE_NAMES[..] } else { &EXCLUDE };
+        let exclude = if seed.is_multiple_of(2) { &EXCLUDE_NAMES[..] } else { &EXCLUDE };
         let patterns = Patterns::new(read(exclude), read(&INCLUDE));
         let volume = Volume::open(VolumeId(0), path).unwrap().with_patterns(patterns);
         let mut peer = Peer::default();
