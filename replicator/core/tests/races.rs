@@ -342,6 +342,22 @@ fn a_file_named_again_after_it_lived_on_under_a_name_left_out_is_waited_for_with
 }
 
 #[test]
+fn a_loss_told_behind_the_new_name_is_not_forgotten_with_the_former() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // Out of the tree and in again before anything of it is looked at.
+    driven.unlink(2);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.create(2, FileKind::Regular);
+    driven.tell(Event::CaptureLost { file: id(2) });
+    let syncs = |action: &Action| matches!(action, Action::SyncLocal { scope: SyncScope::File { file, .. }, .. } if *file == id(2));
+    driven.run(syncs);
+    assert!(!driven.held_syncs().is_empty(), "what mappings hold is brought to light");
+    driven.let_go();
+}
+
+#[test]
 fn a_file_moved_before_its_content_came_is_waited_for_with_the_directory_it_was_moved_to() {
     let mut driven = Driven::mirrored();
     driven.create(3, FileKind::Directory);

@@ -218,7 +218,11 @@ fn to_and_fro(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
         })?;
         mapping.store(4300, format!("behind {round}").as_bytes());
         file.sync_all()?;
-        require_copied(mirror, "fro", "synced after it was renamed to and fro")?;
+        require_copied(
+            mirror,
+            "fro",
+            &format!("synced after it was renamed to and fro {round} times before"),
+        )?;
     }
     fs::remove_file(&inside)?;
     Ok(())
