@@ -105,9 +105,9 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Whether nothing is left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rest.is_empty()
+    /// How many bytes are left.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
     }
 
     pub(crate) fn finish(self) -> Result<(), BodyError> {

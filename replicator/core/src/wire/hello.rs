@@ -14,6 +14,8 @@ pub const TEXT_MAX: usize = 255;
 pub const REASON_TEXT_MAX: usize = 1024;
 /// Most volumes of a node.
 pub const VOLUMES_MAX: usize = 256;
+/// Size of a digest of patterns.
+pub const PATTERNS_BYTES: usize = 32;
 
 /// What a node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +65,7 @@ pub struct Hello {
     pub data: DataState,
     /// Which names are left out of each volume, as a digest (the edge's business; zero: none), or nothing if none are in any:
     /// then a node that knows nothing of it understands the Hello.
-    pub patterns: Vec<[u8; 32]>,
+    pub patterns: Vec<[u8; PATTERNS_BYTES]>,
 }
 
 impl Hello {
@@ -127,7 +129,8 @@ impl Hello {
         let term = Term(cursor.u64()?);
         let data = DataState::from_u8(cursor.u8()?).ok_or(BodyError::Value("data state"))?;
         let mut patterns = Vec::new();
-        if !cursor.is_empty() {
+        // All of them, or none: anything else is not a Hello.
+        if cursor.left() == count * PATTERNS_BYTES {
             for _ in 0..count {
                 patterns.push(cursor.array()?);
             }

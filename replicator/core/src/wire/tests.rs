@@ -228,10 +228,11 @@ fn patterns_are_told_only_where_there_are_any() {
     assert_eq!(Hello::decode(&told.encode()), Ok(told.clone()));
     // As many as there are volumes, or none.
     let twice = Hello { patterns: vec![[0x33; 32]; 2], ..hello() };
-    assert_eq!(Hello::decode(&twice.encode()), Err(BodyError::Trailing(32)));
+    assert_eq!(Hello::decode(&twice.encode()), Err(BodyError::Trailing(64)));
     let whole = told.encode();
     for missing in 1..32 {
-        assert_eq!(Hello::decode(&whole[..whole.len() - missing]), Err(BodyError::Truncated));
+        let cut = &whole[..whole.len() - missing];
+        assert_eq!(Hello::decode(cut), Err(BodyError::Trailing(32 - missing)));
     }
 }
 
