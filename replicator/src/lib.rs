@@ -12,6 +12,7 @@ pub mod gate;
 pub mod link;
 pub mod mounts;
 pub mod notify;
+pub mod patterns;
 pub mod status;
 pub mod storage;
 pub mod telemetry;

@@ -8,6 +8,8 @@ use std::{fs, io};
 /// One mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mount {
+    /// Its number in this boot.
+    pub id: u32,
     /// The device, "major:minor".
     pub device: String,
     /// The directory of the file system that is mounted: `/`, or another one for a bind mount or a subvolume.
@@ -27,6 +29,13 @@ impl Mount {
     #[must_use]
     pub fn is_fuse(&self) -> bool {
         self.filesystem == "fuse" || self.filesystem == "fuseblk" || self.filesystem.starts_with("fuse.")
+    }
+
+    /// Whether the mount itself refuses writes; its file system may be mounted writable elsewhere.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        // The kernel writes "ro" or "rw" first (show_mountinfo in fs/proc_namespace.c).
+        self.options.split(',').next() == Some("ro")
     }
 }
 
@@ -75,6 +84,17 @@ impl MountTable {
         self.mounts.iter().rev().find(|mount| mount.point == path)
     }
 
+    /// The topmost mount at a path, if it shows the very directory that it covers; and the table without it.
+    #[must_use]
+    pub fn over_itself(&self, point: &Path) -> Option<(&Mount, MountTable)> {
+        let top = self.mounts.iter().rposition(|mount| mount.point == point)?;
+        let mut below = self.clone();
+        below.mounts.remove(top);
+        let covered = below.place(point)?;
+        let top = self.mounts.get(top)?;
+        (top.device == covered.device && top.root == covered.path).then_some((top, below))
+    }
+
     /// The mounts below a path, the path itself not among them.
     pub fn inside<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Mount> {
         self.mounts.iter().filter(move |mount| mount.point.starts_with(path) && mount.point != path)
@@ -121,7 +141,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let separator = line.windows(3).position(|window| window == b" - ")?;
     let (front, back) = (line.get(..separator)?, line.get(separator + 3..)?);
     let mut front = front.split(|byte| *byte == b' ');
-    let device = String::from_utf8_lossy(front.nth(2)?).into_owned();
+    let id = std::str::from_utf8(front.next()?).ok()?.parse().ok()?;
+    let device = String::from_utf8_lossy(front.nth(1)?).into_owned();
     let root = unescape(front.next()?);
     let point = unescape(front.next()?);
     let options = String::from_utf8_lossy(front.next()?).into_owned();
@@ -130,7 +151,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let source = unescape(back.next()?).to_string_lossy().into_owned();
     let of_filesystem = back.next().map(String::from_utf8_lossy).unwrap_or_default();
     let options = format!("{options},{of_filesystem}");
-    Some(Mount { device, root, point, filesystem, source, options })
+    Some(Mount { id, device, root, point, filesystem, source, options })
 }
 
 /// Space, tab, newline and backslash are written as a backslash and three octal digits.
@@ -184,6 +205,23 @@ mod tests {
         let outer = table.place(Path::new("/srv/database")).unwrap();
         assert!(!outer.contains(&bound));
         assert!(Place { device: "8:2".into(), path: "/data".into() }.contains(&bound));
+    }
+
+    #[test]
+    fn a_directory_over_itself_is_known() {
+        let over = |line: &str| {
+            let mut text = TABLE.to_vec();
+            text.extend_from_slice(b"\n");
+            text.extend_from_slice(line.as_bytes());
+            let table = MountTable::parse(&text);
+            let found = table.over_itself(Path::new("/srv/copy"));
+            found.map(|(top, below)| (top.id, top.is_read_only(), below == MountTable::parse(TABLE)))
+        };
+        assert_eq!(over("40 30 8:2 /copy /srv/copy ro,relatime - xfs /dev/sdb1 rw"), Some((40, true, true)));
+        assert_eq!(over("40 30 8:2 /copy /srv/copy rw,relatime - xfs /dev/sdb1 ro"), Some((40, false, true)));
+        assert_eq!(over("40 30 8:2 /other /srv/copy ro - xfs /dev/sdb1 rw"), None);
+        assert_eq!(over("40 30 8:3 /copy /srv/copy ro - xfs /dev/sdc1 rw"), None);
+        assert_eq!(over("40 30 8:2 /copy /srv/elsewhere ro - xfs /dev/sdb1 rw"), None);
     }
 
     #[test]

@@ -11,7 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fs, io};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use replicator_core::ids::{FileId, VolumeId};
+
+use crate::patterns::Patterns;
+
+mod outside;
+
+pub use outside::Side;
 
 /// Name in the root directory that belongs to replicator itself; no volume may use it, no user sees it.
 pub const RESERVED_NAME: &[u8] = b".replicator";
@@ -140,6 +148,23 @@ pub enum Acquaintance {
     Other,
 }
 
+/// Whether something has that relative path below a directory, on whatever it is mounted. A symlink in the last place is
+/// itself something; none leads out of the directory.
+///
+/// # Errors
+/// What openat2(2) returns, but for a path that leads to nothing.
+pub fn exists_below(directory: BorrowedFd<'_>, path: &Path) -> io::Result<bool> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    match openat2(directory, path, how) {
+        Ok(_) => Ok(true),
+        // The last is for a symlink that leads out.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// A replicated directory.
 #[derive(Debug)]
 pub struct Volume {
@@ -166,6 +191,9 @@ pub struct Volume {
     learnt: Mutex<Option<Vec<u64>>>,
     writers: Mutex<HashSet<u64>>,
     namespace: Mutex<()>,
+    patterns: Option<Patterns>,
+    /// Files that are known to have no name in the tree (see [`outside`]).
+    outside: RwLock<HashSet<u64>>,
 }
 
 impl Volume {
@@ -216,6 +244,8 @@ impl Volume {
             handles: RwLock::new(HashMap::from([(stat.st_ino, handle)])),
             writers: Mutex::new(HashSet::new()),
             namespace: Mutex::new(()),
+            patterns: None,
+            outside: RwLock::default(),
         })
     }
 
@@ -262,16 +292,15 @@ impl Volume {
 
     /// Remember the handle of a file that was just made.
     pub fn learn_made(&self, inode: u64, handle: FileHandle) -> Acquaintance {
-        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
-        match handles.get_mut(&inode) {
-            Some(known) if *known == handle => Acquaintance::Old,
-            Some(known) => {
-                *known = handle;
+        let before =
+            self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(inode, handle.clone());
+        match before {
+            None => Acquaintance::New,
+            Some(before) if before == handle => Acquaintance::Old,
+            Some(_) => {
+                // What was known of its names was about the former one.
+                self.readmit(inode);
                 Acquaintance::Other
-            }
-            None => {
-                handles.insert(inode, handle);
-                Acquaintance::New
             }
         }
     }
@@ -303,6 +332,7 @@ impl Volume {
     pub fn forget(&self, inode: u64) {
         self.handles.write().unwrap_or_else(PoisonError::into_inner).remove(&inode);
         self.writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&inode);
+        self.readmit(inode);
     }
 
     /// The remembered handle.

@@ -100,6 +100,9 @@ pub struct PrimaryConfig {
     pub seed: u64,
     /// The volumes.
     pub volumes: Vec<VolumeRoot>,
+    /// Files may have names that are left out of the tree and never told: one that lost its last name of the tree may live on, and
+    /// come back.
+    pub partial: bool,
 }
 
 impl PrimaryConfig {
@@ -123,6 +126,7 @@ impl PrimaryConfig {
             limits: ExtentLimits::default(),
             seed: 1,
             volumes,
+            partial: false,
         }
     }
 }

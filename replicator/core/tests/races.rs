@@ -43,7 +43,10 @@ struct Driven {
 
 impl Driven {
     fn opened() -> Driven {
-        let config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(ROOT) }]);
+        Driven::opened_with(PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(ROOT) }]))
+    }
+
+    fn opened_with(config: PrimaryConfig) -> Driven {
         let record =
             StateRecord { term: Term(2), generation: Generation(5), data: DataState::UpToDate, alone: true };
         let now = Time(1_000_000_000);
@@ -320,6 +323,36 @@ fn a_file_named_again_after_a_list_took_it_away_is_waited_for_with_its_directory
     driven.tell(Event::FileForgotten { file: id(2) });
     driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
     waits_for_content(&mut driven, ROOT, 2);
+}
+
+#[test]
+fn a_file_named_again_after_it_lived_on_under_a_name_left_out_is_waited_for_with_its_directory() {
+    let roots = vec![VolumeRoot { volume: VolumeId(0), root: id(ROOT) }];
+    let mut driven = Driven::opened_with(PrimaryConfig { partial: true, ..PrimaryConfig::new(roots) });
+    driven.run(|_| false);
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // The peer has no other name for it; the one that is left here is not told.
+    driven.log(NamespaceChange::Unlinked { parent: id(ROOT), file: id(2), last: false });
+    driven.run(|_| false);
+    driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
+    waits_for_content(&mut driven, ROOT, 2);
+}
+
+#[test]
+fn a_loss_told_behind_the_new_name_is_not_forgotten_with_the_former() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    // Out of the tree and in again before anything of it is looked at.
+    driven.unlink(2);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.create(2, FileKind::Regular);
+    driven.tell(Event::CaptureLost { file: id(2) });
+    let syncs = |action: &Action| matches!(action, Action::SyncLocal { scope: SyncScope::File { file, .. }, .. } if *file == id(2));
+    driven.run(syncs);
+    assert!(!driven.held_syncs().is_empty(), "what mappings hold is brought to light");
+    driven.let_go();
 }
 
 #[test]

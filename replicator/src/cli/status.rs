@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::{NodeArguments, exit, one_line, print, print_while_read};
 use crate::control::{self, ControlError, Request, Response};
-use crate::status::{CaptureStatus, Colour, Counters, Status, StrictStatus};
+use crate::status::{CaptureStatus, Colour, Counters, Status, StrictStatus, VolumeStatus};
 
 /// Time between two answers of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -101,14 +101,7 @@ pub fn render(status: &Status, coloured: bool) -> String {
     lines.push(("capture", capture(status)));
     lines.extend(hooks_in_trouble(status).into_iter().map(|line| ("", line)));
     lines.extend(behind(&status.capture).into_iter().map(|line| ("", line)));
-    for volume in &status.volumes {
-        let passthrough = if volume.passthrough { ", passthrough" } else { "" };
-        let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
-        let text =
-            format!("{} on {}, gate {}{passthrough}{why}", volume.path, volume.filesystem, volume.gate);
-        lines.push(("volume", text));
-        lines.extend(strict(&volume.strict).into_iter().map(|line| ("", line)));
-    }
+    lines.extend(status.volumes.iter().flat_map(volume));
     let at = status.positions;
     lines.push((
         "stream",
@@ -147,6 +140,23 @@ pub fn render(status: &Status, coloured: bool) -> String {
         let _ = writeln!(text, "{subject:<8} {line}");
         text
     })
+}
+
+/// A mirrored directory, and what is mounted inside it.
+fn volume(volume: &VolumeStatus) -> Vec<(&'static str, String)> {
+    let passthrough = if volume.passthrough { ", passthrough" } else { "" };
+    let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
+    let protected = if volume.protected { ", protected" } else { "" };
+    let line = format!(
+        "{} on {}, gate {}{passthrough}{protected}{why}",
+        volume.path, volume.filesystem, volume.gate
+    );
+    let mut lines = vec![("volume", line)];
+    lines.extend(strict(&volume.strict).into_iter().map(|line| ("", line)));
+    if !volume.nested_mounts.is_empty() {
+        lines.push(("", format!("not mirrored, mounted inside: {}", volume.nested_mounts.join(", "))));
+    }
+    lines
 }
 
 fn headline(status: &Status, coloured: bool) -> String {
@@ -314,6 +324,7 @@ fn trouble(status: &Status) -> String {
         (behind.names + behind.attributes + behind.contents, "changes behind the gate"),
         (behind.lost, "losses of changes behind the gate"),
         (counters.errors, "errors"),
+        (counters.local_changes, "local changes"),
     ];
     let some: Vec<String> =
         all.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
@@ -416,6 +427,16 @@ mod tests {
         status.capture.behind.watched = false;
         status.capture.behind.why = "no fanotify".into();
         assert!(render(&status, false).contains("behind the gate are NOT seen: no fanotify\n"));
+    }
+
+    #[test]
+    fn what_is_mounted_inside_is_named() {
+        let mut status = Status::default();
+        let nested_mounts = vec!["/srv/data/inner".to_owned()];
+        let path = "/srv/data".to_owned();
+        status.volumes = vec![VolumeStatus { path, nested_mounts, ..VolumeStatus::default() }];
+        let text = render(&status, false);
+        assert!(text.contains("\n         not mirrored, mounted inside: /srv/data/inner\n"), "{text}");
     }
 
     #[test]

@@ -37,10 +37,15 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "trace-ring",
             "extents-per-file",
             "extents-total",
+            "nested-mounts",
+            "protect-secondary",
         ],
     ),
     ("log", &["level", "format"]),
 ];
+
+/// The table that may be written several times, once for each mirrored directory, and its keys.
+pub(super) const DIRECTORY: (&str, &[&str]) = ("directory", &["path", "must-exist", "exclude", "include"]);
 
 /// The whole file.
 #[derive(Serialize, Deserialize, Default, Debug)]
@@ -49,6 +54,7 @@ pub(super) struct Document {
     pub node: Node,
     pub link: Link,
     pub mirror: Mirror,
+    pub directory: Vec<Directory>,
     pub log: Log,
 }
 
@@ -94,6 +100,18 @@ pub(super) struct Mirror {
     pub trace_ring: Option<String>,
     pub extents_per_file: Option<u32>,
     pub extents_total: Option<u32>,
+    pub nested_mounts: Option<String>,
+    pub protect_secondary: Option<bool>,
+}
+
+/// `[[directory]]`
+#[derive(Serialize, Deserialize, Default, Debug)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct Directory {
+    pub path: Option<String>,
+    pub must_exist: Option<String>,
+    pub exclude: Option<Vec<String>>,
+    pub include: Option<Vec<String>>,
 }
 
 /// `[log]`
@@ -127,17 +145,25 @@ impl Document {
 /// with a list of all keys.)
 fn refuse_unknown(table: &toml::Table) -> Result<(), ConfigError> {
     for (section, content) in table {
-        let Some((_, known)) = KEYS.iter().find(|(name, _)| name == section) else {
+        let Some((_, known)) = sections().find(|(name, _)| name == section) else {
             let nearest = match content {
-                toml::Value::Table(_) => {
-                    nearest::nearest(section, KEYS.iter().map(|(name, _)| *name)).map(str::to_owned)
+                toml::Value::Table(_) | toml::Value::Array(_) => {
+                    nearest::nearest(section, sections().map(|(name, _)| *name)).map(str::to_owned)
                 }
-                _ => elsewhere(section),
+                _ => None,
             };
+            let nearest = nearest.or_else(|| elsewhere(section));
             return Err(ConfigError::UnknownKey { key: section.clone(), nearest });
         };
-        let toml::Value::Table(content) = content else { continue };
-        if let Some(key) = content.keys().find(|key| !known.contains(&key.as_str())) {
+        let tables = match content {
+            toml::Value::Table(table) => vec![table],
+            toml::Value::Array(entries) => entries.iter().filter_map(toml::Value::as_table).collect(),
+            _ => continue,
+        };
+        for key in tables.into_iter().flat_map(|table| table.keys()) {
+            if known.contains(&key.as_str()) {
+                continue;
+            }
             let nearest = nearest::nearest(key, known.iter().copied())
                 .map(|found| format!("{section}.{found}"))
                 .or_else(|| elsewhere(key));
@@ -147,7 +173,12 @@ fn refuse_unknown(table: &toml::Table) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Every table with its keys.
+fn sections() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
+    KEYS.iter().chain([&DIRECTORY])
+}
+
 /// The table in which that very key belongs.
 fn elsewhere(key: &str) -> Option<String> {
-    KEYS.iter().find(|(_, keys)| keys.contains(&key)).map(|(section, _)| format!("{section}.{key}"))
+    sections().find(|(_, keys)| keys.contains(&key)).map(|(section, _)| format!("{section}.{key}"))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN};
 use super::{Capture, Mode, Role, SOCKET_PATH_BYTES_MAX};
+use crate::patterns::PatternError;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,7 @@ pub enum ConfigError {
     OutOfBounds { key: &'static str, value: u64, least: u64, most: u64 },
     /// A pattern that stands for nothing.
     #[error("{key}: {value:?} is not a pattern of names: {why}; write it like \"*.mdb\" or \"ldap/**\"")]
-    Pattern { key: &'static str, value: String, why: &'static str },
+    Pattern { key: &'static str, value: String, why: PatternError },
     /// A ring the kernel would refuse.
     #[error(
         "{key}: {value} bytes is not possible; a ring is a power of two and a multiple of the page ({page} bytes), \
@@ -112,6 +113,23 @@ pub enum ConfigError {
         path = path.display(), directory = directory.display())]
     InsideMirror { key: &'static str, path: PathBuf, directory: PathBuf },
 
+    /// A table about a directory that is not mirrored.
+    #[error(
+        "directory.path: {path} is not one of mirror.directories; write it as it stands there, or add it there",
+        path = path.display()
+    )]
+    NotMirrored { path: PathBuf },
+    /// Two tables about one directory.
+    #[error("directory.path: {path} has two [[directory]] tables; write one", path = path.display())]
+    DirectoryTwice { path: PathBuf },
+    /// A path that is not one below a directory.
+    #[error("{key}: {path} is not a path below the directory; write it relative to it and without \"..\"",
+        path = path.display())]
+    NotBelow { key: &'static str, path: PathBuf },
+    /// A path that is the node's own.
+    #[error("{key}: {path} belongs to replicator itself; name something of the data", path = path.display())]
+    Reserved { key: &'static str, path: PathBuf },
+
     // ---- contradictions ----------------------------------------------------------------------------
     /// The role needs a key that is not there.
     #[error("{key} is missing: a {role} needs it; {remedy}")]
@@ -136,6 +154,16 @@ pub enum ConfigError {
         "mirror.capture = \"{capture}\" needs the gate, and mirror.gate = false; set mirror.gate = true or mirror.capture = \"auto\""
     )]
     CaptureNeedsGate { capture: Capture },
+    /// Exceptions to nothing.
+    #[error(
+        "directory.include of {path} makes exceptions to directory.exclude, which is empty; to mirror only some names write \
+         exclude = [\"/*\"] beside it",
+        path = path.display()
+    )]
+    IncludeAlone { path: PathBuf },
+    /// Names that are left out are told by the gate.
+    #[error("directory.exclude of {path} needs the gate, and mirror.gate = false; set mirror.gate = true", path = path.display())]
+    ExcludeNeedsGate { path: PathBuf },
     /// The whole budget is smaller than that of one file.
     #[error("mirror.extents-total ({total}) is less than mirror.extents-per-file ({per_file}); raise it")]
     ExtentBudget { total: u32, per_file: u32 },
@@ -150,6 +178,20 @@ pub enum ConfigError {
     /// A path that cannot be looked at.
     #[error("{key}: cannot look at {path}: {source}", path = path.display())]
     PathUnusable { key: &'static str, path: PathBuf, source: io::Error },
+    /// What must be there is not.
+    #[error(
+        "directory.must-exist: {path} holds no {missing}: its file system is not mounted, or this is not the data; mount it. \
+         A directory that is meant to be empty (the first start): create {missing} in it, or remove the key",
+        path = path.display(), missing = missing.display()
+    )]
+    MustExist { path: PathBuf, missing: PathBuf },
+    /// Something is mounted inside.
+    #[error(
+        "mirror.nested-mounts = \"refuse\": {points} is mounted inside {path} and would not be mirrored; unmount it, mirror it \
+         as a directory of its own elsewhere, or set \"ignore\" on both nodes to leave it out",
+        path = path.display(), points = listed(points)
+    )]
+    NestedMounts { path: PathBuf, points: Vec<PathBuf> },
     /// The key file cannot be read.
     #[error("link.cluster-key-file: cannot read {path}: {source}", path = path.display())]
     ClusterKeyUnreadable { path: PathBuf, source: io::Error },
@@ -184,7 +226,7 @@ pub enum ConfigWarning {
     DeadMount { path: PathBuf },
     /// Something of another file system lies inside.
     #[error(
-        "mirror.directories: {inner} is another file system mounted inside {path}; what it holds is not mirrored",
+        "mirror.nested-mounts = \"ignore\": {inner} is mounted inside {path}; what it holds is not mirrored",
         path = path.display(), inner = inner.display()
     )]
     MountInside { path: PathBuf, inner: PathBuf },
@@ -194,6 +236,11 @@ pub enum ConfigWarning {
     /// A key that has no effect.
     #[error("{key} has no effect: {why}")]
     WithoutEffect { key: &'static str, why: &'static str },
+}
+
+/// Paths for a person, in one line.
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

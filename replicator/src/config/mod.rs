@@ -8,7 +8,6 @@ mod document;
 mod error;
 mod key;
 mod nearest;
-mod pattern;
 mod quantity;
 mod system;
 #[cfg(test)]
@@ -22,9 +21,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::patterns::{NamePattern, Patterns};
+
 pub use error::{ConfigError, ConfigWarning};
 pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterSecret};
-pub use pattern::NamePattern;
 
 /// Largest configuration file in bytes; a larger one is surely not one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -85,6 +85,12 @@ pub struct MirrorConfig {
     /// The mirrored directories in the operator's order, which is that of the peer: absolute, at least one, none twice,
     /// none inside another.
     pub directories: Vec<PathBuf>,
+    /// What belongs to the replicated tree of each directory, in the order of `directories`.
+    pub trees: Vec<TreeConfig>,
+    /// What happens if something is mounted inside a directory.
+    pub nested_mounts: NestedMounts,
+    /// Whether the secondary's directories are read-only for everybody but the node.
+    pub protect_secondary: bool,
     /// When an fsync returns.
     pub mode: Mode,
     /// What happens to fsyncs while there is no peer.
@@ -111,6 +117,16 @@ pub struct MirrorConfig {
     pub extents_per_file: u32,
     /// Extents remembered in all before marks are widened; at least `extents_per_file`.
     pub extents_total: u32,
+}
+
+/// What belongs to the replicated tree of one directory.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TreeConfig {
+    /// Relative path of what must be there below the directory, else the node does not start: tells the data from the empty
+    /// mount point of a file system that is not mounted.
+    pub must_exist: Option<PathBuf>,
+    /// Which names are left out; `None`: none.
+    pub patterns: Option<Patterns>,
 }
 
 /// What is logged, and how.
@@ -155,6 +171,16 @@ pub enum WhenAlone {
     Release,
     /// They are held until a peer is there, at most for the hold limit; then they fail.
     Hold,
+}
+
+/// What happens if something is mounted inside a mirrored directory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum NestedMounts {
+    /// The node does not start.
+    #[default]
+    Refuse,
+    /// It is left out: neither sent nor, on the secondary, touched.
+    Ignore,
 }
 
 /// Which capture row is used.
@@ -215,6 +241,11 @@ impl Choice for WhenAlone {
         &[("release", WhenAlone::Release), ("hold", WhenAlone::Hold)];
 }
 
+impl Choice for NestedMounts {
+    const CHOICES: &'static [(&'static str, NestedMounts)] =
+        &[("refuse", NestedMounts::Refuse), ("ignore", NestedMounts::Ignore)];
+}
+
 impl Choice for Capture {
     const CHOICES: &'static [(&'static str, Capture)] = &[
         ("auto", Capture::Auto),
@@ -254,7 +285,7 @@ macro_rules! display_as_word {
     )*};
 }
 
-display_as_word!(Role, Mode, WhenAlone, Capture, LogLevel, LogFormat);
+display_as_word!(Role, Mode, WhenAlone, NestedMounts, Capture, LogLevel, LogFormat);
 
 impl Config {
     /// Read and validate a configuration file, without looking at the rest of this machine.
@@ -280,8 +311,8 @@ impl Config {
     }
 
     /// Check what the configuration says against this machine: that the directories are there and apart from each other and
-    /// from the state directory (by real path, by inode and through bind mounts), and that the key file is usable. Changes
-    /// nothing.
+    /// from the state directory (by real path, by inode and through bind mounts), that they hold what must exist in them and no
+    /// mounts that are refused, and that the key file is usable. Changes nothing.
     ///
     /// A directory that a crashed daemon left covered by a dead mount passes, with a warning: the gate replaces the mount.
     ///

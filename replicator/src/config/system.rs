@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, ConfigWarning};
-use super::{Config, Mode, WhenAlone};
+use super::{Config, Mode, NestedMounts, TreeConfig, WhenAlone};
 use crate::mounts::{Mount, MountTable, Place};
+use crate::volume::exists_below;
 
 const DIRECTORIES: &str = "mirror.directories";
 /// File systems the mirror is made for.
@@ -23,6 +25,10 @@ pub(super) fn validate(config: &Config) -> Result<Vec<ConfigWarning>, ConfigErro
     let mut directories = Vec::with_capacity(config.mirror.directories.len());
     for path in &config.mirror.directories {
         directories.push(directory(path, &mounts, &mut warnings)?);
+    }
+    for (directory, tree) in directories.iter().zip(&config.mirror.trees) {
+        nested_mounts(directory, config.mirror.nested_mounts, &mounts, &mut warnings)?;
+        must_exist(directory, tree)?;
     }
     refuse_overlap(&directories)?;
     refuse_inside(config, &directories, &mounts)?;
@@ -84,11 +90,45 @@ fn directory(
             warnings.push(ConfigWarning::Filesystem { path: path.to_owned(), filesystem });
         }
     }
-    for inner in mounts.inside(&real) {
-        warnings.push(ConfigWarning::MountInside { path: path.to_owned(), inner: inner.point.clone() });
-    }
     let place = mounts.place(&real);
     Ok(Directory { written: path.to_owned(), real, place })
+}
+
+/// What is mounted inside a directory is not of its tree.
+fn nested_mounts(
+    directory: &Directory,
+    policy: NestedMounts,
+    mounts: &MountTable,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<(), ConfigError> {
+    let path = directory.written.clone();
+    let points: Vec<PathBuf> = mounts.inside(&directory.real).map(|inner| inner.point.clone()).collect();
+    match policy {
+        NestedMounts::Refuse if !points.is_empty() => Err(ConfigError::NestedMounts { path, points }),
+        NestedMounts::Refuse => Ok(()),
+        NestedMounts::Ignore => {
+            let warn = |inner| ConfigWarning::MountInside { path: path.clone(), inner };
+            warnings.extend(points.into_iter().map(warn));
+            Ok(())
+        }
+    }
+}
+
+/// A directory that lacks what it must hold is not the data. One that cannot be looked at (the dead mount of a daemon that
+/// crashed) is looked at when it can: the node asks again before it begins.
+fn must_exist(directory: &Directory, tree: &TreeConfig) -> Result<(), ConfigError> {
+    let (Some(missing), Some(_)) = (&tree.must_exist, &directory.place) else { return Ok(()) };
+    let found = fs::File::open(&directory.real).and_then(|opened| exists_below(opened.as_fd(), missing));
+    match found {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err(ConfigError::MustExist { path: directory.written.clone(), missing: missing.clone() })
+        }
+        Err(source) => {
+            let path = directory.written.join(missing);
+            Err(ConfigError::PathUnusable { key: "directory.must-exist", path, source })
+        }
+    }
 }
 
 /// The real path of a directory that cannot be looked at itself.

@@ -5,8 +5,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{Document, KEYS};
+use super::document::{DIRECTORY, Document, KEYS};
 use super::*;
+use crate::patterns::{NamePattern, PatternError};
 
 const EXAMPLE: &str = include_str!("../../../examples/replicator.toml");
 
@@ -51,6 +52,8 @@ macro_rules! refused {
     }};
 }
 
+mod trees;
+
 #[test]
 fn the_minimal_file_has_the_documented_defaults() {
     let config = with(&[]).unwrap();
@@ -74,13 +77,22 @@ fn the_example_has_every_key_with_its_default() {
     // Serialized, the document has all keys its structs have: absent ones would be missing here.
     let written = toml::Table::try_from(&document).unwrap();
     let names: Vec<&str> = KEYS.iter().map(|(section, _)| *section).collect();
-    assert_eq!(written.keys().len(), names.len());
+    assert_eq!(written.keys().len(), names.len() + 1, "all but [[directory]] are in KEYS");
     for (section, keys) in KEYS {
         let table = written[*section].as_table().unwrap();
         for key in *keys {
             assert!(table.contains_key(*key), "examples/replicator.toml lacks {section}.{key}");
         }
         assert_eq!(table.len(), keys.len(), "KEYS and the struct of [{section}] differ");
+    }
+    let (section, keys) = DIRECTORY;
+    for table in written[section].as_array().unwrap() {
+        let table = table.as_table().unwrap();
+        assert_eq!(table.len(), keys.len(), "the keys and the struct of [[{section}]] differ");
+        assert!(
+            keys.iter().all(|key| table.contains_key(*key)),
+            "examples/replicator.toml lacks one of {keys:?}"
+        );
     }
     let minimal = with(&[]).unwrap();
     assert_eq!(config.mirror, minimal.mirror);
@@ -99,6 +111,11 @@ fn every_key_of_the_structs_is_known() {
             refused!(Document::parse(&text), ConfigError::Syntax { message, .. } if message.contains("invalid type"));
         }
     }
+    let (section, keys) = DIRECTORY;
+    for key in keys {
+        let text = format!("[[{section}]]\n{key} = {{}}\n");
+        refused!(Document::parse(&text), ConfigError::Syntax { message, .. } if message.contains("invalid type"));
+    }
 }
 
 #[test]
@@ -114,6 +131,7 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
         ("link", "keepalive-interval = \"1s\"", "link.keepalive-interval", Some("link.keep-alive-interval")),
         ("node", "frobnicate = 1", "node.frobnicate", None),
         ("miror", "gate = true", "miror", Some("mirror")),
+        ("mirror", "must-exist = \"x\"", "mirror.must-exist", Some("directory.must-exist")),
         ("telemetry-of-things", "x = 1", "telemetry-of-things", None),
     ];
     for (section, line, key, meant) in cases {
@@ -358,6 +376,7 @@ impl Machine {
         config.node.state_directory = self.path("state");
         config.node.control_socket = self.path("state/control.sock");
         config.mirror.directories = directories.iter().map(|directory| self.path(directory)).collect();
+        config.mirror.trees = vec![TreeConfig::default(); directories.len()];
         config
     }
 
@@ -431,7 +450,13 @@ fn a_bind_mount_hides_no_overlap() {
     drop(bound);
     assert!(machine.validate(&["a", "bound"]).is_ok());
     let _inside = BindMount::new(&machine.path("a"), &machine.path("c/point")).unwrap();
-    let warnings = machine.validate(&["c"]).unwrap();
+    refused!(
+        machine.validate(&["c"]),
+        ConfigError::NestedMounts { points, .. } if *points == [machine.path("c/point")]
+    );
+    let mut config = machine.config(&["c"]);
+    config.mirror.nested_mounts = NestedMounts::Ignore;
+    let warnings = config.validate_system().unwrap();
     assert!(
         warnings.iter().any(|warning| matches!(warning, ConfigWarning::MountInside { .. })),
         "{warnings:?}"

@@ -1,22 +1,25 @@
 //! From the written file to the validated struct: defaults, units, contradictions. Looks at nothing but the text.
 
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::SysconfVar;
 
-use super::document::{Document, Link, Log, Mirror, Node};
+use super::document::{Directory, Document, Link, Log, Mirror, Node};
 use super::error::ConfigError;
 use super::{
-    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NamePattern, NodeConfig, Role,
-    SOCKET_PATH_BYTES_MAX, nearest, quantity,
+    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NodeConfig, Role,
+    SOCKET_PATH_BYTES_MAX, TreeConfig, nearest, quantity,
 };
+use crate::patterns::{NamePattern, PatternError, Patterns, TreePattern};
+use crate::volume::RESERVED_NAME;
 
 const NAME_CHARACTERS_MAX: usize = 64;
 const DIRECTORIES_MAX: usize = 256;
-/// More names than that are better told by their directory.
-const STRICT_FILES_MAX: usize = 256;
+/// More names than that are better told by their directory: each is compared with each name.
+const PATTERNS_MAX: usize = 256;
 /// Bounds of the window: the least still holds a small frame, the most is what a node may have to keep in memory.
 const WINDOW_BOUNDS: (u64, u64) = (64 << 10, 4 << 30);
 /// Largest ring of events.
@@ -27,7 +30,7 @@ const EXTENTS_TOTAL_MAX: u32 = 1 << 28;
 pub(super) fn validate(document: Document) -> Result<Config, ConfigError> {
     let node = node(document.node)?;
     let link = link(document.link, node.role)?;
-    let mirror = mirror(document.mirror)?;
+    let mirror = mirror(document.mirror, document.directory)?;
     let log = log(document.log)?;
     let own =
         [("node.state-directory", &node.state_directory), ("node.control-socket", &node.control_socket)];
@@ -119,8 +122,9 @@ fn link(link: Link, role: Role) -> Result<LinkConfig, ConfigError> {
     })
 }
 
-fn mirror(mirror: Mirror) -> Result<MirrorConfig, ConfigError> {
+fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, ConfigError> {
     let directories = directories(mirror.directories)?;
+    let trees = trees(&directories, tables)?;
     let mode: Mode = choice_or_default("mirror.mode", mirror.mode)?;
     let capture: Capture = choice_or_default("mirror.capture", mirror.capture)?;
     let gate = mirror.gate.unwrap_or(true);
@@ -130,6 +134,10 @@ fn mirror(mirror: Mirror) -> Result<MirrorConfig, ConfigError> {
     if !gate && capture == Capture::Gate {
         return Err(ConfigError::CaptureNeedsGate { capture });
     }
+    if !gate && let Some(tree) = trees.iter().position(|tree| tree.patterns.is_some()) {
+        let path = directories.get(tree).cloned().unwrap_or_default();
+        return Err(ConfigError::ExcludeNeedsGate { path });
+    }
     let extents_per_file =
         count("mirror.extents-per-file", mirror.extents_per_file, 4096, EXTENTS_PER_FILE_MAX)?;
     let extents_total = count("mirror.extents-total", mirror.extents_total, 262_144, EXTENTS_TOTAL_MAX)?;
@@ -138,6 +146,9 @@ fn mirror(mirror: Mirror) -> Result<MirrorConfig, ConfigError> {
     }
     Ok(MirrorConfig {
         directories,
+        trees,
+        nested_mounts: choice_or_default("mirror.nested-mounts", mirror.nested_mounts)?,
+        protect_secondary: mirror.protect_secondary.unwrap_or(false),
         mode,
         when_alone: choice_or_default("mirror.when-alone", mirror.when_alone)?,
         hold_limit: positive("mirror.hold-limit", mirror.hold_limit, "30s")?,
@@ -155,14 +166,21 @@ fn mirror(mirror: Mirror) -> Result<MirrorConfig, ConfigError> {
 }
 
 fn strict_files(written: Vec<String>) -> Result<Vec<NamePattern>, ConfigError> {
-    let key = "mirror.strict-files";
-    if written.len() > STRICT_FILES_MAX {
-        let (value, most) = (written.len() as u64, STRICT_FILES_MAX as u64);
+    patterns("mirror.strict-files", written, NamePattern::parse)
+}
+
+/// The patterns of a list.
+fn patterns<Pattern>(
+    key: &'static str,
+    written: Vec<String>,
+    parse: impl Fn(&str) -> Result<Pattern, PatternError>,
+) -> Result<Vec<Pattern>, ConfigError> {
+    if written.len() > PATTERNS_MAX {
+        let (value, most) = (written.len() as u64, PATTERNS_MAX as u64);
         return Err(ConfigError::OutOfBounds { key, value, least: 0, most });
     }
-    let parse =
-        |value: String| NamePattern::parse(&value).map_err(|why| ConfigError::Pattern { key, value, why });
-    written.into_iter().map(parse).collect()
+    let read = |value: String| parse(&value).map_err(|why| ConfigError::Pattern { key, value, why });
+    written.into_iter().map(read).collect()
 }
 
 fn directories(written: Option<Vec<String>>) -> Result<Vec<PathBuf>, ConfigError> {
@@ -181,6 +199,53 @@ fn directories(written: Option<Vec<String>>) -> Result<Vec<PathBuf>, ConfigError
     }
     refuse_overlap(&directories)?;
     Ok(directories)
+}
+
+/// What is written of each directory, in the order of the directories.
+fn trees(directories: &[PathBuf], tables: Vec<Directory>) -> Result<Vec<TreeConfig>, ConfigError> {
+    let key = "directory.path";
+    let mut trees = vec![None; directories.len()];
+    for table in tables {
+        let remedy = "name one of mirror.directories";
+        let path = absolute(key, &table.path.ok_or(ConfigError::Missing { key, remedy })?)?;
+        let place = directories.iter().position(|directory| *directory == path);
+        let Some(tree) = place.and_then(|place| trees.get_mut(place)) else {
+            return Err(ConfigError::NotMirrored { path });
+        };
+        if tree.is_some() {
+            return Err(ConfigError::DirectoryTwice { path });
+        }
+        let must_exist = table.must_exist.filter(|path| !path.is_empty());
+        let must_exist = must_exist.map(|path| below("directory.must-exist", &path)).transpose()?;
+        let parse = |text: &str| {
+            let is_own = path
+                .to_str()
+                .and_then(|own| text.strip_prefix(own))
+                .is_some_and(|rest| rest.starts_with('/'));
+            if is_own { Err(PatternError::OwnPath) } else { TreePattern::parse(text) }
+        };
+        let exclude = patterns("directory.exclude", table.exclude.unwrap_or_default(), parse)?;
+        let include = patterns("directory.include", table.include.unwrap_or_default(), parse)?;
+        if exclude.is_empty() && !include.is_empty() {
+            return Err(ConfigError::IncludeAlone { path });
+        }
+        *tree = Some(TreeConfig { must_exist, patterns: Patterns::new(exclude, include) });
+    }
+    Ok(trees.into_iter().map(Option::unwrap_or_default).collect())
+}
+
+/// A path below a mirrored directory, without `.` components and doubled or final slashes.
+fn below(key: &'static str, path: &str) -> Result<PathBuf, ConfigError> {
+    let path = PathBuf::from(path);
+    let plain: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+    let inside = plain.components().all(|part| matches!(part, Component::Normal(_)));
+    if !inside || plain.as_os_str().is_empty() {
+        return Err(ConfigError::NotBelow { key, path });
+    }
+    if plain.as_os_str().as_bytes().split(|byte| *byte == b'/').next() == Some(RESERVED_NAME) {
+        return Err(ConfigError::Reserved { key, path });
+    }
+    Ok(plain)
 }
 
 /// Refuse a path that is another one, or lies inside it.

@@ -1,6 +1,7 @@
 //! What other threads tell the data-plane thread.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use replicator_core::event::{Event, ReadOutcome, SyncScope};
@@ -12,6 +13,7 @@ use crate::gate::sink::SyncReply;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::notify::Change;
+use crate::storage::local_changes::Found;
 
 /// One message to a data-plane thread.
 pub enum Message {
@@ -44,6 +46,17 @@ pub enum Message {
         /// Where the last one was, from the volume's root on, if that is known.
         last: Option<String>,
     },
+    /// A caller waits for a file that is left out of the tree: for this node's sync alone.
+    SyncHere {
+        /// The file on the covered file system.
+        backing: Arc<OwnedFd>,
+        /// fdatasync.
+        data_only: bool,
+        /// How it is let go.
+        reply: SyncReply,
+    },
+    /// What came into the tree, or left it, could not be told: both trees are to be compared.
+    Untold,
     /// A worker's digests.
     Digests {
         /// Which read.
@@ -78,6 +91,10 @@ pub enum Message {
     Stranger,
     /// What the gates look like: once they are mounted, and when their strict files have changed; with their running counts.
     Gates(Vec<(GateReport, Arc<Counters>)>),
+    /// What is mounted inside each volume has changed.
+    NestedMounts(Vec<Vec<PathBuf>>),
+    /// Others changed the copy.
+    LocalChanges(Found),
     /// End in order.
     Stop,
 }

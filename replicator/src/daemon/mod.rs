@@ -4,6 +4,7 @@
 //! * [`start`]: brings a node up and takes it down, in an order in which no write can be missed.
 //! * [`gatekeeper`], [`sessions`], [`state`], [`workers`]: what runs on other threads, and how it speaks to the data plane
 //!   ([`mailbox`], [`message`]).
+//! * [`nested`]: what is mounted inside the directories while the node runs.
 //! * [`publish`]: what the node says of itself.
 
 mod behind;
@@ -12,6 +13,7 @@ mod engine;
 mod gatekeeper;
 mod mailbox;
 mod message;
+mod nested;
 mod primary;
 mod publish;
 mod secondary;

@@ -341,8 +341,8 @@ impl Primary {
                 let _order = volume.lock_namespace();
                 let mut emit = |operation| mailbox.post(Message::Namespace(operation));
                 match reader::list_directory(&volume, directory.inode, &mut emit) {
-                    Ok(replaced) => {
-                        for file in replaced {
+                    Ok(doubtful) => {
+                        for file in doubtful {
                             mailbox.post(Message::Answer(Event::CaptureLost { file }));
                         }
                         ReadOutcome::Read(())
@@ -421,7 +421,7 @@ impl Primary {
             return;
         }
         for volume in &self.volumes {
-            for inode in volume.writers() {
+            for inode in volume.writers().into_iter().filter(|inode| !volume.is_outside(*inode)) {
                 core.mark(Event::CaptureLost { file: volume.file(inode) });
             }
         }
@@ -451,6 +451,8 @@ impl Primary {
                 Change::Names { directory, .. } => core.mark(Event::DirectoryChanged { directory }),
                 // After the lists of the directories it left and came to were asked for.
                 Change::Moved { file } => core.tell(Event::CaptureLost { file }),
+                Change::Attributes { file } | Change::Closed { file } | Change::Content { file }
+                    if is_outside_now(&self.volumes, file) => {}
                 Change::Attributes { file } | Change::Closed { file } => {
                     core.mark(Event::AttributesChanged { file });
                 }
@@ -489,6 +491,24 @@ impl Primary {
     }
 }
 
+/// Whether all names of a file are left out of the tree, so that its changes concern nobody.
+fn is_outside(volumes: &[Arc<Volume>], file: FileId) -> bool {
+    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.is_outside(file.inode))
+}
+
+/// The same of a file, or a directory, that nobody opened for writing.
+fn is_outside_now(volumes: &[Arc<Volume>], file: FileId) -> bool {
+    volumes.get(usize::from(file.volume.0)).is_some_and(|volume| volume.is_outside_now(file.inode))
+}
+
+/// Sync a file that is left out of the tree, and let the caller go.
+fn sync_here(core: &mut Core, file: Arc<OwnedFd>, data_only: bool, reply: SyncReply) {
+    core.workers.run(move || {
+        let synced = if data_only { nix::unistd::fdatasync(&*file) } else { nix::unistd::fsync(&*file) };
+        reply.answer(synced.map_err(|errno| Errno(errno as i32)));
+    });
+}
+
 fn sync_on_worker(
     core: &mut Core,
     sync: LocalSyncId,
@@ -524,9 +544,16 @@ impl Role for Primary {
         let exact = exact || self.exact_at.elapsed() > EXACT_EVERY;
         let Some(tracer) = &mut self.tracer else { return false };
         let (mut unguarded, mut captured) = (Unguarded::default(), 0);
+        let volumes = &self.volumes;
         let (mut taken, mut lost, mut rounds) = (0, 0, 0);
         loop {
             let mut emit = |event| match event {
+                TraceEvent::Write { file, .. }
+                | TraceEvent::Store { file, .. }
+                | TraceEvent::UnguardedSync { file }
+                    if is_outside(volumes, file) => {}
+                // Rare enough that the file itself may be asked.
+                TraceEvent::Attributes { file } if is_outside_now(volumes, file) => {}
                 TraceEvent::Write { file, extent } => {
                     if extent.end != Extent::END {
                         captured += extent.length();
@@ -570,6 +597,7 @@ impl Role for Primary {
     fn on_message(&mut self, core: &mut Core, message: Message) {
         match message {
             Message::Namespace(operation) => self.on_namespace(core, &operation),
+            Message::Written { file, .. } if is_outside(&self.volumes, file) => {}
             Message::Written { file, extent } => core.mark(Event::WriteTraced { file, extent }),
             Message::Attributes(file) => core.mark(Event::AttributesChanged { file }),
             Message::Forgotten(file) => {
@@ -583,6 +611,9 @@ impl Role for Primary {
                 self.reads.insert(read, Held::Payload(payload));
                 core.tell(Event::DigestsRead { read, outcome });
             }
+            Message::SyncHere { backing, data_only, reply } => sync_here(core, backing, data_only, reply),
+            // A new session lists everything.
+            Message::Untold => core.break_session("a change of the tree could not be told"),
             Message::Stop => self.stop(core),
             _ => debug!("a message for another role"),
         }

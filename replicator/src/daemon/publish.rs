@@ -1,6 +1,7 @@
 //! What the node says of itself: collected by the data-plane thread, read by the control socket.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
 use crate::notify::Change;
 use crate::status::{self, BehindStatus, Status};
+use crate::storage::local_changes::Found;
 use crate::tracer::TracerReport;
 
 /// Percentiles are over the barriers of the last one to two such spans.
@@ -22,6 +24,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// How often a person is told that files are changed behind the gate.
 const BEHIND_TOLD_EVERY: Duration = Duration::from_secs(600);
+/// Changes of the copy by others are logged no more often.
+const LOCAL_CHANGES_LOGGED_EVERY: Duration = Duration::from_secs(10);
 
 /// The status others read.
 pub type Published = Arc<Mutex<Status>>;
@@ -43,6 +47,8 @@ pub struct Publisher {
     gates: Vec<Arc<Counters>>,
     /// When a person was last told of changes behind the gate.
     behind_told: Option<Instant>,
+    local_changes_logged: Option<Instant>,
+    missed_changes_logged: Option<Instant>,
 }
 
 /// Byte counters of the last second, for rates.
@@ -88,6 +94,8 @@ impl Publisher {
             link_before: Statistics::default(),
             gates: Vec::new(),
             behind_told: None,
+            local_changes_logged: None,
+            missed_changes_logged: None,
         };
         (publisher, published)
     }
@@ -196,6 +204,33 @@ impl Publisher {
             volume.why = report.passthrough_refusal.unwrap_or_default();
             volume.strict = report.strict;
             self.gates.push(counters);
+        }
+    }
+
+    /// What is mounted inside the volumes, in their order.
+    pub fn on_nested_mounts(&mut self, points: &[Vec<PathBuf>]) {
+        for (volume, points) in self.status.volumes.iter_mut().zip(points) {
+            volume.nested_mounts = points.iter().map(|point| point.display().to_string()).collect();
+        }
+    }
+
+    /// Others changed the copy. All are counted; the log names one of them now and then.
+    pub fn on_local_changes(&mut self, found: &Found) {
+        self.status.counters.local_changes += found.changes;
+        let is_due = |logged: Option<Instant>| {
+            logged.is_none_or(|logged| logged.elapsed() >= LOCAL_CHANGES_LOGGED_EVERY)
+        };
+        if let Some(path) = found.last.as_ref().filter(|_| is_due(self.local_changes_logged)) {
+            self.local_changes_logged = Some(Instant::now());
+            warn!(
+                path = %path.display(),
+                changes = self.status.counters.local_changes,
+                "somebody else changed the copy; the next session's comparison sets it right: restart this node"
+            );
+        }
+        if found.missed && is_due(self.missed_changes_logged) {
+            self.missed_changes_logged = Some(Instant::now());
+            warn!("more changes in the copy's file system than could be told: some by others may be missing");
         }
     }
 

@@ -25,26 +25,30 @@ use super::engine::{Engine, Parts, Role as RoleParts};
 use super::gatekeeper::Gatekeeper;
 use super::mailbox::Mailbox;
 use super::message::Message;
+use super::nested::NestedMounts;
 use super::primary::Primary;
 use super::publish::{Published, Publisher};
 use super::secondary::Secondary;
 use super::sessions::Sessions;
 use super::state::StateKeeper;
 use super::workers::Workers;
-use crate::config::{Config, Mode, Role, WhenAlone};
+use crate::config::{Config, ConfigError, Mode, Role, TreeConfig, WhenAlone};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Counters, Gate, GateReport};
 use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
+use crate::patterns::Patterns;
 use crate::status::{Status, StrictStatus, VolumeStatus};
+use crate::storage::local_changes::LocalChanges;
+use crate::storage::protection::{self, Protection};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
 use crate::uring::Ring;
-use crate::volume::Volume;
+use crate::volume::{Volume, exists_below};
 
 /// Submission places of the data plane's ring: twice as many file operations can be under way.
 const RING_ENTRIES: u32 = 1024;
 const WORKERS: usize = 3;
-/// How often it is looked whether the gates still serve.
+/// How often it is looked whether the gates still serve, and whether something was mounted inside the directories.
 const GATE_CHECK: Duration = Duration::from_secs(1);
 
 /// Run a node until it is told to stop.
@@ -60,6 +64,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     raise_limits();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("catch signals")?;
     let state = StateDirectory::open(&config.node.state_directory)?;
+    for path in protection::recover(&config.node.state_directory)? {
+        warn!(path = %path.display(), "a read-only mount left by a crashed daemon was taken away");
+    }
     let volumes = open_volumes(&config)?;
     let record = load_record(&config, &state)?;
     let node = StartedNode::start(&config, state, volumes, record)?;
@@ -88,12 +95,27 @@ fn raise_limits() {
 
 fn open_volumes(config: &Config) -> anyhow::Result<Vec<Arc<Volume>>> {
     let mut volumes = Vec::new();
-    for (number, directory) in config.mirror.directories.iter().enumerate() {
+    for (number, (directory, tree)) in config.mirror.directories.iter().zip(&config.mirror.trees).enumerate()
+    {
         gate::recover(directory)?;
         let id = VolumeId(u16::try_from(number).context("too many directories")?);
-        volumes.push(Arc::new(Volume::open(id, directory)?));
+        let volume = Volume::open(id, directory)?.with_patterns(tree.patterns.clone());
+        require_guard(&volume, tree)?;
+        volumes.push(Arc::new(volume));
     }
     Ok(volumes)
+}
+
+/// Refuse a directory without what it must hold. Asked of the descriptor that everything is done through, before anything is:
+/// what a check by path saw, a crashed daemon's mount may have covered, or may have been mounted over since.
+fn require_guard(volume: &Volume, tree: &TreeConfig) -> anyhow::Result<()> {
+    let Some(missing) = tree.must_exist.clone() else { return Ok(()) };
+    let path = volume.path.clone();
+    match exists_below(volume.root(), &missing) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ConfigError::MustExist { path, missing }.into()),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", path.join(missing).display())),
+    }
 }
 
 /// The state this node starts from.
@@ -145,7 +167,36 @@ struct StartedNode {
     behind: Option<Behind>,
     stop: Stop,
     mailbox: Arc<Mailbox<Message>>,
+    nested: NestedMounts,
+    // Dropped after the data plane has ended.
+    _copy: Option<GuardedCopy>,
     _control: control::ControlServer,
+}
+
+/// The secondary's directories, guarded against others while it runs.
+struct GuardedCopy {
+    _changes: Option<LocalChanges>,
+    _protection: Option<Protection>,
+}
+
+impl GuardedCopy {
+    fn new(
+        config: &Config,
+        volumes: &[Arc<Volume>],
+        mailbox: &Arc<Mailbox<Message>>,
+    ) -> anyhow::Result<GuardedCopy> {
+        let mailbox = Arc::clone(mailbox);
+        let tell = move |found| mailbox.post(Message::LocalChanges(found));
+        let changes = LocalChanges::watch(volumes.to_vec(), tell)
+            .inspect_err(|error| warn!(%error, "changes that others make to the copy are not noticed here"))
+            .ok();
+        let protection = if config.mirror.protect_secondary {
+            Some(Protection::put(&config.node.state_directory, volumes)?)
+        } else {
+            None
+        };
+        Ok(GuardedCopy { _changes: changes, _protection: protection })
+    }
 }
 
 /// How the control socket and signals reach the node.
@@ -198,10 +249,13 @@ impl StartedNode {
                 began,
             })
         };
+        let directories = volumes.iter().map(|volume| volume.path.clone()).collect();
         let mut gates = Vec::new();
         let mut behind = None;
+        let mut copy = None;
         let data_plane = match config.node.role {
             Role::Secondary => {
+                copy = Some(GuardedCopy::new(config, &volumes, &mailbox)?);
                 let node = Node::secondary(secondary_config(config), record, Time(0));
                 let engine = Engine::new(parts(node, publisher)?, Secondary::new(volumes));
                 run_data_plane(engine, &mailbox, &stop)?
@@ -228,9 +282,13 @@ impl StartedNode {
                 data_plane
             }
         };
+        let mut nested = NestedMounts::new(directories);
+        if let Some(points) = nested.changed(true) {
+            mailbox.post(Message::NestedMounts(points));
+        }
         // Last: a node that answers is one that runs.
         let control = control::serve(&config.node.control_socket, Arc::new(stop.clone()))?;
-        Ok(StartedNode { data_plane, gates, behind, stop, mailbox, _control: control })
+        Ok(StartedNode { data_plane, gates, behind, stop, mailbox, nested, _copy: copy, _control: control })
     }
 
     fn stop_handle(&self) -> Stop {
@@ -238,11 +296,14 @@ impl StartedNode {
     }
 
     /// Wait for the order to stop, or for the data plane's end; take everything down.
-    fn wait(self) -> anyhow::Result<()> {
+    fn wait(mut self) -> anyhow::Result<()> {
         let mut result = Ok(());
         let mut shown: Vec<StrictStatus> = Vec::new();
         while !self.stop.requested.load(Ordering::Acquire) && !self.data_plane.is_finished() {
             thread::park_timeout(GATE_CHECK);
+            if let Some(points) = self.nested.changed(false) {
+                self.mailbox.post(Message::NestedMounts(points));
+            }
             let gates = state_of(&self.gates);
             let strict: Vec<_> = gates.iter().map(|(report, _)| report.strict.clone()).collect();
             let broken = gates.iter().find(|(report, _)| !report.serving).map(|(report, _)| report.failed);
@@ -320,7 +381,7 @@ fn mount(
 ) -> anyhow::Result<Vec<Gate>> {
     let mut gates: Vec<Gate> = Vec::new();
     for (volume, strict) in volumes.iter().zip(strict) {
-        let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox)));
+        let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox), Arc::clone(volume)));
         let strict = Arc::clone(strict);
         let options = gate::GateOptions { passthrough, strict, ..gate::GateOptions::default() };
         match Gate::mount(Arc::clone(volume), options, sink) {
@@ -386,8 +447,17 @@ fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> an
         generation: record.generation,
         term: record.term,
         data: record.data,
+        patterns: patterns(volumes),
     };
     Ok(Identity { hello, key })
+}
+
+/// What is left out of each volume; nothing where nothing is left out of any.
+fn patterns(volumes: &[Arc<Volume>]) -> Vec<[u8; 32]> {
+    if volumes.iter().all(|volume| volume.patterns().is_none()) {
+        return Vec::new();
+    }
+    volumes.iter().map(|volume| volume.patterns().map(Patterns::digest).unwrap_or_default()).collect()
 }
 
 fn mode(config: &Config) -> replicator_core::config::Mode {
@@ -426,6 +496,7 @@ fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
             total: mirror.extents_total as usize,
         },
         seed: u64::from(std::process::id()),
+        partial: volumes.iter().any(|volume| volume.patterns().is_some()),
         ..PrimaryConfig::new(roots)
     }
 }
@@ -446,6 +517,7 @@ fn first_status(config: &Config, volumes: &[Arc<Volume>]) -> Status {
                 path: volume.path.display().to_string(),
                 filesystem: volume.filesystem.clone(),
                 gate: "off".to_owned(),
+                protected: config.node.role == Role::Secondary && config.mirror.protect_secondary,
                 ..VolumeStatus::default()
             })
             .collect(),

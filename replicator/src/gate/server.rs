@@ -163,7 +163,7 @@ pub struct Server {
     pub backing_files: AtomicU64,
     /// A reader panicked: nothing is served any more.
     pub failed: AtomicBool,
-    /// Names on other devices were met (said once).
+    /// Mounts inside were met (said once).
     pub foreign_seen: AtomicBool,
     /// Registering a backing file failed (said once).
     pub backing_refused: AtomicBool,
@@ -275,14 +275,18 @@ impl Server {
         if stat.st_dev == self.volume.device {
             return Ok(());
         }
+        Err(self.foreign())
+    }
+
+    /// The refusal of what is mounted inside the volume. Said in the log once.
+    pub fn foreign(&self) -> Refusal {
         if !self.foreign_seen.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 volume = %self.volume.path.display(),
-                inode = stat.st_ino,
-                "a mount inside the volume belongs to another file system: not replicated, and refused (EXDEV)"
+                "what is mounted inside the volume is not replicated, and refused (EXDEV)"
             );
         }
-        Err(Refusal::errno(libc::EXDEV))
+        Refusal::errno(libc::EXDEV)
     }
 
     /// How long the kernel may keep a file's attributes.

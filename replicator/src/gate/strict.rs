@@ -24,7 +24,7 @@ use replicator_core::ids::FileKind;
 
 use super::inodes::{Inode, OpenMode};
 use super::server::Server;
-use crate::config::NamePattern;
+use crate::patterns::NamePattern;
 use crate::status::StrictStatus;
 use crate::volume::Volume;
 

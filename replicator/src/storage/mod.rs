@@ -7,9 +7,12 @@
 //! Files are reached by handle and names by `*at` calls of one component that follow no symlink: no byte that a
 //! peer sends is ever used as a path.
 
+pub mod boundary;
 pub mod compare_trees;
 pub mod descriptors;
 pub mod digest;
+pub mod local_changes;
+pub mod protection;
 pub mod reader;
 pub mod replica;
 pub mod state;

@@ -20,6 +20,7 @@ pub use super::digest::digests;
 use super::holes::{holes_within, is_zero};
 use super::status::{Status, names, open_path};
 use super::xattr;
+use crate::patterns::{Patterns, joined};
 use crate::volume::{Acquaintance, FileHandle, RESERVED_NAME, Volume};
 
 /// Zeroes are looked for in pieces of this size: the smallest block of the file systems in use, so that the secondary
@@ -176,25 +177,33 @@ pub fn attributes_of(file: BorrowedFd<'_>) -> io::Result<Attributes> {
 }
 
 /// List a directory: one or more `Operation::List` parts of about half a MiB at most, the first marked `first`, the last
-/// `last`. The handles of all entries are learnt. Left out: `.`, `..`, replicator's own name in the root, and whatever is
-/// on another file system or mounted there (with a warning: it is not mirrored).
+/// `last`. The handles of all entries are learnt. Left out: `.`, `..`, replicator's own name in the root, what the volume's
+/// patterns exclude, and whatever is on another file system or mounted there (with a warning: it is not mirrored).
 ///
 /// The caller holds the volume's namespace lock ([`Volume::lock_namespace`]) and puts the parts into the log before it
 /// lets go, else an operation that happens meanwhile is sent on the wrong side of the list.
 ///
 /// All parts are emitted or, on an error, none: the secondary removes names that are in no part of a whole list.
 ///
-/// Returns the entries whose number belonged to another file when it was last seen: what is known about them is about that one.
+/// Returns the entries of which not all was told: those whose number belonged to another file when it was last seen, and those that
+/// were taken to lie outside of the tree until now.
 ///
 /// # Errors
-/// ESTALE where the directory is gone, ENOTDIR where it is none; else what the system returns.
+/// ESTALE where the directory is gone, or is excluded; ENOTDIR where it is none; else what the system returns.
 pub fn list_directory(
     volume: &Volume,
     inode: u64,
     emit: &mut dyn FnMut(Operation),
 ) -> io::Result<Vec<FileId>> {
     let directory = volume.open_file(inode, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME)?;
-    let mut replaced = Vec::new();
+    let path = match volume.patterns() {
+        Some(_) => volume.path_below(directory.as_fd())?,
+        None => None,
+    };
+    if path.as_ref().is_some_and(|path| is_excluded(volume, path, FileKind::Directory)) {
+        return Err(io::Error::from_raw_os_error(libc::ESTALE));
+    }
+    let mut doubtful = Vec::new();
     let mut parts: Vec<Vec<ListedEntry>> = Vec::new();
     let mut current = Vec::new();
     let mut size = 0;
@@ -203,8 +212,11 @@ pub fn list_directory(
             continue;
         }
         let Some((node, is_other)) = node_at(volume, directory.as_fd(), &name)? else { continue };
-        if is_other {
-            replaced.push(node.file);
+        if path.as_ref().is_some_and(|path| is_excluded(volume, &joined(path, name.to_bytes()), node.kind)) {
+            continue;
+        }
+        if volume.readmit(node.file.inode) || is_other {
+            doubtful.push(node.file);
         }
         let entry = ListedEntry { name: name.into_bytes(), node };
         let bytes = ENTRY_FIXED_BYTES + entry.name.len() + entry.node.target.len();
@@ -225,7 +237,13 @@ pub fn list_directory(
             entries,
         });
     }
-    Ok(replaced)
+    Ok(doubtful)
+}
+
+fn is_excluded(volume: &Volume, path: &[u8], kind: FileKind) -> bool {
+    let excludes =
+        |patterns: &Patterns| !path.is_empty() && patterns.excludes(path, kind == FileKind::Directory);
+    volume.patterns().is_some_and(excludes)
 }
 
 /// Describe what a name in a directory stands for, and learn its handle; `None` if it is gone or not part of the tree. The

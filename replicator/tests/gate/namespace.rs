@@ -218,13 +218,23 @@ fn mounts_inside_are_not_entered() {
         }
     }
     let guard = Unmount(inside.clone());
+    // A mount of the same file system has the same device number.
+    let (elsewhere, bound) = (tempfile::tempdir_in(ground.path()).unwrap(), ground.path().join("bound"));
+    fs::create_dir(&bound).unwrap();
+    super::support::run("mount", &["--bind", elsewhere.path().to_str().unwrap(), bound.to_str().unwrap()]);
+    let bound_guard = Unmount(bound.clone());
     let mut fixture = Fixture::over(ground, Passthrough::Auto);
-    assert_eq!(errno(fs::metadata(&inside)), libc::EXDEV);
-    let names: Vec<_> =
+    for point in [&inside, &bound] {
+        assert_eq!(errno(fs::metadata(point)), libc::EXDEV, "{point:?}");
+        assert_eq!(errno(fs::write(point.join("file"), "x")), libc::EXDEV, "{point:?}");
+        assert_eq!(errno(fs::rename(point, fixture.join("renamed"))), libc::EXDEV, "{point:?}");
+    }
+    let mut names: Vec<_> =
         fs::read_dir(fixture.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["inside"]);
+    names.sort();
+    assert_eq!(names[1..], ["bound", "inside"]);
     fixture.unmount();
-    drop(guard);
+    drop((guard, bound_guard));
 }
 
 #[test]

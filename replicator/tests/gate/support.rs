@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use replicator::config::NamePattern;
 use replicator::gate::sink::{Sink, SyncReply};
 use replicator::gate::strict::{Duty, StrictFiles};
 use replicator::gate::{Gate, GateOptions, GateReport, Passthrough, recover};
+use replicator::patterns::NamePattern;
 use replicator::volume::Volume;
 use replicator_core::event::SyncScope;
 use replicator_core::extent::Extent;

@@ -86,6 +86,8 @@ pub struct Volume {
     #[serde(default)]
     pub requests: BTreeMap<String, u64>,
     pub strict: Strict,
+    pub nested_mounts: Vec<String>,
+    pub protected: bool,
 }
 
 /// Files opened without passthrough although there is one.
@@ -198,6 +200,7 @@ pub struct Counters {
     pub unguarded_syncs: u64,
     #[serde(default)]
     pub errors: u64,
+    pub local_changes: u64,
 }
 
 impl Status {

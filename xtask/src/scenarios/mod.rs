@@ -11,10 +11,12 @@ mod capture_rows;
 mod commands;
 mod daemon_crash_mount_replaced;
 mod direct_and_dsync;
+mod excluded_names;
 pub mod files;
 mod fsync_is_on_both;
 mod full_disk_on_b;
 mod group_commit;
+mod guarded_copy;
 mod hardlinks_symlinks_specials;
 mod link_reset;
 mod mirror_small_files;
@@ -30,6 +32,7 @@ mod ring_overflow;
 mod secondary_killed_under_load;
 mod semi_sync;
 mod tmpfile_link;
+mod tree_bounds;
 mod truncate_and_holes;
 mod two_directories;
 mod unmount_leaves_plain_files;
@@ -170,6 +173,9 @@ pub const ALL: &[Scenario] = &[
     scenario("behind_the_gate", 180, behind_the_gate::run),
     scenario("behind_overflow", 180, behind_the_gate::run_overflow),
     scenario("full_disk_on_b", 180, full_disk_on_b::run),
+    scenario("tree_bounds", 180, tree_bounds::run),
+    scenario("guarded_copy", 180, guarded_copy::run),
+    scenario("excluded_names", 180, excluded_names::run),
     scenario("commands", 120, commands::run),
     scenario("bad_input", 180, bad_input::run),
     scenario("bad_peer", 180, bad_peer::run),

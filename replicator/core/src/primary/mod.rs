@@ -140,7 +140,11 @@ impl Primary {
             Event::WriteTraced { file, extent } => self.on_write_traced(file, extent),
             Event::StoreMapped { file, extent } => self.on_store_mapped(file, extent),
             Event::AttributesChanged { file } => self.on_attributes_changed(file),
-            Event::CaptureLost { file } => self.on_capture_lost(file),
+            Event::CaptureLost { file } => {
+                // What was logged before may forget a former file with the number, but not this.
+                self.flush_log();
+                self.on_capture_lost(file);
+            }
             Event::NamespaceLogged { entry, change } => self.on_namespace_logged(entry, change),
             Event::DirectoryChanged { directory } => self.on_directory_changed(directory),
             Event::FileForgotten { file } => self.on_file_forgotten(file),

@@ -73,9 +73,9 @@ pub(super) struct Names {
     marks: u64,
     /// How many directories were marked because of other directories' lists.
     found_marks: u64,
-    /// A directory was listed once more: the peer may have lost files whose names the list did not repeat, though they are known
-    /// here. An operation that names them again has it make them anew, empty.
-    relisted: bool,
+    /// The peer may have lost files that are known here: a directory was listed once more, and the list did not repeat their
+    /// names; or they live on under names that are never told. An operation that names them again has it make them anew, empty.
+    may_lack: bool,
     open: Option<OpenList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
     pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
@@ -84,6 +84,10 @@ pub(super) struct Names {
 }
 
 impl Names {
+    pub fn new(partial: bool) -> Names {
+        Names { may_lack: partial, ..Names::default() }
+    }
+
     /// The number of the last mark of a directory.
     pub fn last_mark(&self) -> u64 {
         self.marks
@@ -118,7 +122,7 @@ impl Names {
     }
 
     fn mark(&mut self, directory: FileId, deep: bool) {
-        self.relisted |= deep || self.scanned.contains(&directory);
+        self.may_lack |= deep || self.scanned.contains(&directory);
         self.marks += 1;
         self.found_marks += u64::from(deep);
         let number = self.marks;
@@ -267,7 +271,7 @@ impl Primary {
                 }
                 let known = self.is_known(file);
                 if let Some(session) = &mut self.session {
-                    let new = kind == FileKind::Regular && (!known || session.names.relisted);
+                    let new = kind == FileKind::Regular && (!known || session.names.may_lack);
                     if new {
                         session.names.fresh.begin(file, parent, session.positions.queued);
                     } else {
@@ -390,7 +394,7 @@ impl Primary {
                 session.names.unanswered.insert(sequence, open.children);
             }
             // Marked again while it was read for the first time, it was not known then that this would be another list.
-            session.names.relisted |= !session.names.scanned.insert(directory);
+            session.names.may_lack |= !session.names.scanned.insert(directory);
             self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
         }
     }

@@ -44,13 +44,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(id: SessionId, now: Time) -> Session {
+    fn new(id: SessionId, now: Time, partial: bool) -> Session {
         Session {
             id,
             positions: Positions::default(),
             last_sent: now,
             silence: Duration::ZERO,
-            names: Names::default(),
+            names: Names::new(partial),
             resync: Resync::Scanning,
             compare_files: BTreeSet::new(),
             digests: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Primary {
             return;
         }
         self.counters.sessions += 1;
-        self.session = Some(Session::new(id, self.now));
+        self.session = Some(Session::new(id, self.now, self.config.partial));
         self.set_phase(Phase::Resyncing);
         self.review = true;
         self.begin_resync();

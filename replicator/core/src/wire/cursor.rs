@@ -105,6 +105,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// How many bytes are left.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn finish(self) -> Result<(), BodyError> {
         if self.rest.is_empty() { Ok(()) } else { Err(BodyError::Trailing(self.rest.len())) }
     }

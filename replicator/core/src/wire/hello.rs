@@ -14,6 +14,8 @@ pub const TEXT_MAX: usize = 255;
 pub const REASON_TEXT_MAX: usize = 1024;
 /// Most volumes of a node.
 pub const VOLUMES_MAX: usize = 256;
+/// Size of a digest of patterns.
+pub const PATTERNS_BYTES: usize = 32;
 
 /// What a node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +63,9 @@ pub struct Hello {
     pub term: Term,
     /// State of the node's copy.
     pub data: DataState,
+    /// Which names are left out of each volume, as a digest (the edge's business; zero: none), or nothing if none are in any:
+    /// then a node that knows nothing of it understands the Hello.
+    pub patterns: Vec<[u8; PATTERNS_BYTES]>,
 }
 
 impl Hello {
@@ -84,6 +89,9 @@ impl Hello {
         body.put_u64(self.generation.0);
         body.put_u64(self.term.0);
         body.put_u8(self.data as u8);
+        for digest in &self.patterns {
+            body.put(digest);
+        }
         body
     }
 
@@ -120,8 +128,29 @@ impl Hello {
         let generation = Generation(cursor.u64()?);
         let term = Term(cursor.u64()?);
         let data = DataState::from_u8(cursor.u8()?).ok_or(BodyError::Value("data state"))?;
+        let mut patterns = Vec::new();
+        // All of them, or none: anything else is not a Hello.
+        if cursor.left() == count * PATTERNS_BYTES {
+            for _ in 0..count {
+                patterns.push(cursor.array()?);
+            }
+        }
         cursor.finish()?;
-        Ok(Hello { lowest, highest, cluster, node, role, mode, nonce, boot, volumes, generation, term, data })
+        Ok(Hello {
+            lowest,
+            highest,
+            cluster,
+            node,
+            role,
+            mode,
+            nonce,
+            boot,
+            volumes,
+            generation,
+            term,
+            data,
+            patterns,
+        })
     }
 
     /// The newest version both speak.

@@ -216,6 +216,23 @@ fn hello() -> Hello {
         generation: Generation(7),
         term: Term(8),
         data: DataState::UpToDate,
+        patterns: Vec::new(),
+    }
+}
+
+#[test]
+fn patterns_are_told_only_where_there_are_any() {
+    let plain = hello();
+    let told = Hello { patterns: vec![[0x33; 32]], ..hello() };
+    assert_eq!(told.encode(), [plain.encode(), vec![0x33; 32]].concat());
+    assert_eq!(Hello::decode(&told.encode()), Ok(told.clone()));
+    // As many as there are volumes, or none.
+    let twice = Hello { patterns: vec![[0x33; 32]; 2], ..hello() };
+    assert_eq!(Hello::decode(&twice.encode()), Err(BodyError::Trailing(64)));
+    let whole = told.encode();
+    for missing in 1..32 {
+        let cut = &whole[..whole.len() - missing];
+        assert_eq!(Hello::decode(cut), Err(BodyError::Trailing(32 - missing)));
     }
 }
 

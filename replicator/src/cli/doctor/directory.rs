@@ -10,6 +10,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use super::finding::Finding;
 use super::users;
 use crate::cli::status::bytes;
+use crate::config::NestedMounts;
 use crate::mounts::{Mount, MountTable};
 use crate::volume::FileHandle;
 
@@ -17,7 +18,7 @@ use crate::volume::FileHandle;
 const LISTED_MAX: usize = 8;
 
 /// All findings about one directory.
-pub fn findings(path: &Path) -> Vec<Finding> {
+pub fn findings(path: &Path, nested: NestedMounts) -> Vec<Finding> {
     // Finding the real path of a dead mount may or may not fail; looking at it does.
     let real = match fs::canonicalize(path).and_then(|real| fs::metadata(&real).map(|_| real)) {
         Ok(real) => real,
@@ -35,17 +36,27 @@ pub fn findings(path: &Path) -> Vec<Finding> {
         Ok(found) => Finding::of("directory", found.is_dir(), real.display().to_string()),
         Err(error) => Finding::no("directory", error.to_string()),
     }];
+    // What protects a secondary's copy shows the directory itself, which is what is to be looked at.
+    let protected = mounts.over_itself(&real).filter(|(top, _)| top.is_read_only()).map(|(_, below)| below);
+    let is_protected = protected.is_some();
+    let mounts = protected.unwrap_or(mounts);
     match mounts.of(&real) {
-        Some(mount) => findings.extend(on_mount(&real, mount, &mounts)),
+        Some(mount) => findings.extend(on_mount(&real, mount, &mounts, nested)),
         None => findings.push(Finding::unknown("file-system", "its mount is not in /proc/self/mountinfo")),
     }
-    findings.push(space(&real));
+    findings.push(if is_protected {
+        let detail = "mounted read-only over itself: protected by a secondary's node, or by one that crashed (then its next \
+                      start takes the mount away)";
+        Finding::yes("protected", detail)
+    } else {
+        space(&real)
+    });
     findings.push(users::open_files(&real));
     findings.push(users::foreign_namespaces(&real, &mounts));
     findings
 }
 
-fn on_mount(real: &Path, mount: &Mount, mounts: &MountTable) -> Vec<Finding> {
+fn on_mount(real: &Path, mount: &Mount, mounts: &MountTable, nested: NestedMounts) -> Vec<Finding> {
     let known = ["ext4", "xfs", "btrfs", "tmpfs"].contains(&mount.filesystem.as_str());
     let detail = format!("{} on {} ({}), {}", mount.filesystem, mount.source, mount.device, mount.options);
     if mount.is_fuse() {
@@ -64,7 +75,7 @@ fn on_mount(real: &Path, mount: &Mount, mounts: &MountTable) -> Vec<Finding> {
         handles(real),
         reflink(mount),
         Finding::yes("scope", whole_detail),
-        inside(real, mounts),
+        inside(real, mounts, nested),
         others(real, mount, mounts),
     ]
 }
@@ -99,12 +110,21 @@ fn reflink(mount: &Mount) -> Finding {
     }
 }
 
-fn inside(real: &Path, mounts: &MountTable) -> Finding {
+fn inside(real: &Path, mounts: &MountTable, nested: NestedMounts) -> Finding {
     let points: Vec<String> = mounts.inside(real).map(|mount| mount.point.display().to_string()).collect();
     if points.is_empty() {
         return Finding::yes("no-mount-inside", "no other file system is mounted inside");
     }
-    Finding::no("no-mount-inside", format!("{}: not mirrored", listed(&points)))
+    let points = listed(&points);
+    Finding::no(
+        "no-mount-inside",
+        match nested {
+            NestedMounts::Refuse => {
+                format!("{points}: unmount it, or leave it out by mirror.nested-mounts = \"ignore\"")
+            }
+            NestedMounts::Ignore => format!("{points}: left out by mirror.nested-mounts = \"ignore\""),
+        },
+    )
 }
 
 fn others(real: &Path, own: &Mount, mounts: &MountTable) -> Finding {

@@ -89,8 +89,11 @@ fn examine(config: Option<&Path>) -> anyhow::Result<Report> {
     });
     let directories: Vec<DirectoryReport> = config
         .iter()
-        .flat_map(|config| &config.mirror.directories)
-        .map(|path| DirectoryReport { path: path.clone(), findings: directory::findings(path) })
+        .flat_map(|config| config.mirror.directories.iter().map(|path| (path, config.mirror.nested_mounts)))
+        .map(|(path, nested)| DirectoryReport {
+            path: path.clone(),
+            findings: directory::findings(path, nested),
+        })
         .collect();
     let of_host: Vec<Finding> = [&host, &process, &edges].into_iter().flatten().cloned().collect();
     let of_directories: Vec<Finding> = configuration

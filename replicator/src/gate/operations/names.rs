@@ -4,8 +4,8 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
-use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FileStat, fstat};
 use replicator_core::ids::FileKind;
 
 use super::super::abi::ROOT_NODE;
@@ -18,13 +18,20 @@ pub fn is_reserved(parent: u64, name: &CStr) -> bool {
     parent == ROOT_NODE && name.to_bytes() == RESERVED_NAME
 }
 
-/// What a name stands for: an O_PATH descriptor, so that attributes and handle are surely of the same file.
+/// What a name stands for: an O_PATH descriptor, so that attributes and handle are surely of the same file. A mount is not
+/// entered, also not one of the same file system: its files have places of their own, or none in the tree.
 ///
 /// # Errors
-/// ENOENT, EXDEV, and what open(2) returns.
+/// ENOENT, EXDEV, and what openat2(2) returns.
 pub fn find(server: &Server, directory: &OwnedFd, name: &CStr) -> Result<(OwnedFd, FileStat), Refusal> {
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fd = nix::fcntl::openat(directory, name, flags, Mode::empty())?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    let fd = match openat2(directory, name, how) {
+        Ok(fd) => fd,
+        Err(nix::Error::EXDEV) => return Err(server.foreign()),
+        Err(errno) => return Err(errno.into()),
+    };
     let stat = fstat(&fd)?;
     server.check_device(&stat)?;
     Ok((fd, stat))

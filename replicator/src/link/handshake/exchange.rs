@@ -179,6 +179,16 @@ pub(super) fn check_pair(own: &Hello, peer: &Hello) -> Result<(), Refusal> {
         );
         return Err(refusal(RefusalReason::Volumes, text));
     }
+    let digest = |hello: &Hello, number: usize| hello.patterns.get(number).copied().unwrap_or_default();
+    if let Some(number) = (0..own.volumes.len()).find(|number| digest(own, *number) != digest(peer, *number))
+    {
+        let text = format!(
+            "directory {} of {own_name} and of {peer_name} have different patterns: write the same exclude and include into \
+             the [[directory]] tables of both nodes",
+            number + 1
+        );
+        return Err(refusal(RefusalReason::Volumes, text));
+    }
     if own.boot == peer.boot {
         for (index, volume) in own.volumes.iter().enumerate() {
             if let Some(other) = peer.volumes.iter().position(|candidate| candidate == volume) {

@@ -54,6 +54,7 @@ fn identity(node: &str, role: Role) -> Identity {
         generation: Generation(4),
         term: Term(9),
         data: DataState::UpToDate,
+        patterns: Vec::new(),
     };
     Identity { hello, key: ClusterKey::from_secret(b"a secret of some length") }
 }
@@ -218,6 +219,22 @@ fn a_directory_is_never_mirrored_onto_itself() {
     assert_eq!(check_pair(&own, &peer).expect_err("one machine").reason, RefusalReason::SameDirectory);
     peer.volumes[1].inode = 3;
     check_pair(&own, &peer).expect("other directories of one machine");
+}
+
+#[test]
+fn patterns_that_differ_are_refused_with_the_directory() {
+    let (mut own, mut peer) = (primary().hello, secondary().hello);
+    own.patterns = vec![[0; 32], [7; 32]];
+    let refused = check_pair(&own, &peer).expect_err("only one node leaves names out");
+    assert_eq!(refused.reason, RefusalReason::Volumes);
+    assert!(refused.text.contains("directory 2"), "{}", refused.text);
+    peer.patterns = vec![[0; 32], [8; 32]];
+    assert_eq!(check_pair(&peer, &own).expect_err("others").reason, RefusalReason::Volumes);
+    peer.patterns = own.patterns.clone();
+    check_pair(&own, &peer).expect("the same on both");
+    // None on one node is the same as none in any volume on the other.
+    (own.patterns, peer.patterns) = (vec![[0; 32]; 2], Vec::new());
+    check_pair(&own, &peer).expect("none on either");
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! A directory's complete list of names, in parts.
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use replicator_core::event::AppliedOutcome;
-use replicator_core::ids::FileId;
+use replicator_core::ids::{FileId, FileKind};
 use replicator_core::wire::namespace::{ListedEntry, Operation};
 
 use super::nodes::Adoption;
 use super::orphanage::is_foreign;
 use super::{Directory, Namespace, Replica, ReplicaError, checked_name};
+use crate::patterns::joined;
 use crate::storage::status::{Status, names};
 use crate::volume::RESERVED_NAME;
 
@@ -30,6 +32,12 @@ impl Listing {
     pub(super) fn continues_with(&self, operation: &Operation) -> bool {
         matches!(operation, Operation::List { directory, first: false, .. } if *directory == self.directory)
     }
+}
+
+fn is_excluded(directory: &Directory, path: &[u8], name: &CStr, status: &Status) -> bool {
+    let path = joined(path, name.to_bytes());
+    let is_directory = status.kind() == Some(FileKind::Directory);
+    directory.volume.patterns().is_some_and(|patterns| patterns.excludes(&path, is_directory))
 }
 
 impl Replica {
@@ -65,8 +73,12 @@ impl Replica {
     }
 
     fn take_rest_away(&self, directory: &Directory, seen: &HashSet<Box<[u8]>>) -> Result<(), ReplicaError> {
-        let fail = ReplicaError::system("list", directory.file);
-        for name in names(directory.as_fd()).map_err(fail)? {
+        let fail = || ReplicaError::system("list", directory.file);
+        let path = match directory.volume.patterns() {
+            Some(_) => directory.volume.path_below(directory.as_fd()).map_err(fail())?,
+            None => None,
+        };
+        for name in names(directory.as_fd()).map_err(fail())? {
             if seen.contains(name.to_bytes()) || directory.is_root && name.to_bytes() == RESERVED_NAME {
                 continue;
             }
@@ -80,6 +92,9 @@ impl Replica {
                 Some(status) if is_foreign(&status, &directory.volume) => {
                     tracing::warn!(directory = %directory.file, ?name, "a mount point that the primary does not have stays");
                 }
+                // What is excluded here is not the primary's to take away.
+                Some(status)
+                    if path.as_ref().is_some_and(|path| is_excluded(directory, path, &name, &status)) => {}
                 Some(status) => self.displace(directory, &name, &status)?,
             }
         }
