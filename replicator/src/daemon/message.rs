@@ -13,7 +13,7 @@ use crate::gate::sink::SyncReply;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::notify::Change;
-use crate::storage::local_changes::Found;
+use crate::notify::local_changes::Found;
 
 /// One message to a data-plane thread.
 pub enum Message {

@@ -15,8 +15,8 @@ use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
 use crate::notify::Change;
+use crate::notify::local_changes::Found;
 use crate::status::{self, BehindStatus, Status};
-use crate::storage::local_changes::Found;
 use crate::tracer::TracerReport;
 
 /// Percentiles are over the barriers of the last one to two such spans.

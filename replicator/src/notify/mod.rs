@@ -8,12 +8,15 @@
 //! Only this module knows fanotify. It does not know the gate, the tracer or the daemon: it hands out [`Change`]s. Each is told
 //! *after* it happened and says only where to look: what is there is read by whoever is told.
 //!
+//! [`local_changes`] is the same for a secondary's copy, where nobody else is to change anything.
+//!
 //! What it cannot see: bytes (but where the gate moves all bytes itself), and calls that tell nobody but who asks for each
 //! single write or read: one of both times set alone, and truncation, by path. Those who do so by a descriptor are told of
 //! when they close it.
 
 mod event;
 mod group;
+pub mod local_changes;
 mod reader;
 
 use std::io;

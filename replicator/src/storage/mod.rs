@@ -11,7 +11,6 @@ pub mod boundary;
 pub mod compare_trees;
 pub mod descriptors;
 pub mod digest;
-pub mod local_changes;
 pub mod protection;
 pub mod reader;
 pub mod replica;

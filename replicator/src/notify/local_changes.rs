@@ -9,8 +9,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,11 +17,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::readlink;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::status::magic_path;
+use super::Queue;
+use super::event::{Events, Place};
+use super::group::Group;
 use crate::volume::{FileHandle, RESERVED_NAME, Volume};
 
 /// What is asked for.
@@ -40,12 +40,6 @@ const GATHER: Duration = Duration::from_millis(100);
 
 /// Bytes of events taken at once.
 const BUFFER_BYTES: usize = 64 << 10;
-
-/// Length of an event without its records (`struct fanotify_event_metadata`).
-const METADATA_BYTES: usize = size_of::<libc::fanotify_event_metadata>();
-
-/// Before the file handle in a record: its header, and the file system's id.
-const RECORD_FIXED_BYTES: usize = 4 + 8;
 
 /// What others changed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -105,31 +99,16 @@ impl Drop for LocalChanges {
 }
 
 /// A group of events over the file systems of all volumes.
-fn open_group(volumes: &[Arc<Volume>]) -> io::Result<OwnedFd> {
-    let flags = libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_DFID_NAME;
-    // SAFETY: fanotify_init takes no memory; the descriptor that is returned belongs to nobody else.
-    let group = unsafe {
-        let fd = libc::fanotify_init(flags, (libc::O_RDONLY | libc::O_CLOEXEC) as u32);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        OwnedFd::from_raw_fd(fd)
-    };
+fn open_group(volumes: &[Arc<Volume>]) -> io::Result<Group> {
+    let group = Group::new(Queue::Bounded)?;
     for volume in volumes {
-        let how = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM;
-        // SAFETY: without a path the descriptor alone says what is marked; no memory is taken.
-        let result = unsafe {
-            libc::fanotify_mark(group.as_raw_fd(), how, EVENTS, volume.root().as_raw_fd(), std::ptr::null())
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        group.mark(volume.root(), EVENTS)?;
     }
     Ok(group)
 }
 
 struct Watch {
-    group: OwnedFd,
+    group: Group,
     volumes: Vec<Arc<Volume>>,
     own: u32,
 }
@@ -170,109 +149,47 @@ impl Watch {
     fn take(&self, buffer: &mut [u8]) -> io::Result<Found> {
         let mut found = Found::default();
         loop {
-            match nix::unistd::read(&self.group, buffer) {
-                Ok(0) | Err(Errno::EAGAIN) => return Ok(found),
-                Ok(length) => self.examine(buffer.get(..length).unwrap_or_default(), &mut found),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
+            let length = self.group.read(buffer)?;
+            if length == 0 {
+                return Ok(found);
             }
+            self.examine(buffer.get(..length).unwrap_or_default(), &mut found);
         }
     }
 
-    fn examine(&self, mut events: &[u8], found: &mut Found) {
-        while let Some((event, rest)) = Event::parse(events) {
-            events = rest;
-            if event.mask & libc::FAN_Q_OVERFLOW != 0 {
-                found.missed = true;
-            } else if event.process != self.own
-                && let Some(path) = event.directory().and_then(|place| self.path_of(&place))
-            {
-                found.changes += 1;
-                found.last = Some(path);
+    fn examine(&self, events: &[u8], found: &mut Found) {
+        for event in Events::new(events) {
+            match event {
+                // What comes behind an event that makes no sense cannot be told.
+                Err(_) => found.missed = true,
+                Ok(event) if event.mask & libc::FAN_Q_OVERFLOW != 0 => found.missed = true,
+                Ok(event) if u32::try_from(event.process) == Ok(self.own) => {}
+                Ok(event) => {
+                    if let Some(path) = event.place.and_then(|place| self.path_of(place)) {
+                        found.changes += 1;
+                        found.last = Some(path);
+                    }
+                }
             }
         }
-        // What comes behind an event that makes no sense cannot be told.
-        found.missed |= !events.is_empty();
     }
 
     /// The path of a name, if it lies in one of the trees.
-    fn path_of(&self, place: &Place<'_>) -> Option<PathBuf> {
+    fn path_of(&self, place: Place<'_>) -> Option<PathBuf> {
         self.volumes.iter().find_map(|volume| {
             // Of a file system that is another volume's, the handle leads to nothing, or to a file outside of the tree.
-            let directory = place.handle.open(volume.root(), libc::O_PATH).ok()?;
-            let path = PathBuf::from(readlink(magic_path(directory.as_fd()).as_c_str()).ok()?);
-            let root = PathBuf::from(readlink(magic_path(volume.root()).as_c_str()).ok()?);
-            let below = path.strip_prefix(&root).ok()?;
+            let handle = FileHandle::from_parts(place.directory.kind, place.directory.bytes);
+            let directory = handle.open(volume.root(), libc::O_PATH).ok()?;
+            let below = volume.path_from_root(directory.as_fd())?;
             let name = OsStr::from_bytes(place.name);
             let own = below.join(name).starts_with(OsStr::from_bytes(RESERVED_NAME));
             let device = nix::sys::stat::fstat(&directory).ok()?.st_dev;
             if own || device != volume.device {
                 return None;
             }
-            Some(if place.name == b"." { path } else { path.join(name) })
+            let path = volume.path.join(below);
+            Some(if matches!(place.name, b"" | b".") { path } else { path.join(name) })
         })
-    }
-}
-
-/// One event.
-struct Event<'a> {
-    mask: u64,
-    process: u32,
-    records: &'a [u8],
-}
-
-/// A directory and a name in it.
-struct Place<'a> {
-    handle: FileHandle,
-    name: &'a [u8],
-}
-
-fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-
-impl<'a> Event<'a> {
-    /// The first event (fanotify(7)), and what comes behind it; `None` at the end, or if it makes no sense.
-    fn parse(bytes: &'a [u8]) -> Option<(Event<'a>, &'a [u8])> {
-        type Raw = libc::fanotify_event_metadata;
-        let length = u32::from_ne_bytes(bytes_at(bytes, offset_of!(Raw, event_len))?) as usize;
-        let head = u16::from_ne_bytes(bytes_at(bytes, offset_of!(Raw, metadata_len))?).into();
-        if head < METADATA_BYTES || bytes.get(offset_of!(Raw, vers)) != Some(&libc::FANOTIFY_METADATA_VERSION)
-        {
-            return None;
-        }
-        let event = Event {
-            mask: u64::from_ne_bytes(bytes_at(bytes, offset_of!(Raw, mask))?),
-            process: u32::from_ne_bytes(bytes_at(bytes, offset_of!(Raw, pid))?),
-            records: bytes.get(head..length)?,
-        };
-        Some((event, bytes.get(length..)?))
-    }
-
-    /// The directory and the name that the event is about.
-    fn directory(&self) -> Option<Place<'a>> {
-        let mut records = self.records;
-        loop {
-            let kind = *records.first()?;
-            let length = u16::from_ne_bytes(bytes_at(records, 2)?).into();
-            let record = records.get(..length).filter(|record| !record.is_empty())?;
-            if [libc::FAN_EVENT_INFO_TYPE_DFID_NAME, libc::FAN_EVENT_INFO_TYPE_DFID].contains(&kind) {
-                return Place::parse(record.get(RECORD_FIXED_BYTES..)?);
-            }
-            records = records.get(length..)?;
-        }
-    }
-}
-
-impl<'a> Place<'a> {
-    /// A `struct file_handle`, then the name with a NUL.
-    fn parse(bytes: &'a [u8]) -> Option<Place<'a>> {
-        let length = u32::from_ne_bytes(bytes_at(bytes, 0)?) as usize;
-        let kind = i32::from_ne_bytes(bytes_at(bytes, 4)?);
-        let end = length.checked_add(8)?;
-        let handle = FileHandle::from_parts(kind, bytes.get(8..end)?);
-        let name = bytes.get(end..)?.split(|byte| *byte == 0).next().unwrap_or_default();
-        Some(Place { handle, name: if name.is_empty() { b"." } else { name } })
     }
 }
 
@@ -332,32 +249,6 @@ mod tests {
                 paths.iter().all(|path| path.starts_with(&root) && *path != root.join("own")),
                 "{script}: {paths:?}"
             );
-        }
-    }
-
-    #[test]
-    fn bytes_that_make_no_sense_are_passed_over() {
-        let mut event = vec![0; METADATA_BYTES];
-        event[..4].copy_from_slice(&(METADATA_BYTES as u32 + 24).to_ne_bytes());
-        event[4] = libc::FANOTIFY_METADATA_VERSION;
-        event[6..8].copy_from_slice(&(METADATA_BYTES as u16).to_ne_bytes());
-        event.extend([libc::FAN_EVENT_INFO_TYPE_DFID_NAME, 0, 24, 0]);
-        event.extend([0; 8]);
-        event.extend([2, 0, 0, 0, 1, 0, 0, 0, 7, 7, b'n', 0]);
-        let (whole, rest) = Event::parse(&event).unwrap();
-        assert!(rest.is_empty());
-        let place = whole.directory().unwrap();
-        assert_eq!((place.handle, place.name), (FileHandle::from_parts(1, &[7, 7]), &b"n"[..]));
-        for at in 0..event.len() {
-            for value in [0, 1, 0x7f, 0xff] {
-                let mut damaged = event.clone();
-                damaged[at] = value;
-                for length in [damaged.len(), at] {
-                    if let Some((event, _)) = Event::parse(&damaged[..length]) {
-                        let _ = event.directory();
-                    }
-                }
-            }
         }
     }
 }
