@@ -120,12 +120,12 @@ impl Replica {
         } else {
             UnlinkatFlags::NoRemoveDir
         };
+        if status.links <= 1 || status.kind() == Some(FileKind::Directory) {
+            self.unbind_inode(volume, status.inode);
+        }
         match unlinkat(directory, name, directory_flag) {
             Ok(()) => {
                 *progress = true;
-                if status.links <= 1 || status.kind() == Some(FileKind::Directory) {
-                    self.unbind_inode(volume, status.inode);
-                }
                 Ok(())
             }
             // A mount point is inside.
@@ -148,14 +148,15 @@ impl Replica {
             return Ok(());
         }
         if status.kind() != Some(FileKind::Directory) {
-            unlinkat(inside, name, UnlinkatFlags::NoRemoveDir)?;
             if status.links <= 1 {
                 self.unbind_inode(volume, status.inode);
             }
+            unlinkat(inside, name, UnlinkatFlags::NoRemoveDir)?;
             return Ok(());
         }
+        self.unbind_inode(volume, status.inode);
         match unlinkat(inside, name, UnlinkatFlags::RemoveDir) {
-            Ok(()) => self.unbind_inode(volume, status.inode),
+            Ok(()) => {}
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
                 take_in(orphans, inside, name)?;
                 *progress = true;
@@ -165,7 +166,8 @@ impl Replica {
         Ok(())
     }
 
-    /// A file of this node is gone for good.
+    /// A file of this node is about to be gone for good. Before it is: who writes to what is no file any more by then would take it
+    /// for one that somebody else removed.
     fn unbind_inode(&self, volume: &Volume, inode: u64) {
         let owner = self.map().owner(volume.id, inode);
         if let Some(owner) = owner {
