@@ -1,6 +1,7 @@
 //! Single operations on a replica: idempotent, converging, and ignored where that is safe.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -109,6 +110,21 @@ fn a_new_file_has_its_mode_and_owner_at_once() {
     replicated.create(1000, "f", Regular);
     let found = fs::metadata(replicated.path().join("f")).expect("stat");
     assert_eq!((found.mode(), found.uid(), found.gid()), (0o104_755, 5, 6));
+}
+
+#[test]
+fn a_new_file_inherits_no_list_on_the_copy() {
+    let Some(replicated) = Replicated::new() else { return };
+    set_xattr(replicated.path(), c"system.posix_acl_default", &super::random_tree::acl(3));
+    replicated.create(1000, "f", Regular);
+    replicated.create(1001, "d", Directory);
+    for name in ["f", "d"] {
+        let path = replicated.path().join(name);
+        assert_eq!(fs::metadata(&path).expect("stat").mode() & 0o7777, 0o4755);
+        let opened = fs::File::open(&path).expect("open");
+        let attributes = crate::storage::reader::attributes_of(opened.as_fd()).expect("attributes");
+        assert_eq!(attributes.xattrs, []);
+    }
 }
 
 #[test]
