@@ -479,6 +479,33 @@ fn holes_are_punched_and_extend_as_bytes_do() {
 }
 
 #[test]
+fn a_hole_at_the_end_takes_the_last_block_with_it() {
+    let Some(replicated) = Replicated::new() else { return };
+    replicated.create(1000, "f", Regular);
+    let path = replicated.path().join("f");
+    fs::write(&path, vec![1; 23_183]).expect("write");
+    fs::File::open(&path).expect("open").sync_all().expect("sync");
+    let file = replicated.file(1000);
+    replicated.mirror.replica.apply_hole(file, Extent { start: 16_384, end: 23_183 }).expect("punch");
+    let found = fs::metadata(&path).expect("stat");
+    assert_eq!(found.len(), 23_183);
+    assert_eq!(found.blocks() * 512, 16_384);
+}
+
+#[test]
+fn a_hole_before_the_end_leaves_the_block_behind_it_alone() {
+    let Some(replicated) = Replicated::new() else { return };
+    replicated.create(1000, "f", Regular);
+    let path = replicated.path().join("f");
+    fs::write(&path, vec![1; 20_000]).expect("write");
+    let file = replicated.file(1000);
+    replicated.mirror.replica.apply_hole(file, Extent { start: 4096, end: 10_000 }).expect("punch");
+    let bytes = fs::read(&path).expect("read");
+    assert!(bytes[4096..10_000].iter().all(|&byte| byte == 0));
+    assert!(bytes[..4096].iter().chain(&bytes[10_000..]).all(|&byte| byte == 1));
+}
+
+#[test]
 fn a_full_disk_is_an_error_with_its_number() {
     // Some hundred inodes only.
     let Some(image) = Image::new(8, &["mkfs.ext4", "-q", "-F", "-b", "4096", "-N", "128"]) else { return };
