@@ -157,6 +157,9 @@ impl Executor {
             }
             Operation::Copy { to, from_at, to_at, length, .. } => {
                 let Some(to) = &self.slots[usize::from(*to)] else { return Ok(Outcome::Skipped) };
+                if *direct || to.direct {
+                    return Ok(Outcome::Skipped);
+                }
                 let (mut one, mut other) = (*from_at as i64, *to_at as i64);
                 let (to, length) = (to.file.as_raw_fd(), *length as usize);
                 // SAFETY: both offsets outlive the call.

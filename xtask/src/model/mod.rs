@@ -208,7 +208,8 @@ fn one(ground: &mut Ground, args: &Args, sum: &mut Sum, replay: &str, steps: &[S
     println!("{replay}\n  {first}\nmaking it shorter ...");
     let shortest = shrink::shrink(steps, |part| {
         interrupt::check()?;
-        Ok::<_, anyhow::Error>(!turns::run(ground, part, false)?.differences.is_empty())
+        let now = turns::run(ground, part, false)?.differences;
+        Ok::<_, anyhow::Error>(now.first().is_some_and(|now| nature(now) == nature(&found.differences[0])))
     })?;
     let again = turns::run(ground, &shortest, true)?;
     let words = format!(
@@ -218,6 +219,12 @@ fn one(ground: &mut Ground, args: &Args, sum: &mut Sum, replay: &str, steps: &[S
         serde_json::to_string(&shortest)?
     );
     fail(sum, words, args)
+}
+
+/// What kind of difference it is: its words without numbers and names, so that a shorter sequence is one with the same fault.
+fn nature(difference: &str) -> String {
+    let quoted = difference.split('"').step_by(2).collect::<String>();
+    quoted.chars().filter(|letter| letter.is_alphabetic()).take(40).collect()
 }
 
 fn fail(sum: &mut Sum, words: String, args: &Args) -> Result<()> {

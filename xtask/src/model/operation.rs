@@ -197,7 +197,7 @@ pub enum Operation {
         at: u64,
         length: u64,
     },
-    /// copy_file_range(2).
+    /// copy_file_range(2), not between descriptors of direct I/O: natively that must be aligned, on the gate it need not be.
     Copy {
         from: u8,
         to: u8,

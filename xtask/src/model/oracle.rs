@@ -2,11 +2,13 @@
 //!
 //! The promises held here: names are on the copy in the order in which they were made, and after any sync that returned none from
 //! before it is missing; a file's bytes and attributes are those of its last sync, or each a later one; a file that was
-//! never synced holds, byte for byte, something that was once there, or nothing yet.
+//! never synced holds, byte for byte, something that was once there, or nothing yet. One that was made with an access control
+//! list may still be without it, and is then for its owner only.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::acl;
 use super::observe::{self, Content, Depth, Entry, Tree};
 use super::operation::{Operation, Outcome, Step, Sync};
 use super::state::{Id, State};
@@ -148,7 +150,8 @@ fn illegal(entry: &Entry, versions: &[Entry], synced: bool) -> Vec<String> {
             .collect();
         found.extend(illegal_bytes(bytes, &all, synced));
     }
-    if !versions.iter().any(|version| version.mode == entry.mode) {
+    let closed = !synced && is_closed(entry, versions);
+    if !closed && !versions.iter().any(|version| version.mode == entry.mode) {
         let was: Vec<String> = versions.iter().map(|version| format!("{:o}", version.mode)).collect();
         found.push(format!("mode {:o}, was {was:?}", entry.mode));
     }
@@ -158,11 +161,22 @@ fn illegal(entry: &Entry, versions: &[Entry], synced: bool) -> Vec<String> {
     }
     let keys = versions.iter().flat_map(|version| version.attributes.keys()).chain(entry.attributes.keys());
     for key in keys.collect::<std::collections::BTreeSet<_>>() {
+        let inherited = closed && key == acl::ACCESS || !synced && key == acl::DEFAULT;
+        if inherited && !entry.attributes.contains_key(key) {
+            continue;
+        }
         if !versions.iter().any(|version| version.attributes.get(key) == entry.attributes.get(key)) {
             found.push(format!("attribute {key} {:?} was never so", entry.attributes.get(key)));
         }
     }
     found
+}
+
+/// Whether it waits for its lists, open to its owner only.
+fn is_closed(entry: &Entry, versions: &[Entry]) -> bool {
+    let has_list = |entry: &Entry| entry.attributes.contains_key(acl::ACCESS);
+    let waits_for = |version: &Entry| has_list(version) && version.mode & !0o077 == entry.mode;
+    entry.mode & 0o077 == 0 && !has_list(entry) && versions.iter().any(waits_for)
 }
 
 fn illegal_bytes(bytes: &[u8], versions: &[&[u8]], synced: bool) -> Option<String> {

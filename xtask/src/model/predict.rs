@@ -169,6 +169,9 @@ impl State {
             Operation::Allocate { space, at, length, .. } => self.allocate(open, *space, *at, *length),
             Operation::Copy { to, from_at, to_at, length, .. } => {
                 let Some(to) = self.slot(actor, *to) else { return Ok(Outcome::Skipped) };
+                if open.direct || to.direct {
+                    return Ok(Outcome::Skipped);
+                }
                 self.copy(open, to, (*from_at, *to_at), *length)
             }
             Operation::LinkSlot { to, .. } => self.link(open.id, to),
@@ -335,8 +338,11 @@ impl State {
     }
 
     fn rename(&mut self, from: &str, to: &str, how: Rename) -> Answer {
-        let (source, target) = (self.walk(from, false)?, self.walk(to, false)?);
+        // Both parents first, then the names.
+        let (source, target) = (self.walk_to_parent(from, false)?, self.walk_to_parent(to, false)?);
+        let source = source.named()?;
         let id = source.found.ok_or(libc::ENOENT)?;
+        let target = target.named()?;
         match (how, target.found) {
             (Rename::NoReplace, Some(_)) => return Err(libc::EEXIST),
             (Rename::Exchange, None) => return Err(libc::ENOENT),

@@ -177,16 +177,24 @@ impl State {
     /// Walk a path; `follow` a symlink at its end.
     ///
     /// # Errors
-    /// ENOENT, ENOTDIR, ELOOP or ENAMETOOLONG on the way to the last name. That this one is missing is none.
+    /// ENOENT, ENOTDIR, ELOOP or ENAMETOOLONG. That the last name is missing is none.
     pub fn walk(&self, path: &str, follow: bool) -> Result<Place, i32> {
+        self.walk_to_parent(path, follow)?.named()
+    }
+
+    /// The same without looking at the last name, which may also be too long.
+    ///
+    /// # Errors
+    /// As [`State::walk`], on the way to the last name.
+    pub fn walk_to_parent(&self, path: &str, follow: bool) -> Result<Place, i32> {
         let mut ahead: VecDeque<String> = path.split('/').map(str::to_owned).collect();
         let (mut parent, mut links) = (ROOT, 0);
         while let Some(name) = ahead.pop_front() {
             let found = self.names(parent)?.get(&name).copied();
-            if name.len() > LONGEST_NAME {
+            let last = ahead.is_empty();
+            if !last && name.len() > LONGEST_NAME {
                 return Err(libc::ENAMETOOLONG);
             }
-            let last = ahead.is_empty();
             match found.map(|id| (id, &self.inode(id).kind)) {
                 Some((_, Kind::Symlink(content))) if !last || follow => {
                     links += 1;
@@ -228,6 +236,16 @@ impl State {
             }
         }
         found
+    }
+}
+
+impl Place {
+    /// Itself, if its name can be one.
+    ///
+    /// # Errors
+    /// ENAMETOOLONG.
+    pub fn named(self) -> Result<Place, i32> {
+        if self.name.len() > LONGEST_NAME { Err(libc::ENAMETOOLONG) } else { Ok(self) }
     }
 }
 
