@@ -84,8 +84,11 @@ pub struct Args {
     /// A file with a sequence that failed, as it was printed, instead of random ones.
     #[arg(long)]
     replay: Option<std::path::PathBuf>,
+    /// The sequences that once led to a difference, instead of random ones.
+    #[arg(long)]
+    pinned: bool,
     /// The small part that `cargo xtask test` runs.
-    #[arg(long, conflicts_with_all = ["enumerate", "kill", "replay"])]
+    #[arg(long, conflicts_with_all = ["enumerate", "kill", "replay", "pinned"])]
     slice: bool,
     /// Force a row of the capture table: tracepoints, gate, fentry.
     #[arg(long)]
@@ -147,10 +150,15 @@ fn work(ground: &mut Ground, args: &Args, sum: &mut Sum) -> Result<()> {
         let steps: Vec<Step> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
         return one(ground, args, sum, &path.display().to_string(), &steps);
     }
-    if args.slice {
+    if args.slice || args.pinned {
         for (name, steps) in pinned::all()? {
             one(ground, args, sum, name, &steps)?;
         }
+    }
+    if args.pinned {
+        return Ok(());
+    }
+    if args.slice {
         seeds(ground, args, sum, 1..=SLICE.seeds, SLICE.operations)?;
         enumerate(ground, sum, SLICE.length, SLICE.stride)?;
         return kills(ground, sum, 1..=SLICE.kills, SLICE.operations);

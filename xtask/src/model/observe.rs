@@ -13,8 +13,10 @@ use anyhow::{Context, Result};
 use super::state::{Id, Kind, State};
 use crate::lab::xattr;
 
-/// The gate's own mark on files it does not open with passthrough: documented, and on no plain directory.
-const STRICT: &[u8] = b"trusted.replicator.strict";
+/// Attributes that are not looked at: the gate's own mark on files it does not open with passthrough, which is documented and on no
+/// plain directory, and the form in which xfs shows access control lists a second time.
+const LEFT_OUT: &[&[u8]] =
+    &[b"trusted.replicator.strict", b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
 /// What a name stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,7 +97,7 @@ fn look(path: &Path) -> io::Result<Entry> {
         () if kind.is_socket() => Content::Other("socket", 0),
         () => Content::Other("device", meta.rdev()),
     };
-    let attributes = xattr::all(path)?.into_iter().filter(|(name, _)| name != STRICT);
+    let attributes = xattr::all(path)?.into_iter().filter(|(name, _)| !LEFT_OUT.contains(&name.as_slice()));
     Ok(Entry {
         identity: meta.ino(),
         content,

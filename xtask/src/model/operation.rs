@@ -312,6 +312,15 @@ pub enum Outcome {
     Skipped,
 }
 
+impl Outcome {
+    /// Whether a file system may answer so where the model does as `self`: a directory that is not empty is either to rename(2).
+    #[must_use]
+    pub fn allows(&self, found: &Outcome) -> bool {
+        let not_empty = Outcome::Refused(libc::ENOTEMPTY);
+        self == found || *self == not_empty && *found == Outcome::Refused(libc::EEXIST)
+    }
+}
+
 /// The bytes that a write or store with this tag leaves at `at`: never zero, so that holes are told from bytes.
 #[must_use]
 pub fn fill(tag: u64, at: u64, length: u64) -> Vec<u8> {

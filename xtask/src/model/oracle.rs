@@ -3,7 +3,8 @@
 //! The promises held here: names are on the copy in the order in which they were made, and after any sync that returned none from
 //! before it is missing; a file's bytes and attributes are those of its last sync, or each a later one; a file that was
 //! never synced holds, byte for byte, something that was once there, or nothing yet. One that was made with an access control
-//! list may still be without it, and is then for its owner only.
+//! list may still be without it, and is then for its owner only. What was synced before it had a name (O_TMPFILE) is there after the
+//! next sync of the file or of a directory that names it.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,6 +20,8 @@ pub struct History {
     states: Vec<State>,
     /// For each synced inode, the state at its last sync.
     synced: BTreeMap<Id, usize>,
+    /// The same of files that had no name then: nothing is promised of them until their directory is synced.
+    nameless: BTreeMap<Id, usize>,
     /// No names from before this state are missing.
     names: usize,
 }
@@ -27,7 +30,7 @@ impl History {
     /// Begin with a state that is on the copy.
     #[must_use]
     pub fn new(state: State) -> History {
-        History { states: vec![state], synced: BTreeMap::new(), names: 0 }
+        History { states: vec![state], synced: BTreeMap::new(), nameless: BTreeMap::new(), names: 0 }
     }
 
     /// The last state.
@@ -50,7 +53,7 @@ impl History {
         if let Some(id) = synced {
             let last = self.states.len() - 1;
             self.names = last;
-            self.synced.insert(id, last);
+            self.note_synced(id, last);
         }
         synced.is_some()
     }
@@ -62,6 +65,21 @@ impl History {
             state.take(step);
             self.states.push(state);
         }
+    }
+
+    fn note_synced(&mut self, id: Id, at: usize) {
+        let state = &self.states[at];
+        if state.inode(id).links == 0 {
+            self.nameless.insert(id, at);
+            return;
+        }
+        for child in state.names(id).into_iter().flat_map(|names| names.values()) {
+            if let Some(before) = self.nameless.remove(child) {
+                self.synced.entry(*child).or_insert(before);
+            }
+        }
+        self.nameless.remove(&id);
+        self.synced.insert(id, at);
     }
 
     fn synced_by(&self, step: &Step) -> Option<Id> {
@@ -266,6 +284,19 @@ mod tests {
         let link = Operation::Link { from: "a".to_owned(), to: "b".to_owned() };
         assert!(!history.check(&copy(&[open("a"), link])).is_empty(), "both names at once");
         assert!(!history.check(&copy(&[])).is_empty(), "no name at all");
+    }
+
+    #[test]
+    fn what_was_synced_without_a_name_is_there_when_its_directory_is_synced() {
+        let nameless =
+            Operation::OpenNameless { slot: 0, directory: "d".into(), exclusive: false, mode: 0o644 };
+        let make = Operation::MakeDirectory { path: "d".into(), mode: 0o755 };
+        let link = Operation::LinkSlot { slot: 0, to: "d/a".into() };
+        let mut steps = vec![make.clone(), nameless.clone(), write(0, 10, 1), SYNC, link.clone()];
+        let empty = copy(&[make, nameless, link]);
+        assert!(run(&steps).check(&empty).is_empty());
+        steps.push(Operation::SyncPath { path: "d".into() });
+        assert!(!run(&steps).check(&empty).is_empty());
     }
 
     #[test]

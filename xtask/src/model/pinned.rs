@@ -5,7 +5,14 @@ use anyhow::{Context, Result};
 use super::operation::Step;
 
 /// Name and steps of each.
-const PINNED: &[(&str, &str)] = &[];
+const PINNED: &[(&str, &str)] = &[
+    // On btrfs: the write came into a page that the daemon had made dirty, and was not seen.
+    ("allocated_behind_the_end", include_str!("pinned/allocated_behind_the_end.json")),
+    // The last block of the hole stayed allocated on the copy.
+    ("hole_at_the_end", include_str!("pinned/hole_at_the_end.json")),
+    // The new file was on the copy with its mode and without its list.
+    ("inherited_access_list", include_str!("pinned/inherited_access_list.json")),
+];
 
 /// All of them.
 ///

@@ -107,7 +107,8 @@ impl State {
             }
             Operation::SetTime { target, seconds, nanoseconds } => {
                 let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
-                self.change(id).modified = Some((*seconds, *nanoseconds));
+                let inode = self.change(id);
+                inode.modified = Some((*seconds, *nanoseconds)).filter(|_| !inode.stored);
             }
             Operation::SetAttribute { target, name, value, flags } => {
                 let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
@@ -466,6 +467,7 @@ impl State {
         }
         let id = self.mapped(open)?;
         self.put(id, at, &fill(tag, at, length));
+        self.change(id).stored = true;
         DONE
     }
 
@@ -473,6 +475,7 @@ impl State {
         match self.processes[actor].maps[usize::from(map)] {
             Some((id, _)) => {
                 self.put(id, at, &fill(tag, at, length));
+                self.change(id).stored = true;
                 DONE
             }
             None => Ok(Outcome::Skipped),

@@ -55,6 +55,9 @@ pub struct Inode {
     pub default: Option<Acl>,
     /// Modification time, if a call set it and nothing changed it since.
     pub modified: Option<(i64, i64)>,
+    /// Stored into through a mapping, perhaps without a sync since: the gate's cache may write that back at any time, and with it
+    /// change the modification time.
+    pub stored: bool,
 }
 
 /// An open file.
@@ -264,6 +267,7 @@ impl Inode {
             access: None,
             default: None,
             modified: None,
+            stored: false,
         }
     }
 

@@ -48,6 +48,8 @@ enum Part {
     /// A slice of `cargo xtask suites`. By its name only: about one run in fifteen shows a modification time from the kernel's
     /// cache that is older than the file's (docs/semantics.md, "Public suites").
     Suites,
+    /// A slice of `cargo xtask model`.
+    Model,
     /// A slice of `cargo xtask soak`.
     Soak,
 }
@@ -63,6 +65,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
     (Part::Suites, suites),
+    (Part::Model, model),
     (Part::Soak, |report| own(report, "soak", &["soak", "--seconds", SOAK_SECONDS])),
     (Part::Kernels, |report| own(report, "kernels", &["kernels"])),
 ];
@@ -195,6 +198,15 @@ fn can_run_nodes(report: &mut Report, name: &str) -> bool {
 
 fn suites(report: &mut Report) -> Result<()> {
     if can_run_nodes(report, "suites") { own(report, "suites", &["suites", "--slice"]) } else { Ok(()) }
+}
+
+fn model(report: &mut Report) -> Result<()> {
+    if !can_run_nodes(report, "model") {
+        return Ok(());
+    }
+    own(report, "model", &["model", "--slice"])?;
+    own(report, "model, pinned, on xfs", &["model", "--pinned", "--fs", "xfs"])?;
+    own(report, "model, pinned, on btrfs", &["model", "--pinned", "--fs", "btrfs"])
 }
 
 fn two_nodes(report: &mut Report) -> Result<()> {
