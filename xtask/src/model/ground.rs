@@ -14,10 +14,14 @@ use crate::lab::compare;
 use crate::lab::image::LoopImage;
 use crate::lab::mirror::{Mirror, Options};
 use crate::lab::place::Place;
+use crate::lab::status::Status;
 use crate::lab::wait;
 
 /// Longest time until the copy of a sequence's directory is the same in full.
 const SAME_BOUND: Duration = Duration::from_secs(20);
+
+/// Longest time until the primary knows of nothing that was deleted.
+const LEFT_BOUND: Duration = Duration::from_secs(10);
 
 /// A mirror, a plain file system, and processes on both. One serves many sequences, each in a directory of its own.
 pub struct Ground {
@@ -30,6 +34,8 @@ pub struct Ground {
     plain: LoopImage,
     _place: Place,
     sequences: u64,
+    /// Files that earlier sequences left dirty, and that were reported.
+    left: u64,
 }
 
 /// The directories of one sequence.
@@ -53,7 +59,8 @@ impl Ground {
         let plain = LoopImage::new(place.path(), "plain", options.filesystem, options.primary_bytes)?;
         let mirror = Mirror::start(options)?;
         let natively = (0..actors).map(|_| Actor::start(None)).collect::<Result<_>>()?;
-        let mut ground = Ground { through: Vec::new(), natively, mirror, plain, _place: place, sequences: 0 };
+        let mut ground =
+            Ground { through: Vec::new(), natively, mirror, plain, _place: place, sequences: 0, left: 0 };
         ground.start_actors(actors)?;
         Ok(ground)
     }
@@ -102,6 +109,25 @@ impl Ground {
             fs::remove_dir_all(directory).with_context(|| format!("delete {}", directory.display()))?;
         }
         Ok(())
+    }
+
+    /// What the primary says is dirty although nothing is there any more, in words: marks that nothing clears would keep an absence of
+    /// the peer from ending.
+    ///
+    /// # Errors
+    /// The primary is gone.
+    pub fn left_dirty(&mut self) -> Result<Vec<String>> {
+        let before = self.left;
+        let gone = |status: &Status| status.dirty.files <= before;
+        let settled = self.mirror.primary.wait_for("nothing is dirty", LEFT_BOUND, gone);
+        match (settled, self.mirror.primary.status()?) {
+            (Err(_), Some(status)) if !gone(&status) => {
+                self.left = status.dirty.files;
+                Ok(vec![format!("after all was deleted: {:?}", status.dirty)])
+            }
+            (Err(error), _) => Err(error),
+            (Ok(_), _) => Ok(Vec::new()),
+        }
     }
 
     /// One process does one thing on both sides.

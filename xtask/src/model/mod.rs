@@ -50,7 +50,7 @@ const BOUND: Duration = Duration::from_secs(6 * 60 * 60);
 /// Words in the logs that the sequences explain: calls whose return the gate cannot hold are counted and said.
 const EXPECTED: &[&str] = &["nguarded"];
 /// What the slice of the tests runs.
-const SLICE: Slice = Slice { seeds: 200, operations: 60, kills: 3, length: 2, stride: 3 };
+const SLICE: Slice = Slice { seeds: 200, operations: 120, kills: 3, length: 2, stride: 3 };
 
 struct Slice {
     seeds: u64,

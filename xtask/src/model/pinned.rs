@@ -8,6 +8,8 @@ use super::operation::Step;
 const PINNED: &[(&str, &str)] = &[
     // On btrfs: the write came into a page that the daemon had made dirty, and was not seen.
     ("allocated_behind_the_end", include_str!("pinned/allocated_behind_the_end.json")),
+    // The gate left the set-group-id bit.
+    ("chown_to_nobody_else", include_str!("pinned/chown_to_nobody_else.json")),
     // The last block of the hole stayed allocated on the copy.
     ("hole_at_the_end", include_str!("pinned/hole_at_the_end.json")),
     // The new file was on the copy with its mode and without its list.

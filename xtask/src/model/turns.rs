@@ -24,9 +24,12 @@ pub struct Found {
 /// A process or node is gone.
 pub fn run(ground: &mut Ground, steps: &[Step], show: bool) -> Result<Found> {
     let directories = ground.begin()?;
-    let found = within(ground, steps, &directories, show);
+    let mut found = within(ground, steps, &directories, show)?;
     ground.end(&directories)?;
-    found
+    if found.differences.is_empty() {
+        found.differences = ground.left_dirty()?;
+    }
+    Ok(found)
 }
 
 fn within(ground: &mut Ground, steps: &[Step], directories: &Directories, show: bool) -> Result<Found> {
