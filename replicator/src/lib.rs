@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+mod exposure;
 pub mod gate;
 pub mod link;
 pub mod mounts;

@@ -9,6 +9,7 @@ mod build_ebpf;
 mod check;
 mod kernels;
 mod lab;
+mod model;
 mod product;
 mod report;
 mod run;
@@ -41,6 +42,8 @@ enum Command {
     Soak(soak::Args),
     /// Run public POSIX test suites natively and on the gate, and compare them test by test.
     Suites(suites::Args),
+    /// Compare random sequences of operations on the mirror, on a plain directory and in a model.
+    Model(model::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
     /// Work in a process of its own, for the other commands.
@@ -71,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Scenario(args) => scenarios::run(args),
         Command::Soak(args) => soak::run(args),
         Command::Suites(args) => suites::run(args),
+        Command::Model(args) => model::run(args),
         Command::Setup(args) => setup::run(args),
         Command::Worker(args) => worker::run(args),
     }

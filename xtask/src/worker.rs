@@ -34,6 +34,8 @@ pub enum Args {
         #[arg(long)]
         seconds: u64,
     },
+    /// Do operations as told over standard input, for the model.
+    Actor,
     /// Mixed writes at full speed for some seconds: buffered, mapped, renamed, truncated, synced.
     Mixed {
         /// Where; must exist.
@@ -57,6 +59,7 @@ pub fn run(args: Args) -> Result<()> {
             println!("{}", serde_json::to_string(&latencies)?);
             Ok(())
         }
+        Args::Actor => crate::model::serve(),
         Args::Mixed { directory, seconds, seed } => {
             let written = mixed(&directory, Duration::from_secs(seconds), seed)?;
             println!("{written}");

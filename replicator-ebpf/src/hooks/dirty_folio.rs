@@ -2,13 +2,14 @@
 //! a file system without a hook for buffered writes, the only sign of those as well. Later changes of the folio are silent
 //! until it has been written back. Parameters: folio, mapping.
 //!
-//! Of a mapped file the daemon's own doings are told, too: what the daemon makes dirty, others store to in silence.
+//! The daemon's own doings are told, too: what the daemon makes dirty, others store or, without a hook for buffered writes, write to
+//! in silence. That is so even where the daemon writes nothing: btrfs zeroes the rest of the last block when space behind it is allocated.
 
 use replicator_common::{Kind, flag};
 
 use super::tracepoint;
 use crate::emit::{Range, emit};
-use crate::filter::{is_mapped, not_outside, not_own, on_watched_device};
+use crate::filter::{is_mapped, not_outside, on_watched_device};
 use crate::kernel::Arguments;
 use crate::page_cache::pages;
 use crate::settings::{offset, setting};
@@ -21,8 +22,6 @@ tracepoint! {
             file.flags |= flag::MAPPED;
         } else if file.has_own_buffered_hook() {
             return None;
-        } else {
-            file = not_own(file)?;
         }
         let file = not_outside(file)?;
         let folio = arguments.pointer(0)?;

@@ -6,6 +6,10 @@ mod tests;
 
 pub use set::ExtentSet;
 
+/// Applying a hole at the end of a file touches nothing behind the next multiple of this (bytes): the largest block of a file
+/// system that a hole is widened to.
+pub const BLOCK_MAX: u64 = 64 << 10;
+
 /// A byte range of one file: `start..end`, `end` exclusive. [`Extent::END`] as `end` means "to the end of
 /// the file, wherever that is when it is read".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

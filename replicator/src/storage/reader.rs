@@ -20,6 +20,7 @@ pub use super::digest::digests;
 use super::holes::{holes_within, is_zero};
 use super::status::{Status, names, open_path};
 use super::xattr;
+use crate::exposure;
 use crate::patterns::{Patterns, joined};
 use crate::volume::{Acquaintance, FileHandle, RESERVED_NAME, Volume};
 
@@ -269,7 +270,11 @@ fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Resul
         Err(error) => return Err(error),
     };
     let is_other = volume.learn(status.inode, handle) == Acquaintance::Other;
-    Ok(Some((node(volume.file(status.inode), kind, &status, target), is_other)))
+    let mut node = node(volume.file(status.inode), kind, &status, target);
+    if kind != FileKind::Symlink {
+        node.mode = exposure::of_new_copy(node.mode, directory, name);
+    }
+    Ok(Some((node, is_other)))
 }
 
 /// Describe a file as an operation that makes it has to.

@@ -50,6 +50,12 @@ impl Status {
         Ok(raw_statx(file, c"", libc::AT_EMPTY_PATH, libc::STATX_SIZE)?.stx_size)
     }
 
+    /// The size of an open file and of its file system's blocks, in bytes; the latter not more than `most`.
+    pub(super) fn size_and_block_of(file: BorrowedFd<'_>, most: u64) -> io::Result<(u64, u64)> {
+        let raw = raw_statx(file, c"", libc::AT_EMPTY_PATH, libc::STATX_SIZE)?;
+        Ok((raw.stx_size, u64::from(raw.stx_blksize).clamp(1, most)))
+    }
+
     /// The status of a name in a directory, not following a symlink; `None` if there is no such name.
     pub(super) fn at(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Status>> {
         match statx(directory, name, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT) {

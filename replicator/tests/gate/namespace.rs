@@ -320,6 +320,9 @@ fn set_id_bits_are_cleared_by_others_only() {
         prepare();
         chown(&path, Some(1000), None).unwrap();
         assert_eq!(mode(), 0o777, "a change of owner clears them");
+        prepare();
+        chown(&path, None, None).unwrap();
+        assert_eq!(mode(), 0o777, "also to nobody else");
         // A descriptor that was there before the bits.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         let mut before =

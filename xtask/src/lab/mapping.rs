@@ -49,8 +49,20 @@ impl Mapping {
     /// # Errors
     /// What msync(2) returns.
     pub fn sync(&self) -> io::Result<()> {
+        self.msync(libc::MS_SYNC)
+    }
+
+    /// msync(MS_ASYNC) of all of it.
+    ///
+    /// # Errors
+    /// What msync(2) returns.
+    pub fn sync_later(&self) -> io::Result<()> {
+        self.msync(libc::MS_ASYNC)
+    }
+
+    fn msync(&self, flags: i32) -> io::Result<()> {
         // SAFETY: address and length are those of a live mapping.
-        let result = unsafe { libc::msync(self.address, self.length, libc::MS_SYNC) };
+        let result = unsafe { libc::msync(self.address, self.length, flags) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

@@ -47,6 +47,8 @@ enum Part {
     Smoke,
     /// A slice of `cargo xtask suites`.
     Suites,
+    /// A slice of `cargo xtask model`.
+    Model,
     /// A slice of `cargo xtask soak`.
     Soak,
 }
@@ -62,6 +64,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
     (Part::Suites, suites),
+    (Part::Model, model),
     (Part::Soak, |report| own(report, "soak", &["soak", "--seconds", SOAK_SECONDS])),
     (Part::Kernels, |report| own(report, "kernels", &["kernels"])),
 ];
@@ -191,6 +194,15 @@ fn can_run_nodes(report: &mut Report, name: &str) -> bool {
 
 fn suites(report: &mut Report) -> Result<()> {
     if can_run_nodes(report, "suites") { own(report, "suites", &["suites", "--slice"]) } else { Ok(()) }
+}
+
+fn model(report: &mut Report) -> Result<()> {
+    if !can_run_nodes(report, "model") {
+        return Ok(());
+    }
+    own(report, "model", &["model", "--slice"])?;
+    own(report, "model, pinned, on xfs", &["model", "--pinned", "--fs", "xfs"])?;
+    own(report, "model, pinned, on btrfs", &["model", "--pinned", "--fs", "btrfs"])
 }
 
 fn two_nodes(report: &mut Report) -> Result<()> {

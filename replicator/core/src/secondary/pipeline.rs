@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::action::CloseReason;
 use crate::event::{NamespaceChange, ReceivedBody};
-use crate::extent::Extent;
+use crate::extent::{BLOCK_MAX, Extent};
 use crate::ids::{FileId, Generation, Sequence, SessionId};
 use crate::wire::header::{Header, Kind};
 
@@ -55,7 +55,8 @@ impl Frame {
     ) -> Result<Frame, CloseReason> {
         let kind = match (header.kind, body) {
             (Kind::Barrier, ReceivedBody::Structured(body)) => return Ok(Frame::Barrier(body)),
-            (Kind::Data | Kind::Hole, _) => WorkKind::Bytes(Extent::at(header.offset, header.length)),
+            (Kind::Data, _) => WorkKind::Bytes(Extent::at(header.offset, header.length)),
+            (Kind::Hole, _) => WorkKind::Bytes(whole_blocks(Extent::at(header.offset, header.length))),
             (Kind::Attributes, _) => WorkKind::Attributes,
             (Kind::Digests, _) => WorkKind::Digests,
             (Kind::Namespace, ReceivedBody::Namespace(change)) => WorkKind::Names(change),
@@ -65,6 +66,11 @@ impl Frame {
         };
         Ok(Frame::Work(Work { session, sequence: header.sequence, slot, kind, file: header.file }))
     }
+}
+
+/// What applying a hole may touch: where the file ends with it, the rest of the last block goes, too.
+fn whole_blocks(hole: Extent) -> Extent {
+    Extent { end: hole.end.checked_next_multiple_of(BLOCK_MAX).unwrap_or(hole.end), ..hole }
 }
 
 impl Work {

@@ -11,7 +11,7 @@ use super::Secondary;
 use crate::action::{Action, DataState, DurableScope, StateRecord};
 use crate::config::SecondaryConfig;
 use crate::event::{AppliedOutcome, Event, NamespaceChange, ReceivedBody};
-use crate::extent::Extent;
+use crate::extent::{BLOCK_MAX, Extent};
 use crate::ids::{FileId, FileKind, Generation, Sequence, SessionId, Term, Time, VolumeId};
 use crate::wire::body::{Ack, encode_barrier};
 use crate::wire::header::{Header, Kind};
@@ -25,6 +25,7 @@ fn file(inode: u64) -> FileId {
 #[derive(Clone, Debug)]
 enum Sent {
     Bytes(u64, Extent),
+    Hole(u64, Extent),
     Attributes(u64),
     Digests(u64),
     Names,
@@ -34,15 +35,26 @@ enum Sent {
 
 impl Sent {
     fn conflicts(&self, other: &Sent) -> bool {
-        use Sent::{Attributes, Barrier, BarrierForAll, Bytes, Digests, Names};
+        use Sent::{Attributes, Barrier, BarrierForAll, Bytes, Digests, Hole, Names};
         match (self, other) {
             (Barrier(_) | BarrierForAll, _) | (_, Barrier(_) | BarrierForAll) => false,
             (Names, _) | (_, Names) => true,
-            (Bytes(one, a), Bytes(two, b)) => one == two && a.overlaps(*b),
+            (Bytes(one, _) | Hole(one, _), Bytes(two, _) | Hole(two, _)) => {
+                one == two && self.touches().overlaps(other.touches())
+            }
             (
-                Bytes(one, _) | Attributes(one) | Digests(one),
-                Bytes(two, _) | Attributes(two) | Digests(two),
+                Bytes(one, _) | Hole(one, _) | Attributes(one) | Digests(one),
+                Bytes(two, _) | Hole(two, _) | Attributes(two) | Digests(two),
             ) => one == two,
+        }
+    }
+
+    /// A hole may take the rest of its last block with it.
+    fn touches(&self) -> Extent {
+        match self {
+            Sent::Bytes(_, extent) => *extent,
+            Sent::Hole(_, extent) => Extent { end: extent.end.next_multiple_of(BLOCK_MAX), ..*extent },
+            _ => Extent::default(),
         }
     }
 
@@ -55,7 +67,7 @@ impl Sent {
         match (self, barrier) {
             (Sent::Names, _) | (_, Sent::BarrierForAll) => true,
             (
-                Sent::Bytes(inode, _) | Sent::Attributes(inode) | Sent::Digests(inode),
+                Sent::Bytes(inode, _) | Sent::Hole(inode, _) | Sent::Attributes(inode) | Sent::Digests(inode),
                 Sent::Barrier(files),
             ) => files.contains(inode),
             _ => false,
@@ -65,6 +77,7 @@ impl Sent {
     fn event(&self, sequence: Sequence) -> Event {
         let (kind, inode, extent, body) = match self {
             Sent::Bytes(inode, extent) => (Kind::Data, *inode, *extent, ReceivedBody::Opaque),
+            Sent::Hole(inode, extent) => (Kind::Hole, *inode, *extent, ReceivedBody::Opaque),
             Sent::Attributes(inode) => (Kind::Attributes, *inode, Extent::default(), ReceivedBody::Opaque),
             Sent::Digests(inode) => (Kind::Digests, *inode, Extent::at(0, 8), ReceivedBody::Opaque),
             Sent::Names => {
@@ -91,6 +104,7 @@ impl Sent {
 fn sent() -> impl Strategy<Value = Sent> {
     prop_oneof![
         8 => (2..6_u64, 0..16_u64, 1..6_u64).prop_map(|(inode, start, length)| Sent::Bytes(inode, Extent::at(start, length))),
+        2 => (2..6_u64, 0..16_u64, 1..6_u64).prop_map(|(inode, start, length)| Sent::Hole(inode, Extent::at(start, length))),
         2 => (2..6_u64).prop_map(Sent::Attributes),
         1 => (2..6_u64).prop_map(Sent::Digests),
         1 => Just(Sent::Names),

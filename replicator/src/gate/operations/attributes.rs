@@ -134,7 +134,10 @@ fn truncate(
 
 fn change(fd: &OwnedFd, input: &SetattrIn) -> Result<(), Refusal> {
     let has = |bit| input.valid & bit != 0;
-    if has(fattr::UID | fattr::GID) {
+    // A request to change nothing is chown(2) to no owner and no group: it takes the set-id bits away, and the kernel says so only
+    // where an owner or group is named.
+    let nothing = !has(fattr::MODE | fattr::SIZE | fattr::ATIME | fattr::MTIME);
+    if has(fattr::UID | fattr::GID) || nothing {
         let owner = has(fattr::UID).then(|| Uid::from_raw(input.uid));
         let group = has(fattr::GID).then(|| Gid::from_raw(input.gid));
         nix::unistd::fchownat(fd, c"", owner, group, AtFlags::AT_EMPTY_PATH)?;

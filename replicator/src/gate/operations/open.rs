@@ -274,7 +274,7 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
     server.sink.namespace(Operation::Create {
         parent: server.file(&parent),
         name: name.to_bytes().to_vec(),
-        node: new_node(server, &stat, Vec::new()),
+        node: new_node(server, (&directory, name), &stat, Vec::new()),
     });
     drop(namespace);
     let inode = server.admit_made(handle, &stat)?;

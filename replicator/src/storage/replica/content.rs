@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::unistd::{ftruncate, syncfs};
-use replicator_core::extent::Extent;
+use replicator_core::extent::{BLOCK_MAX, Extent};
 use replicator_core::ids::{FileId, FileKind, VolumeId};
 use replicator_core::wire::attributes::{Attributes, Timestamp};
 
@@ -210,6 +210,9 @@ impl Replica {
     /// Make an extent of a file a hole. A file that ends before it is extended, as bytes would extend it: the primary has the
     /// extent within its size, and a caller that only asked for its data does not wait for the attributes.
     ///
+    /// Where the file ends with it, the rest of its last block is punched, too, because a file system gives back whole blocks only.
+    /// Nothing may be applied behind the hole, up to the next multiple of [`BLOCK_MAX`], at the same time.
+    ///
     /// # Errors
     /// [`ReplicaError`].
     pub fn apply_hole(&self, file: FileId, extent: Extent) -> Result<Applied, ReplicaError> {
@@ -217,8 +220,11 @@ impl Replica {
             return Ok(self.ignored());
         }
         let Some(descriptor) = self.descriptor(file)? else { return Ok(Applied::Ignored) };
-        punch(descriptor.as_fd(), extent).map_err(ReplicaError::system("punch a hole into", file))?;
-        let size = Status::size_of(descriptor.as_fd()).map_err(ReplicaError::system("stat", file))?;
+        let (size, block) = Status::size_and_block_of(descriptor.as_fd(), BLOCK_MAX)
+            .map_err(ReplicaError::system("stat", file))?;
+        let end = if size <= extent.end { extent.end.checked_next_multiple_of(block) } else { None };
+        let whole = Extent { end: end.unwrap_or(extent.end), ..extent };
+        punch(descriptor.as_fd(), whole).map_err(ReplicaError::system("punch a hole into", file))?;
         if let Ok(end) = i64::try_from(extent.end)
             && size < extent.end
         {

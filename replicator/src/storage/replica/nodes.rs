@@ -18,6 +18,7 @@ use super::{
 };
 use crate::storage::reader::target_at;
 use crate::storage::status::{Status, magic_path, name_of};
+use crate::storage::xattr;
 use crate::volume::FileHandle;
 
 /// Whether a name that stands for an unmapped file of the right kind is taken for the primary's file.
@@ -230,7 +231,9 @@ fn fits(directory: BorrowedFd<'_>, name: &CStr, status: &Status, node: &NewNode)
     })
 }
 
-/// Make a file for its owner only, then give it away, then open it up: at no moment is it more open than the original.
+/// Make a file for its owner only, then give it away, then open it up: at no moment is it more open than the original. What it
+/// inherits here is taken away: the directory's default list may be an older one than the original's maker met. The lists the
+/// original has come with its attributes.
 fn make_node(directory: BorrowedFd<'_>, name: &CStr, node: &NewNode) -> io::Result<Local> {
     let private = Mode::S_IRUSR | Mode::S_IWUSR;
     let special = |kind| mknodat(directory, name, kind, private, node.rdev);
@@ -253,12 +256,28 @@ fn make_node(directory: BorrowedFd<'_>, name: &CStr, node: &NewNode) -> io::Resu
         // Somebody else put another file there meanwhile.
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
+    if node.kind != FileKind::Symlink {
+        take_lists(file.as_fd(), node.kind)?;
+    }
     set_owner(file.as_fd(), node.uid, node.gid)?;
     if node.kind != FileKind::Symlink {
         set_permissions(file.as_fd(), node.mode)?;
     }
     let handle = FileHandle::of(file.as_fd(), c"")?;
     Ok(Local { inode: status.inode, kind: node.kind, handle })
+}
+
+/// Take away the access control lists that a new file has inherited.
+fn take_lists(file: BorrowedFd<'_>, kind: FileKind) -> io::Result<()> {
+    let names = [c"system.posix_acl_access", c"system.posix_acl_default"];
+    let count = if kind == FileKind::Directory { 2 } else { 1 };
+    for name in names.into_iter().take(count) {
+        match xattr::remove(file, name) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// Change the owner of an open file, O_PATH included. Takes setuid, setgid and capabilities away: what else is to be

@@ -1,6 +1,7 @@
 //! Single operations on a replica: idempotent, converging, and ignored where that is safe.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -109,6 +110,21 @@ fn a_new_file_has_its_mode_and_owner_at_once() {
     replicated.create(1000, "f", Regular);
     let found = fs::metadata(replicated.path().join("f")).expect("stat");
     assert_eq!((found.mode(), found.uid(), found.gid()), (0o104_755, 5, 6));
+}
+
+#[test]
+fn a_new_file_inherits_no_list_on_the_copy() {
+    let Some(replicated) = Replicated::new() else { return };
+    set_xattr(replicated.path(), c"system.posix_acl_default", &super::random_tree::acl(3));
+    replicated.create(1000, "f", Regular);
+    replicated.create(1001, "d", Directory);
+    for name in ["f", "d"] {
+        let path = replicated.path().join(name);
+        assert_eq!(fs::metadata(&path).expect("stat").mode() & 0o7777, 0o4755);
+        let opened = fs::File::open(&path).expect("open");
+        let attributes = crate::storage::reader::attributes_of(opened.as_fd()).expect("attributes");
+        assert_eq!(attributes.xattrs, []);
+    }
 }
 
 #[test]
@@ -460,6 +476,33 @@ fn holes_are_punched_and_extend_as_bytes_do() {
     assert!(bytes[..8192].iter().chain(&bytes[90_112..]).all(|&b| b == 1));
     assert!(bytes[8192..90_112].iter().all(|&b| b == 0));
     replica.apply_hole(file, Extent { start: 0, end: u64::MAX }).expect_err("beyond any file");
+}
+
+#[test]
+fn a_hole_at_the_end_takes_the_last_block_with_it() {
+    let Some(replicated) = Replicated::new() else { return };
+    replicated.create(1000, "f", Regular);
+    let path = replicated.path().join("f");
+    fs::write(&path, vec![1; 23_183]).expect("write");
+    fs::File::open(&path).expect("open").sync_all().expect("sync");
+    let file = replicated.file(1000);
+    replicated.mirror.replica.apply_hole(file, Extent { start: 16_384, end: 23_183 }).expect("punch");
+    let found = fs::metadata(&path).expect("stat");
+    assert_eq!(found.len(), 23_183);
+    assert_eq!(found.blocks() * 512, 16_384);
+}
+
+#[test]
+fn a_hole_before_the_end_leaves_the_block_behind_it_alone() {
+    let Some(replicated) = Replicated::new() else { return };
+    replicated.create(1000, "f", Regular);
+    let path = replicated.path().join("f");
+    fs::write(&path, vec![1; 20_000]).expect("write");
+    let file = replicated.file(1000);
+    replicated.mirror.replica.apply_hole(file, Extent { start: 4096, end: 10_000 }).expect("punch");
+    let bytes = fs::read(&path).expect("read");
+    assert!(bytes[4096..10_000].iter().all(|&byte| byte == 0));
+    assert!(bytes[..4096].iter().chain(&bytes[10_000..]).all(|&byte| byte == 1));
 }
 
 #[test]

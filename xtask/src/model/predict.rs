@@ -1,0 +1,603 @@
+//! What an operation does to the model, and what it answers: the rules of Linux for a process of root without `CAP_FSETID`
+//! and without supplementary groups, under the umask 022.
+
+use std::rc::Rc;
+
+use super::acl::{self, Acl};
+use super::operation::{
+    Flags, Node, Operation, Outcome, Rename, Space, Step, Target, Write, checksum, fill, rounded,
+};
+use super::state::{Id, Inode, Kind, Open, Place, State};
+
+const UMASK: u32 = 0o022;
+const SET_UID: u32 = 0o4000;
+const SET_GID: u32 = 0o2000;
+const GROUP_RUNS: u32 = 0o010;
+
+type Answer = Result<Outcome, i32>;
+
+/// Nothing to say.
+const DONE: Answer = Ok(Outcome::Done(0));
+
+impl State {
+    /// Do a step.
+    ///
+    /// # Panics
+    /// There is no such process or slot.
+    pub fn take(&mut self, step: &Step) -> Outcome {
+        let actor = usize::from(step.actor);
+        self.apply(actor, &step.operation).unwrap_or_else(Outcome::Refused)
+    }
+
+    /// Whether a step may be done: a store beyond the end of the file would kill the process.
+    #[must_use]
+    pub fn allows(&self, step: &Step) -> bool {
+        let process = &self.processes[usize::from(step.actor)];
+        match &step.operation {
+            Operation::StoreMapped { map, at, length, .. } => match process.maps[usize::from(*map)] {
+                Some((id, mapped)) => {
+                    let size = self.inode(id).bytes().map_or(0, |bytes| bytes.len() as u64);
+                    at + length <= size.min(mapped)
+                }
+                None => false,
+            },
+            _ => true,
+        }
+    }
+
+    fn apply(&mut self, actor: usize, operation: &Operation) -> Answer {
+        match operation {
+            Operation::Open { slot, path, flags, mode } => self.open(actor, *slot, path, *flags, *mode),
+            Operation::OpenNameless { slot, directory, exclusive, mode } => {
+                self.open_nameless(actor, *slot, directory, *exclusive, *mode)
+            }
+            Operation::Truncate { path, length } => self.truncate(path, *length),
+            Operation::SyncPath { path } => self.sync_path(path),
+            Operation::MakeDirectory { path, mode } => {
+                let place = self.vacant(path)?;
+                self.make(&place, Kind::Directory(Rc::default()), *mode);
+                DONE
+            }
+            Operation::MakeNode { path, node, mode } => {
+                let place = self.vacant(path)?;
+                let kind = match node {
+                    Node::Fifo => Kind::Fifo,
+                    Node::Null => Kind::Null,
+                    Node::Socket => Kind::Socket,
+                };
+                self.make(&place, kind, *mode);
+                DONE
+            }
+            Operation::Symlink { content, path } => {
+                let place = self.vacant(path)?;
+                self.make(&place, Kind::Symlink(content.clone()), 0o777);
+                DONE
+            }
+            Operation::RemoveDirectory { path } => self.remove_directory(path),
+            Operation::Unlink { path } => self.unlink(path),
+            Operation::Link { from, to } => {
+                let id = self.find(from, false)?;
+                self.link(id, to)
+            }
+            Operation::Rename { from, to, how } => self.rename(from, to, *how),
+            Operation::Stat { path } => Ok(Outcome::Shown(self.shown(self.find(path, false)?))),
+            Operation::List { path } => {
+                let id = self.find(path, true)?;
+                let names: Vec<&String> = self.names(id)?.keys().collect();
+                Ok(Outcome::Shown(format!("{names:?}")))
+            }
+            Operation::SetMode { .. }
+            | Operation::SetOwner { .. }
+            | Operation::SetTime { .. }
+            | Operation::SetAttribute { .. }
+            | Operation::RemoveAttribute { .. } => self.apply_attribute(actor, operation),
+            _ => self.apply_open(actor, operation),
+        }
+    }
+
+    fn apply_attribute(&mut self, actor: usize, operation: &Operation) -> Answer {
+        match operation {
+            Operation::SetMode { target, mode } => {
+                let Some(id) = self.target(actor, target, true)? else { return Ok(Outcome::Skipped) };
+                self.set_mode(id, *mode);
+            }
+            Operation::SetOwner { target, uid, gid } => {
+                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
+                self.set_owner(id, *uid, *gid);
+            }
+            Operation::SetTime { target, seconds, nanoseconds } => {
+                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
+                let inode = self.change(id);
+                inode.modified = Some((*seconds, *nanoseconds)).filter(|_| !inode.stored);
+            }
+            Operation::SetAttribute { target, name, value, flags } => {
+                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
+                self.set_attribute(id, name, value, *flags)?;
+            }
+            Operation::RemoveAttribute { target, name } => {
+                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
+                self.remove_attribute(id, name)?;
+            }
+            _ => (),
+        }
+        DONE
+    }
+
+    /// Operations on what is open.
+    fn apply_open(&mut self, actor: usize, operation: &Operation) -> Answer {
+        let slot = match operation {
+            Operation::Unmap { map } => {
+                self.processes[actor].maps[usize::from(*map)] = None;
+                return DONE;
+            }
+            Operation::StoreMapped { map, at, length, tag, .. } => {
+                return self.store_mapped(actor, *map, (*at, *length), *tag);
+            }
+            Operation::Copy { from, .. } => *from,
+            Operation::Close { slot }
+            | Operation::Write { slot, .. }
+            | Operation::Read { slot, .. }
+            | Operation::Store { slot, .. }
+            | Operation::Map { slot, .. }
+            | Operation::SetLength { slot, .. }
+            | Operation::Allocate { slot, .. }
+            | Operation::Sync { slot, .. }
+            | Operation::LinkSlot { slot, .. }
+            | Operation::StatSlot { slot } => *slot,
+            _ => return Ok(Outcome::Skipped),
+        };
+        let Some(open) = self.slot(actor, slot) else { return Ok(Outcome::Skipped) };
+        match operation {
+            Operation::Close { slot } => {
+                self.processes[actor].slots[usize::from(*slot)] = None;
+                DONE
+            }
+            Operation::Write { at, length, tag, how, .. } => self.write(open, (*at, *length), *tag, *how),
+            Operation::Read { at, length, .. } => self.read(open, *at, *length),
+            Operation::Store { at, length, tag, .. } => self.store(open, *at, *length, *tag),
+            Operation::Map { map, length, .. } => {
+                let kept = self.mapped(open)?;
+                self.processes[actor].maps[usize::from(*map)] = Some((kept, *length));
+                DONE
+            }
+            Operation::SetLength { length, .. } => {
+                if !open.write || self.is_directory(open.id) {
+                    return Err(libc::EINVAL);
+                }
+                self.set_length(open.id, *length);
+                DONE
+            }
+            Operation::Allocate { space, at, length, .. } => self.allocate(open, *space, *at, *length),
+            Operation::Copy { to, from_at, to_at, length, .. } => {
+                let Some(to) = self.slot(actor, *to) else { return Ok(Outcome::Skipped) };
+                if open.direct || to.direct {
+                    return Ok(Outcome::Skipped);
+                }
+                self.copy(open, to, (*from_at, *to_at), *length)
+            }
+            Operation::LinkSlot { to, .. } => self.link(open.id, to),
+            Operation::StatSlot { .. } => Ok(Outcome::Shown(self.shown(open.id))),
+            _ => DONE,
+        }
+    }
+
+    fn slot(&self, actor: usize, slot: u8) -> Option<Open> {
+        self.processes[actor].slots[usize::from(slot)]
+    }
+
+    fn target(&self, actor: usize, target: &Target, follow: bool) -> Result<Option<Id>, i32> {
+        match target {
+            Target::Path(path) => self.find(path, follow).map(Some),
+            Target::Slot(slot) => Ok(self.slot(actor, *slot).map(|open| open.id)),
+        }
+    }
+
+    /// What stat shows and can be foretold: not times and numbers, and no size or link count of a directory.
+    fn shown(&self, id: Id) -> String {
+        let inode = self.inode(id);
+        let (kind, size) = match &inode.kind {
+            Kind::File(bytes) => (libc::S_IFREG, bytes.len()),
+            Kind::Directory(_) => (libc::S_IFDIR, 0),
+            Kind::Symlink(content) => (libc::S_IFLNK, content.len()),
+            Kind::Fifo => (libc::S_IFIFO, 0),
+            Kind::Null => (libc::S_IFCHR, 0),
+            Kind::Socket => (libc::S_IFSOCK, 0),
+        };
+        let links = if kind == libc::S_IFDIR { 0 } else { inode.links };
+        super::observe::line(kind | inode.mode, inode.uid, inode.gid, links, size as u64)
+    }
+
+    fn open(&mut self, actor: usize, slot: u8, path: &str, flags: Flags, mode: u32) -> Answer {
+        self.processes[actor].slots[usize::from(slot)] = None;
+        let follow = !(flags.nofollow || flags.create && flags.exclusive);
+        let place = self.walk(path, follow)?;
+        let changes = flags.write || flags.truncate;
+        let id = match place.found {
+            None if !flags.create => return Err(libc::ENOENT),
+            None => self.make(&place, Kind::File(Rc::default()), mode),
+            Some(_) if flags.create && flags.exclusive => return Err(libc::EEXIST),
+            Some(id) => match &self.inode(id).kind {
+                Kind::Symlink(_) => return Err(libc::ELOOP),
+                Kind::Directory(_) if flags.create || changes => return Err(libc::EISDIR),
+                Kind::Socket => return Err(libc::ENXIO),
+                Kind::Fifo if flags.write && !flags.read => return Err(libc::ENXIO),
+                Kind::Fifo | Kind::Null | Kind::Directory(_) if flags.direct => return Err(libc::EINVAL),
+                Kind::Fifo | Kind::Null => return DONE,
+                Kind::File(_) => {
+                    if flags.truncate {
+                        self.set_length(id, 0);
+                    }
+                    id
+                }
+                Kind::Directory(_) => id,
+            },
+        };
+        self.processes[actor].slots[usize::from(slot)] = Some(Open {
+            id,
+            read: flags.read,
+            write: flags.write,
+            append: flags.append,
+            direct: flags.direct,
+            synchronous: flags.sync || flags.dsync,
+        });
+        DONE
+    }
+
+    fn open_nameless(
+        &mut self,
+        actor: usize,
+        slot: u8,
+        directory: &str,
+        exclusive: bool,
+        mode: u32,
+    ) -> Answer {
+        self.processes[actor].slots[usize::from(slot)] = None;
+        let parent = self.find(directory, true)?;
+        self.names(parent)?;
+        let id = self.born(parent, Kind::File(Rc::default()), mode);
+        let inode = self.change(id);
+        inode.links = 0;
+        inode.linkable = !exclusive;
+        let open = Open { id, read: true, write: true, append: false, direct: false, synchronous: false };
+        self.processes[actor].slots[usize::from(slot)] = Some(open);
+        DONE
+    }
+
+    /// The place of a name that is to be made.
+    fn vacant(&self, path: &str) -> Result<Place, i32> {
+        let place = self.walk(path, false)?;
+        if place.found.is_some() { Err(libc::EEXIST) } else { Ok(place) }
+    }
+
+    fn make(&mut self, place: &Place, kind: Kind, mode: u32) -> Id {
+        let id = self.born(place.parent, kind, mode);
+        self.set_name(place.parent, &place.name, Some(id));
+        id
+    }
+
+    /// A new inode with what it inherits from a directory.
+    fn born(&mut self, parent: Id, kind: Kind, mode: u32) -> Id {
+        let above = self.inode(parent);
+        let mut inode = Inode::new(kind, mode);
+        let directory = matches!(inode.kind, Kind::Directory(_));
+        if above.mode & SET_GID != 0 {
+            inode.gid = above.gid;
+        }
+        if !matches!(inode.kind, Kind::Symlink(_)) {
+            let passed_on = above.mode & SET_GID;
+            match &above.default {
+                None => inode.mode &= !UMASK,
+                Some(default) => {
+                    let (list, left) = default.inherited(mode);
+                    inode.mode = mode & !0o777 | left;
+                    inode.access = Some(list).filter(Acl::is_extended);
+                    inode.default = Some(default.clone()).filter(|_| directory);
+                }
+            }
+            if directory {
+                inode.mode |= passed_on;
+            }
+        }
+        self.add(inode)
+    }
+
+    fn link(&mut self, id: Id, to: &str) -> Answer {
+        let place = self.vacant(to)?;
+        let inode = self.inode(id);
+        if matches!(inode.kind, Kind::Directory(_)) {
+            return Err(libc::EPERM);
+        }
+        if inode.links == 0 && !inode.linkable {
+            return Err(libc::ENOENT);
+        }
+        let inode = self.change(id);
+        inode.links += 1;
+        inode.linkable = false;
+        self.set_name(place.parent, &place.name, Some(id));
+        DONE
+    }
+
+    fn unlink(&mut self, path: &str) -> Answer {
+        let place = self.walk(path, false)?;
+        let id = place.found.ok_or(libc::ENOENT)?;
+        if self.is_directory(id) {
+            return Err(libc::EISDIR);
+        }
+        self.set_name(place.parent, &place.name, None);
+        self.change(id).links -= 1;
+        DONE
+    }
+
+    fn remove_directory(&mut self, path: &str) -> Answer {
+        let place = self.walk(path, false)?;
+        let id = place.found.ok_or(libc::ENOENT)?;
+        if !self.names(id)?.is_empty() {
+            return Err(libc::ENOTEMPTY);
+        }
+        self.set_name(place.parent, &place.name, None);
+        DONE
+    }
+
+    fn rename(&mut self, from: &str, to: &str, how: Rename) -> Answer {
+        // Both parents first, then the names.
+        let (source, target) = (self.walk_to_parent(from, false)?, self.walk_to_parent(to, false)?);
+        let source = source.named()?;
+        let id = source.found.ok_or(libc::ENOENT)?;
+        let target = target.named()?;
+        match (how, target.found) {
+            (Rename::NoReplace, Some(_)) => return Err(libc::EEXIST),
+            (Rename::Exchange, None) => return Err(libc::ENOENT),
+            _ => (),
+        }
+        if self.is_below(target.parent, id) {
+            return Err(libc::EINVAL);
+        }
+        if let Some(replaced) = target.found {
+            if self.is_below(source.parent, replaced) {
+                return Err(if how == Rename::Exchange { libc::EINVAL } else { libc::ENOTEMPTY });
+            }
+            if replaced == id {
+                return DONE;
+            }
+            if how != Rename::Exchange {
+                match (self.is_directory(id), self.names(replaced)) {
+                    (true, Err(errno)) => return Err(errno),
+                    (false, Ok(_)) => return Err(libc::EISDIR),
+                    (true, Ok(names)) if !names.is_empty() => return Err(libc::ENOTEMPTY),
+                    _ => (),
+                }
+                if !self.is_directory(replaced) {
+                    self.change(replaced).links -= 1;
+                }
+            }
+        }
+        let left = target.found.filter(|_| how == Rename::Exchange);
+        self.set_name(source.parent, &source.name, left);
+        self.set_name(target.parent, &target.name, Some(id));
+        DONE
+    }
+
+    fn sync_path(&mut self, path: &str) -> Answer {
+        let id = self.find(path, true)?;
+        match self.inode(id).kind {
+            Kind::File(_) | Kind::Directory(_) => DONE,
+            Kind::Socket => Err(libc::ENXIO),
+            // Opened, and fsync(2) means nothing to it.
+            _ => Err(libc::EINVAL),
+        }
+    }
+
+    fn truncate(&mut self, path: &str, length: u64) -> Answer {
+        let id = self.find(path, true)?;
+        match self.inode(id).kind {
+            Kind::File(_) => self.set_length(id, length),
+            Kind::Directory(_) => return Err(libc::EISDIR),
+            _ => return Err(libc::EINVAL),
+        }
+        DONE
+    }
+
+    fn set_length(&mut self, id: Id, length: u64) {
+        self.clear_set_id(id);
+        if let Some(bytes) = self.change(id).bytes_mut() {
+            bytes.resize(length as usize, 0);
+        }
+    }
+
+    /// What a change of the bytes by somebody without `CAP_FSETID` does to the mode.
+    fn clear_set_id(&mut self, id: Id) {
+        let inode = self.change(id);
+        inode.mode &= !SET_UID;
+        if inode.mode & GROUP_RUNS != 0 || inode.gid != 0 {
+            inode.mode &= !SET_GID;
+        }
+    }
+
+    fn put(&mut self, id: Id, at: u64, bytes: &[u8]) {
+        if let Some(content) = self.change(id).bytes_mut() {
+            let end = at as usize + bytes.len();
+            if content.len() < end {
+                content.resize(end, 0);
+            }
+            content[at as usize..end].copy_from_slice(bytes);
+        }
+    }
+
+    fn write(&mut self, open: Open, (at, length): (u64, u64), tag: u64, how: Write) -> Answer {
+        if !open.write {
+            return Err(libc::EBADF);
+        }
+        let (at, length) = rounded(open.direct, at, length);
+        let size = self.inode(open.id).bytes().map_or(0, |bytes| bytes.len() as u64);
+        let appends = open.append || how == Write::Append && !open.direct;
+        let place = if appends { size } else { at };
+        if length > 0 {
+            self.clear_set_id(open.id);
+            self.put(open.id, place, &fill(tag, at, length));
+        }
+        Ok(Outcome::Done(length))
+    }
+
+    fn read(&self, open: Open, at: u64, length: u64) -> Answer {
+        if !open.read {
+            return Err(libc::EBADF);
+        }
+        let (at, length) = rounded(open.direct, at, length);
+        let bytes = self.inode(open.id).bytes().ok_or(libc::EISDIR)?;
+        let begin = (at as usize).min(bytes.len());
+        let end = (begin + length as usize).min(bytes.len());
+        Ok(Outcome::Done(checksum(&bytes[begin..end])))
+    }
+
+    /// Whether the open file can be mapped for stores.
+    fn mapped(&self, open: Open) -> Result<Id, i32> {
+        match self.inode(open.id).kind {
+            // Not opened for reading, or a shared mapping to be written of one not opened for writing.
+            _ if !open.read => Err(libc::EACCES),
+            Kind::Directory(_) if open.write => Err(libc::ENODEV),
+            _ if !open.write => Err(libc::EACCES),
+            _ => Ok(open.id),
+        }
+    }
+
+    fn store(&mut self, open: Open, at: u64, length: u64, tag: u64) -> Answer {
+        let size = self.inode(open.id).bytes().map_or(0, |bytes| bytes.len() as u64);
+        if at + length > size {
+            return Ok(Outcome::Skipped);
+        }
+        let id = self.mapped(open)?;
+        self.put(id, at, &fill(tag, at, length));
+        self.change(id).stored = true;
+        DONE
+    }
+
+    fn store_mapped(&mut self, actor: usize, map: u8, (at, length): (u64, u64), tag: u64) -> Answer {
+        match self.processes[actor].maps[usize::from(map)] {
+            Some((id, _)) => {
+                self.put(id, at, &fill(tag, at, length));
+                self.change(id).stored = true;
+                DONE
+            }
+            None => Ok(Outcome::Skipped),
+        }
+    }
+
+    fn allocate(&mut self, open: Open, space: Space, at: u64, length: u64) -> Answer {
+        if length == 0 {
+            return Err(libc::EINVAL);
+        }
+        if !open.write {
+            return Err(libc::EBADF);
+        }
+        self.clear_set_id(open.id);
+        if let Some(bytes) = self.change(open.id).bytes_mut() {
+            let end = (at + length) as usize;
+            if matches!(space, Space::Allocate | Space::Zero) && bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            if !matches!(space, Space::Allocate | Space::Keep) {
+                let end = end.min(bytes.len());
+                let begin = (at as usize).min(end);
+                bytes[begin..end].fill(0);
+            }
+        }
+        DONE
+    }
+
+    fn copy(&mut self, from: Open, to: Open, (from_at, to_at): (u64, u64), length: u64) -> Answer {
+        let (Some(source), Some(_)) = (self.inode(from.id).bytes(), self.inode(to.id).bytes()) else {
+            return Err(libc::EISDIR);
+        };
+        if !from.read || !to.write || to.append {
+            return Err(libc::EBADF);
+        }
+        let begin = (from_at as usize).min(source.len());
+        let bytes = source[begin..(begin + length as usize).min(source.len())].to_vec();
+        let count = bytes.len() as u64;
+        if from.id == to.id && to_at + count > from_at && to_at < from_at + count {
+            return Err(libc::EINVAL);
+        }
+        if count > 0 {
+            self.clear_set_id(to.id);
+            self.put(to.id, to_at, &bytes);
+        }
+        Ok(Outcome::Done(count))
+    }
+
+    fn set_mode(&mut self, id: Id, mode: u32) {
+        let inode = self.change(id);
+        inode.mode = mode & 0o7777;
+        if inode.gid != 0 {
+            inode.mode &= !SET_GID;
+        }
+        if let Some(list) = &mut inode.access {
+            list.change_mode(mode);
+        }
+    }
+
+    fn set_owner(&mut self, id: Id, uid: Option<u32>, gid: Option<u32>) {
+        if !self.is_directory(id) {
+            self.clear_set_id(id);
+        }
+        let inode = self.change(id);
+        inode.uid = uid.unwrap_or(inode.uid);
+        inode.gid = gid.unwrap_or(inode.gid);
+    }
+
+    fn set_attribute(&mut self, id: Id, name: &str, value: &[u8], flags: i32) -> Result<(), i32> {
+        if let Some(list) = Acl::parse(value).filter(|_| name.starts_with("system.")) {
+            return self.set_list(id, name, list);
+        }
+        let inode = self.change(id);
+        if name.starts_with("user.") && !matches!(inode.kind, Kind::File(_) | Kind::Directory(_)) {
+            return Err(libc::EPERM);
+        }
+        match (inode.attributes.contains_key(name), flags) {
+            (true, libc::XATTR_CREATE) => Err(libc::EEXIST),
+            (false, libc::XATTR_REPLACE) => Err(libc::ENODATA),
+            _ => {
+                Rc::make_mut(&mut inode.attributes).insert(name.to_owned(), value.to_vec());
+                Ok(())
+            }
+        }
+    }
+
+    fn set_list(&mut self, id: Id, name: &str, list: Acl) -> Result<(), i32> {
+        let inode = self.change(id);
+        match (&inode.kind, name == acl::ACCESS) {
+            (Kind::Symlink(_), _) => Err(libc::EOPNOTSUPP),
+            (_, true) => {
+                inode.mode = inode.mode & !0o777 | list.mode();
+                if inode.gid != 0 {
+                    inode.mode &= !SET_GID;
+                }
+                inode.access = Some(list).filter(Acl::is_extended);
+                Ok(())
+            }
+            (Kind::Directory(_), false) => {
+                inode.default = Some(list);
+                Ok(())
+            }
+            _ => Err(libc::EACCES),
+        }
+    }
+
+    fn remove_attribute(&mut self, id: Id, name: &str) -> Result<(), i32> {
+        let inode = self.change(id);
+        match name {
+            acl::ACCESS | acl::DEFAULT if matches!(inode.kind, Kind::Symlink(_)) => Err(libc::EOPNOTSUPP),
+            acl::ACCESS => {
+                inode.access = None;
+                Ok(())
+            }
+            acl::DEFAULT => {
+                inode.default = None;
+                Ok(())
+            }
+            _ if name.starts_with("user.") && !matches!(inode.kind, Kind::File(_) | Kind::Directory(_)) => {
+                Err(libc::EPERM)
+            }
+            _ => Rc::make_mut(&mut inode.attributes).remove(name).map(drop).ok_or(libc::ENODATA),
+        }
+    }
+}
