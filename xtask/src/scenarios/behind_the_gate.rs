@@ -108,7 +108,9 @@ pub fn run(context: &Context) -> Result<Outcome> {
 /// Both nodes hold the same, and the gate shows what is there.
 fn same(mirror: &mut Mirror, data: &Path, behind: &Path, what: &str) -> Result<()> {
     if let Err(error) = mirror.wait_identical() {
-        mirror.check_logs(BEHIND)?;
+        // Why a session ended is in the secondary's.
+        mirror.secondary.check_log(BEHIND)?;
+        mirror.primary.check_log(BEHIND)?;
         return Err(error.context(format!("after {what}")));
     }
     let mut differences = Vec::new();
