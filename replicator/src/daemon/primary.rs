@@ -401,8 +401,12 @@ impl Primary {
         let mailbox = Arc::clone(&core.mailbox);
         core.workers.run(move || {
             if strict.attend(&volume, file.inode) {
-                // The mark is an attribute of the file, and so mirrored.
-                mailbox.post(Message::Attributes(file));
+                // The mark is an attribute of the file, and so mirrored. Not after the file was reported as forgotten, which is done under
+                // the lock: nothing would clear what is marked then.
+                let _namespace = volume.lock_namespace();
+                if volume.handle(file.inode).is_some() {
+                    mailbox.post(Message::Attributes(file));
+                }
             }
         });
     }

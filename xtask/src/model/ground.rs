@@ -125,8 +125,8 @@ impl Ground {
                 self.left = status.dirty.files;
                 Ok(vec![format!("after all was deleted: {:?}", status.dirty)])
             }
-            (Err(error), _) => Err(error),
-            (Ok(_), _) => Ok(Vec::new()),
+            (Err(error), None) => Err(error),
+            _ => Ok(Vec::new()),
         }
     }
 

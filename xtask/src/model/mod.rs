@@ -8,6 +8,7 @@
 mod acl;
 mod actor;
 mod at_once;
+mod attributes;
 mod enumerate;
 mod executor;
 mod generator;
@@ -38,6 +39,7 @@ use crate::scenarios::files::{CRASHED, PEER_LOST};
 use generator::Plan;
 use ground::Ground;
 use operation::Step;
+use turns::Manner;
 
 /// Size of each file system: sparse, so only what is written takes space.
 const IMAGE: u64 = 512 * MIB;
@@ -50,7 +52,7 @@ const BOUND: Duration = Duration::from_secs(6 * 60 * 60);
 /// Words in the logs that the sequences explain: calls whose return the gate cannot hold are counted and said.
 const EXPECTED: &[&str] = &["nguarded"];
 /// What the slice of the tests runs.
-const SLICE: Slice = Slice { seeds: 200, operations: 120, kills: 3, length: 2, stride: 3 };
+const SLICE: Slice = Slice { seeds: 200, operations: 200, kills: 3, length: 2, stride: 3 };
 
 struct Slice {
     seeds: u64,
@@ -96,6 +98,9 @@ pub struct Args {
     /// File system of both nodes and of the native side.
     #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
     fs: Filesystem,
+    /// Require after each sequence in turns, too, that nothing is left dirty once all is deleted (else only at the end of all).
+    #[arg(long)]
+    settled: bool,
     /// Go on after a sequence that fails.
     #[arg(long)]
     keep_going: bool,
@@ -205,7 +210,9 @@ fn seeds(ground: &mut Ground, args: &Args, sum: &mut Sum, range: Seeds, operatio
 
 /// One sequence in turns; if it fails, as short as it can be made.
 fn one(ground: &mut Ground, args: &Args, sum: &mut Sum, replay: &str, steps: &[Step]) -> Result<()> {
-    let found = turns::run(ground, steps, args.seed.is_some() || args.replay.is_some())?;
+    let manner = Manner { show: false, settled: args.settled };
+    let found =
+        turns::run(ground, steps, Manner { show: args.seed.is_some() || args.replay.is_some(), ..manner })?;
     sum.sequences += 1;
     sum.steps += steps.len() as u64;
     sum.syncs += found.syncs;
@@ -216,10 +223,10 @@ fn one(ground: &mut Ground, args: &Args, sum: &mut Sum, replay: &str, steps: &[S
     println!("{replay}\n  {first}\nmaking it shorter ...");
     let shortest = shrink::shrink(steps, |part| {
         interrupt::check()?;
-        let now = turns::run(ground, part, false)?.differences;
+        let now = turns::run(ground, part, manner)?.differences;
         Ok::<_, anyhow::Error>(now.first().is_some_and(|now| nature(now) == nature(&found.differences[0])))
     })?;
-    let again = turns::run(ground, &shortest, true)?;
+    let again = turns::run(ground, &shortest, Manner { show: true, ..manner })?;
     let words = format!(
         "{replay}\n  {first}\nshortest, {} steps:\n  {}\n{}",
         shortest.len(),

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::acl::{self, Acl};
+use super::acl::Acl;
 use super::operation::{
     Flags, Node, Operation, Outcome, Rename, Space, Step, Target, Write, checksum, fill, rounded,
 };
@@ -11,13 +11,15 @@ use super::state::{Id, Inode, Kind, Open, Place, State};
 
 const UMASK: u32 = 0o022;
 const SET_UID: u32 = 0o4000;
-const SET_GID: u32 = 0o2000;
+/// The set-group-id bit.
+pub const SET_GID: u32 = 0o2000;
 const GROUP_RUNS: u32 = 0o010;
 
-type Answer = Result<Outcome, i32>;
+/// An outcome, or the errno.
+pub type Answer = Result<Outcome, i32>;
 
 /// Nothing to say.
-const DONE: Answer = Ok(Outcome::Done(0));
+pub const DONE: Answer = Ok(Outcome::Done(0));
 
 impl State {
     /// Do a step.
@@ -95,34 +97,6 @@ impl State {
         }
     }
 
-    fn apply_attribute(&mut self, actor: usize, operation: &Operation) -> Answer {
-        match operation {
-            Operation::SetMode { target, mode } => {
-                let Some(id) = self.target(actor, target, true)? else { return Ok(Outcome::Skipped) };
-                self.set_mode(id, *mode);
-            }
-            Operation::SetOwner { target, uid, gid } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
-                self.set_owner(id, *uid, *gid);
-            }
-            Operation::SetTime { target, seconds, nanoseconds } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
-                let inode = self.change(id);
-                inode.modified = Some((*seconds, *nanoseconds)).filter(|_| !inode.stored);
-            }
-            Operation::SetAttribute { target, name, value, flags } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
-                self.set_attribute(id, name, value, *flags)?;
-            }
-            Operation::RemoveAttribute { target, name } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
-                self.remove_attribute(id, name)?;
-            }
-            _ => (),
-        }
-        DONE
-    }
-
     /// Operations on what is open.
     fn apply_open(&mut self, actor: usize, operation: &Operation) -> Answer {
         let slot = match operation {
@@ -185,7 +159,7 @@ impl State {
         self.processes[actor].slots[usize::from(slot)]
     }
 
-    fn target(&self, actor: usize, target: &Target, follow: bool) -> Result<Option<Id>, i32> {
+    pub(super) fn target(&self, actor: usize, target: &Target, follow: bool) -> Result<Option<Id>, i32> {
         match target {
             Target::Path(path) => self.find(path, follow).map(Some),
             Target::Slot(slot) => Ok(self.slot(actor, *slot).map(|open| open.id)),
@@ -405,7 +379,7 @@ impl State {
     }
 
     /// What a change of the bytes by somebody without `CAP_FSETID` does to the mode.
-    fn clear_set_id(&mut self, id: Id) {
+    pub(super) fn clear_set_id(&mut self, id: Id) {
         let inode = self.change(id);
         inode.mode &= !SET_UID;
         if inode.mode & GROUP_RUNS != 0 || inode.gid != 0 {
@@ -522,82 +496,5 @@ impl State {
             self.put(to.id, to_at, &bytes);
         }
         Ok(Outcome::Done(count))
-    }
-
-    fn set_mode(&mut self, id: Id, mode: u32) {
-        let inode = self.change(id);
-        inode.mode = mode & 0o7777;
-        if inode.gid != 0 {
-            inode.mode &= !SET_GID;
-        }
-        if let Some(list) = &mut inode.access {
-            list.change_mode(mode);
-        }
-    }
-
-    fn set_owner(&mut self, id: Id, uid: Option<u32>, gid: Option<u32>) {
-        if !self.is_directory(id) {
-            self.clear_set_id(id);
-        }
-        let inode = self.change(id);
-        inode.uid = uid.unwrap_or(inode.uid);
-        inode.gid = gid.unwrap_or(inode.gid);
-    }
-
-    fn set_attribute(&mut self, id: Id, name: &str, value: &[u8], flags: i32) -> Result<(), i32> {
-        if let Some(list) = Acl::parse(value).filter(|_| name.starts_with("system.")) {
-            return self.set_list(id, name, list);
-        }
-        let inode = self.change(id);
-        if name.starts_with("user.") && !matches!(inode.kind, Kind::File(_) | Kind::Directory(_)) {
-            return Err(libc::EPERM);
-        }
-        match (inode.attributes.contains_key(name), flags) {
-            (true, libc::XATTR_CREATE) => Err(libc::EEXIST),
-            (false, libc::XATTR_REPLACE) => Err(libc::ENODATA),
-            _ => {
-                Rc::make_mut(&mut inode.attributes).insert(name.to_owned(), value.to_vec());
-                Ok(())
-            }
-        }
-    }
-
-    fn set_list(&mut self, id: Id, name: &str, list: Acl) -> Result<(), i32> {
-        let inode = self.change(id);
-        match (&inode.kind, name == acl::ACCESS) {
-            (Kind::Symlink(_), _) => Err(libc::EOPNOTSUPP),
-            (_, true) => {
-                inode.mode = inode.mode & !0o777 | list.mode();
-                if inode.gid != 0 {
-                    inode.mode &= !SET_GID;
-                }
-                inode.access = Some(list).filter(Acl::is_extended);
-                Ok(())
-            }
-            (Kind::Directory(_), false) => {
-                inode.default = Some(list);
-                Ok(())
-            }
-            _ => Err(libc::EACCES),
-        }
-    }
-
-    fn remove_attribute(&mut self, id: Id, name: &str) -> Result<(), i32> {
-        let inode = self.change(id);
-        match name {
-            acl::ACCESS | acl::DEFAULT if matches!(inode.kind, Kind::Symlink(_)) => Err(libc::EOPNOTSUPP),
-            acl::ACCESS => {
-                inode.access = None;
-                Ok(())
-            }
-            acl::DEFAULT => {
-                inode.default = None;
-                Ok(())
-            }
-            _ if name.starts_with("user.") && !matches!(inode.kind, Kind::File(_) | Kind::Directory(_)) => {
-                Err(libc::EPERM)
-            }
-            _ => Rc::make_mut(&mut inode.attributes).remove(name).map(drop).ok_or(libc::ENODATA),
-        }
     }
 }

@@ -18,15 +18,24 @@ pub struct Found {
     pub syncs: u64,
 }
 
-/// Run it. `show` each step.
+/// How a sequence is run.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Manner {
+    /// Show each step.
+    pub show: bool,
+    /// Require that nothing is left dirty once all is deleted.
+    pub settled: bool,
+}
+
+/// Run it.
 ///
 /// # Errors
 /// A process or node is gone.
-pub fn run(ground: &mut Ground, steps: &[Step], show: bool) -> Result<Found> {
+pub fn run(ground: &mut Ground, steps: &[Step], manner: Manner) -> Result<Found> {
     let directories = ground.begin()?;
-    let mut found = within(ground, steps, &directories, show)?;
+    let mut found = within(ground, steps, &directories, manner.show)?;
     ground.end(&directories)?;
-    if found.differences.is_empty() {
+    if manner.settled && found.differences.is_empty() {
         found.differences = ground.left_dirty()?;
     }
     Ok(found)
