@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -20,6 +21,10 @@ const NAMES: u64 = libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_RENAME;
 /// Room for some hundred events.
 const BUFFER_BYTES: usize = 64 << 10;
 
+/// Events are taken together: most are about what this process did itself, and to wake up for each costs more than to do it. The
+/// kernel's queue holds many times what comes in this time.
+const GATHER_MILLISECONDS: u8 = 10;
+
 pub struct Reader {
     group: Group,
     volumes: Vec<Arc<Volume>>,
@@ -37,25 +42,28 @@ impl Reader {
     pub fn run(mut self, stop: BorrowedFd<'_>) {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            let mut waited =
-                [PollFd::new(self.group.as_fd(), PollFlags::POLLIN), PollFd::new(stop, PollFlags::POLLIN)];
-            if let Err(error) = poll(&mut waited, PollTimeout::NONE)
-                && error != nix::Error::EINTR
-            {
-                tracing::error!(%error, "changes behind the gate are not told any more");
-                return (self.receive)(vec![Change::Ended]);
-            }
-            if waited[1].any() == Some(true) {
+            if let Err(error) = self.turn(stop, &mut buffer) {
+                if let Some(error) = error {
+                    tracing::error!(%error, "changes behind the gate are not told any more");
+                    (self.receive)(vec![Change::Ended]);
+                }
                 return;
             }
-            let changes = match self.group.read(&mut buffer) {
-                Ok(0) => continue,
-                Ok(length) => self.batch(buffer.get(..length).unwrap_or_default()),
-                Err(error) => {
-                    tracing::error!(%error, "changes behind the gate are not told any more");
-                    return (self.receive)(vec![Change::Ended]);
-                }
-            };
+        }
+    }
+
+    /// Wait for events, let others gather, tell them all. The error is `None` to stop.
+    fn turn(&mut self, stop: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(), Option<io::Error>> {
+        let group = PollFd::new(self.group.as_fd(), PollFlags::POLLIN);
+        let mut waited = [PollFd::new(stop, PollFlags::POLLIN), group];
+        wait(&mut waited, PollTimeout::NONE)?;
+        wait(&mut waited[..1], PollTimeout::from(GATHER_MILLISECONDS))?;
+        loop {
+            let length = self.group.read(buffer).map_err(Some)?;
+            if length == 0 {
+                return Ok(());
+            }
+            let changes = self.batch(buffer.get(..length).unwrap_or_default());
             if !changes.is_empty() {
                 (self.receive)(changes);
             }
@@ -79,6 +87,15 @@ impl Reader {
         }
         batch.told.order
     }
+}
+
+/// Wait for one of the descriptors, of which the first says to stop.
+fn wait(waited: &mut [PollFd<'_>], time: PollTimeout) -> Result<(), Option<io::Error>> {
+    match poll(waited, time) {
+        Err(nix::Error::EINTR) | Ok(_) => {}
+        Err(error) => return Err(Some(error.into())),
+    }
+    if waited.first().is_some_and(|stop| stop.any() == Some(true)) { Err(None) } else { Ok(()) }
 }
 
 /// Each value once, in the order of first mention.
