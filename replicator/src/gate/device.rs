@@ -97,32 +97,23 @@ impl Device {
         }
     }
 
-    /// Drop what the kernel has cached of a node: attributes, and also its pages if `pages`.
-    ///
-    /// # Errors
-    /// ENOENT where the kernel does not know the node.
-    pub fn invalidate_node(&self, node: u64, pages: bool) -> io::Result<()> {
+    /// Drop what the kernel has cached of a node, if it knows it: attributes, and also its pages if `pages`.
+    pub fn invalidate_node(&self, node: u64, pages: bool) {
         let body = NotifyInvalInodeOut { ino: node, off: if pages { 0 } else { -1 }, len: 0 };
-        self.notify(NOTIFY_INVAL_INODE, &[body.bytes()])
+        self.notify(NOTIFY_INVAL_INODE, &[body.bytes()]);
     }
 
     /// Drop what the kernel has cached under a name. Waits for operations under way in that directory: never to be called by a
     /// reader.
-    ///
-    /// # Errors
-    /// ENOENT where the kernel does not know the directory or the name.
-    pub fn invalidate_entry(&self, parent: u64, name: &[u8]) -> io::Result<()> {
+    pub fn invalidate_entry(&self, parent: u64, name: &[u8]) {
         let body =
             NotifyInvalEntryOut { parent, namelen: u32::try_from(name.len()).unwrap_or(u32::MAX), flags: 0 };
-        self.notify(NOTIFY_INVAL_ENTRY, &[body.bytes(), name, &[0]])
+        self.notify(NOTIFY_INVAL_ENTRY, &[body.bytes(), name, &[0]]);
     }
 
-    /// Have every name looked up again before it is used.
-    ///
-    /// # Errors
-    /// EINVAL where the kernel cannot (before Linux 6.16).
-    pub fn invalidate_names(&self) -> io::Result<()> {
-        self.notify(NOTIFY_INC_EPOCH, &[])
+    /// Have every name looked up again before it is used. Kernels before Linux 6.16 cannot.
+    pub fn invalidate_names(&self) {
+        self.notify(NOTIFY_INC_EPOCH, &[]);
     }
 
     /// Register a backing file. It keeps the credentials of the calling thread.
@@ -145,10 +136,15 @@ impl Device {
         }
     }
 
-    fn notify(&self, code: i32, body: &[&[u8]]) -> io::Result<()> {
+    /// What the kernel does not know, or not any more, it has nothing cached of.
+    fn notify(&self, code: i32, body: &[&[u8]]) {
         let length = body.iter().map(|part| part.len()).sum::<usize>() + size_of::<OutHeader>();
         let header = OutHeader { len: u32::try_from(length).unwrap_or(u32::MAX), error: code, unique: 0 };
-        self.write(header, body)
+        if let Err(error) = self.write(header, body)
+            && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTCONN | libc::ENODEV))
+        {
+            tracing::warn!(%error, "the kernel's cache could not be invalidated");
+        }
     }
 
     fn write(&self, header: OutHeader, body: &[&[u8]]) -> io::Result<()> {

@@ -1,6 +1,5 @@
 //! What the kernel keeps of names and attributes, to be dropped after a change that did not come through the gate.
 
-use std::io;
 use std::sync::{Arc, Weak};
 
 use super::server::Server;
@@ -23,14 +22,14 @@ impl KernelCache {
     /// Drop what is cached of a file, pages included.
     pub fn invalidate(&self, inode: u64) {
         if let Some(server) = self.server.upgrade() {
-            ignore_unknown(server.device.invalidate_node(server.inodes.node_of(inode), true));
+            server.device.invalidate_node(server.inodes.node_of(inode), true);
         }
     }
 
     /// Drop what is cached of a file's attributes.
     pub fn invalidate_attributes(&self, inode: u64) {
         if let Some(server) = self.server.upgrade() {
-            ignore_unknown(server.device.invalidate_node(server.inodes.node_of(inode), false));
+            server.outdate(server.inodes.node_of(inode));
         }
     }
 
@@ -40,9 +39,9 @@ impl KernelCache {
         if let Some(server) = self.server.upgrade() {
             let node = server.inodes.node_of(parent);
             server.listings.changed([node; 2]);
-            ignore_unknown(server.device.invalidate_entry(node, name));
+            server.device.invalidate_entry(node, name);
             // The pages of a directory are its listing.
-            ignore_unknown(server.device.invalidate_node(node, true));
+            server.device.invalidate_node(node, true);
         }
     }
 
@@ -52,20 +51,12 @@ impl KernelCache {
         let Some(server) = self.server.upgrade() else { return true };
         server.listings.clear();
         for node in server.inodes.nodes() {
-            ignore_unknown(server.device.invalidate_node(node, true));
+            server.device.invalidate_node(node, true);
         }
         if server.negotiated.minor < EPOCH_MINOR_VERSION {
             return false;
         }
-        ignore_unknown(server.device.invalidate_names());
+        server.device.invalidate_names();
         true
-    }
-}
-
-fn ignore_unknown(result: io::Result<()>) {
-    if let Err(error) = result
-        && !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTCONN | libc::ENODEV))
-    {
-        tracing::warn!(%error, "the kernel's cache could not be invalidated");
     }
 }

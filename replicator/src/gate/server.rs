@@ -383,7 +383,7 @@ impl Server {
     /// A call has changed attributes that its answer does not carry: the kernel drops what it has cached, and what it was
     /// told by an answer that is still on its way. It drops the first by itself, but would take the second for new.
     pub fn outdate(&self, node: u64) {
-        let _ = self.device.invalidate_node(node, false);
+        self.device.invalidate_node(node, false);
     }
 
     /// Close an open file: its backing file with the last open, the file itself if it has no name left.

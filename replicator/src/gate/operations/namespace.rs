@@ -266,8 +266,7 @@ fn drop_parent_entry(server: &Server, stat: &FileStat) {
     if FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) {
         let node = server.inodes.node_of(stat.st_ino);
         server.listings.changed([node; 2]);
-        // Unknown to the kernel: then it has no listing of it.
-        let _ = server.device.invalidate_node(node, true);
+        server.device.invalidate_node(node, true);
     }
 }
 
