@@ -4,9 +4,11 @@
 //! Foundation of the edges: `gate`, `tracer`, `storage` and `daemon` all work on files of a volume, and only through
 //! the descriptors here, never through the path, which the gate covers.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fs, io};
@@ -292,17 +294,17 @@ impl Volume {
 
     /// Remember the handle of a file that was just made.
     pub fn learn_made(&self, inode: u64, handle: FileHandle) -> Acquaintance {
-        let before =
-            self.handles.write().unwrap_or_else(PoisonError::into_inner).insert(inode, handle.clone());
-        match before {
-            None => Acquaintance::New,
-            Some(before) if before == handle => Acquaintance::Old,
-            Some(_) => {
-                // What was known of its names was about the former one.
-                self.readmit(inode);
-                Acquaintance::Other
+        match self.handles.write().unwrap_or_else(PoisonError::into_inner).entry(inode) {
+            Entry::Vacant(place) => {
+                place.insert(handle);
+                return Acquaintance::New;
             }
-        }
+            Entry::Occupied(known) if *known.get() == handle => return Acquaintance::Old,
+            Entry::Occupied(mut known) => known.insert(handle),
+        };
+        // What was known of its names was about the former one.
+        self.readmit(inode);
+        Acquaintance::Other
     }
 
     /// From now on collect the numbers of files that become known by [`Volume::learn`], for [`Volume::take_learnt`].
@@ -382,8 +384,7 @@ impl Volume {
     /// Where an open file lies, from the root on; `None` outside or where it cannot be told.
     #[must_use]
     pub fn path_from_root(&self, file: BorrowedFd<'_>) -> Option<PathBuf> {
-        let (path, root) = (path_of(file).ok()?, path_of(self.root()).ok()?);
-        Some(path.strip_prefix(root).ok()?.to_owned())
+        Some(PathBuf::from(OsString::from_vec(self.path_below(file).ok()??)))
     }
 
     /// Open a file by its remembered handle with open(2) flags.
@@ -411,8 +412,7 @@ impl Volume {
         let Ok(file) = FileHandle::from_parts(1, &bytes).open(self.root(), libc::O_PATH) else {
             return false;
         };
-        let (Ok(path), Ok(root)) = (path_of(file.as_fd()), path_of(self.root())) else { return false };
-        path.starts_with(&root) && path != root
+        self.path_below(file.as_fd()).is_ok_and(|path| path.is_some_and(|path| !path.is_empty()))
     }
 
     /// Note that a file was opened for writing: if events are lost, it is one of those that may have changed.

@@ -65,7 +65,8 @@ impl Volume {
     /// A file has a name in the tree, or is another one than before. Returns whether its changes were passed over until now. The
     /// caller holds the namespace lock, or the number is one of which nothing is to be told.
     pub fn readmit(&self, inode: u64) -> bool {
-        self.patterns.is_some() && self.outside.write().unwrap_or_else(PoisonError::into_inner).remove(&inode)
+        // Nearly always it is not there, and the data plane reads the set for each event.
+        self.is_outside(inode) && self.outside.write().unwrap_or_else(PoisonError::into_inner).remove(&inode)
     }
 
     /// Whether changes of a file are to be passed over.
