@@ -160,7 +160,7 @@ impl Publisher {
             behind.last = last;
         }
         let now = behind.names + behind.attributes + behind.contents;
-        if now > before && self.behind_told.is_none_or(|told| told.elapsed() > BEHIND_TOLD_EVERY) {
+        if now > before && is_due(self.behind_told, BEHIND_TOLD_EVERY) {
             self.behind_told = Some(Instant::now());
             warn!(
                 changes = now,
@@ -217,10 +217,9 @@ impl Publisher {
     /// Others changed the copy. All are counted; the log names one of them now and then.
     pub fn on_local_changes(&mut self, found: &Found) {
         self.status.counters.local_changes += found.changes;
-        let is_due = |logged: Option<Instant>| {
-            logged.is_none_or(|logged| logged.elapsed() >= LOCAL_CHANGES_LOGGED_EVERY)
-        };
-        if let Some(path) = found.last.as_ref().filter(|_| is_due(self.local_changes_logged)) {
+        if let Some(path) =
+            found.last.as_ref().filter(|_| is_due(self.local_changes_logged, LOCAL_CHANGES_LOGGED_EVERY))
+        {
             self.local_changes_logged = Some(Instant::now());
             warn!(
                 path = %path.display(),
@@ -228,7 +227,7 @@ impl Publisher {
                 "somebody else changed the copy; the next session's comparison sets it right: restart this node"
             );
         }
-        if found.missed && is_due(self.missed_changes_logged) {
+        if found.missed && is_due(self.missed_changes_logged, LOCAL_CHANGES_LOGGED_EVERY) {
             self.missed_changes_logged = Some(Instant::now());
             warn!("more changes in the copy's file system than could be told: some by others may be missing");
         }
@@ -327,6 +326,11 @@ impl Publisher {
     pub fn publish(&mut self) {
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = self.status.clone();
     }
+}
+
+/// Whether something that was said then may be said again.
+fn is_due(said: Option<Instant>, every: Duration) -> bool {
+    said.is_none_or(|said| said.elapsed() >= every)
 }
 
 fn new_histogram() -> Histogram<u64> {
