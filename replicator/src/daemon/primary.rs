@@ -381,10 +381,7 @@ impl Primary {
     fn sync_file(&mut self, core: &mut Core, sync: LocalSyncId, file: Arc<OwnedFd>, data_only: bool) {
         let token = self.pend(Pending::Sync(sync));
         if let Err(Full) = core.ring.sync(Arc::clone(&file), data_only, token) {
-            sync_on_worker(core, sync, move || {
-                if data_only { nix::unistd::fdatasync(&*file) } else { nix::unistd::fsync(&*file) }
-                    .map_err(std::io::Error::from)
-            });
+            sync_on_worker(core, sync, move || Ok(sync_descriptor(&file, data_only)?));
         }
     }
 
@@ -508,9 +505,12 @@ fn is_outside_now(volumes: &[Arc<Volume>], file: FileId) -> bool {
 /// Sync a file that is left out of the tree, and let the caller go.
 fn sync_here(core: &mut Core, file: Arc<OwnedFd>, data_only: bool, reply: SyncReply) {
     core.workers.run(move || {
-        let synced = if data_only { nix::unistd::fdatasync(&*file) } else { nix::unistd::fsync(&*file) };
-        reply.answer(synced.map_err(|errno| Errno(errno as i32)));
+        reply.answer(sync_descriptor(&file, data_only).map_err(|errno| Errno(errno as i32)));
     });
+}
+
+fn sync_descriptor(file: &OwnedFd, data_only: bool) -> nix::Result<()> {
+    if data_only { nix::unistd::fdatasync(file) } else { nix::unistd::fsync(file) }
 }
 
 fn sync_on_worker(
