@@ -108,6 +108,8 @@ pub const GETATTR_FH: u32 = 1 << 0;
 pub const FSYNC_FDATASYNC: u32 = 1 << 0;
 /// `open_flags` of OPEN and CREATE: set-id bits are cleared by the truncation.
 pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+/// `read_flags`: a process reads, not the page cache.
+pub const READ_LOCKOWNER: u32 = 1 << 1;
 /// `write_flags`: from the page cache, the handle is a guess.
 pub const WRITE_CACHE: u32 = 1 << 0;
 /// `write_flags`: set-id bits are cleared.

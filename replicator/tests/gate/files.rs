@@ -69,6 +69,48 @@ fn all_kinds_of_handles_are_coherent() {
     });
 }
 
+/// What sendfile(2) takes from a file: what is there now, whatever it took before. From a handle whose writes are held it may be
+/// refused instead.
+#[test]
+fn sendfile_shows_no_former_bytes() {
+    both(|fixture| {
+        let path = fixture.join("file");
+        fs::write(&path, vec![b'a'; 8192]).unwrap();
+        let plain = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let open = |flags| OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path).unwrap();
+        let read_only = OpenOptions::new().read(true).custom_flags(libc::O_SYNC).open(&path).unwrap();
+        let mapping = Mapping::new(&plain, 8192);
+        for (file, may_refuse) in [
+            (&plain, false),
+            (&read_only, false),
+            (&open(libc::O_DIRECT), false),
+            (&open(libc::O_DSYNC), true),
+        ] {
+            for value in [b'b', b'c'] {
+                mapping.set(5000, value);
+                match sent(file, 8192) {
+                    Ok(bytes) => assert_eq!(bytes[5000], value),
+                    Err(errno) => assert!(may_refuse && errno == nix::Error::EINVAL, "{errno}"),
+                }
+            }
+        }
+    });
+}
+
+/// The bytes that sendfile(2) takes from the beginning of a file.
+fn sent(file: &File, length: usize) -> nix::Result<Vec<u8>> {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut from = 0;
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        let count = nix::sys::sendfile::sendfile64(&writer, file, Some(&mut from), length - bytes.len())?;
+        let start = bytes.len();
+        bytes.resize(start + count, 0);
+        reader.read_exact(&mut bytes[start..]).unwrap();
+    }
+    Ok(bytes)
+}
+
 #[repr(align(4096))]
 struct AlignedPage([u8; 4096]);
 

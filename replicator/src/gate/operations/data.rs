@@ -8,11 +8,12 @@ use replicator_core::event::SyncScope;
 use replicator_core::extent::Extent;
 
 use super::super::abi::{
-    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, Plain, ReadIn, WRITE_CACHE,
-    WRITE_KILL_SUIDGID, WriteIn, WriteOut,
+    CopyFileRangeIn, CopyFileRangeOut, FallocateIn, LseekIn, LseekOut, Plain, READ_LOCKOWNER, ReadIn,
+    WRITE_CACHE, WRITE_KILL_SUIDGID, WriteIn, WriteOut,
 };
 use super::super::counters::count;
 use super::super::handles::OpenFile;
+use super::super::inodes::OpenMode;
 use super::super::server::{Answer, Context, Outcome, REPLY, Refusal};
 
 /// Longest copy in one go: a reader is busy meanwhile. The caller gets a short count and asks for the rest.
@@ -25,6 +26,9 @@ fn offset(value: u64) -> Result<i64, Refusal> {
 pub fn read(context: &mut Context<'_>, input: &ReadIn) -> Answer {
     let open = context.server.handles.file(input.fh)?;
     let position = offset(input.offset)?;
+    if fills_unwatched_pages(&open, input) {
+        return Err(Refusal::errno(libc::EINVAL));
+    }
     let mut filled = 0;
     let wanted = input.size as usize;
     // The kernel takes a short answer for the end of the file.
@@ -45,6 +49,15 @@ pub fn read(context: &mut Context<'_>, input: &ReadIn) -> Answer {
         }
     }
     REPLY
+}
+
+/// Whether the kernel reads into the page cache of a file whose other handles and mappings go past it. It does so for splice
+/// and sendfile from a direct handle ("fuse: use copy_splice_read for FOPEN_DIRECT_IO" mends it), and would show what it
+/// kept to the next such call, whatever was written since. These calls may be refused: then callers read.
+fn fills_unwatched_pages(open: &OpenFile, input: &ReadIn) -> bool {
+    open.direct
+        && input.read_flags & READ_LOCKOWNER == 0
+        && matches!(open.inode.opens().mode, OpenMode::Passthrough(_))
 }
 
 pub fn write(context: &mut Context<'_>, input: &WriteIn, data: &[u8]) -> Answer {

@@ -42,7 +42,8 @@ impl Wish {
 
     /// Completion of a write is a promise, or its bytes cannot be read back cheaply: the daemon has to be in the path.
     fn wants_daemon(self) -> bool {
-        self.0.intersects(OFlag::O_DIRECT | OFlag::O_DSYNC | OFlag::O_SYNC)
+        let synchronous = self.0.intersects(OFlag::O_DSYNC | OFlag::O_SYNC);
+        self.0.contains(OFlag::O_DIRECT) || (synchronous && self.writes())
     }
 
     /// Flags of the daemon's own descriptor: the caller's access mode and nothing that would change what pwrite does.
