@@ -148,6 +148,11 @@ impl Inode {
         let _ = self.capability.compare_exchange(changes, changes | 1, Ordering::AcqRel, Ordering::Relaxed);
     }
 
+    /// The file was just made, and so has none. Counts only if none were changed since.
+    pub fn note_made(&self) {
+        self.note_no_capability(0);
+    }
+
     /// They are being changed: to be told before and after the system call.
     pub fn capability_changes_now(&self) {
         let next = |state: u32| Some((state & !1).wrapping_add(2));
@@ -400,6 +405,11 @@ mod tests {
     fn capabilities_are_looked_for_again_after_each_change() {
         let (_directory, _volume, inodes) = table();
         let (file, _) = inodes.admit(77, FileKind::Regular, handle(1));
+        assert!(!file.has_no_capability());
+        file.note_made();
+        assert!(file.has_no_capability());
+        file.capability_changes_now();
+        file.note_made();
         assert!(!file.has_no_capability());
         let before = file.capability_changes();
         file.note_no_capability(before);

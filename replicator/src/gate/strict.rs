@@ -233,6 +233,15 @@ impl StrictFiles {
     /// Whether a file is to be strict, by a descriptor of it (not O_PATH).
     pub(super) fn wants(&self, server: &Server, inode: &Inode, file: &OwnedFd) -> bool {
         let recorded = self.is_named(server, inode) || is_marked(file);
+        self.is_strict(server, inode, file, recorded)
+    }
+
+    /// Whether a file that was just made is to be strict: it bears no attribute yet.
+    pub(super) fn wants_made(&self, server: &Server, inode: &Inode, file: &OwnedFd) -> bool {
+        self.is_strict(server, inode, file, self.is_named(server, inode))
+    }
+
+    fn is_strict(&self, server: &Server, inode: &Inode, file: &OwnedFd, recorded: bool) -> bool {
         let mut state = self.state();
         match state.files.get_mut(&inode.number) {
             Some(known) if known.strict && known.recorded && !recorded => {

@@ -20,7 +20,7 @@ pub use super::digest::digests;
 use super::holes::{holes_within, is_zero};
 use super::status::{Status, names, open_path};
 use super::xattr;
-use crate::exposure;
+use crate::exposure::{self, Place};
 use crate::patterns::{Patterns, joined};
 use crate::volume::{Acquaintance, FileHandle, RESERVED_NAME, Volume};
 
@@ -272,7 +272,7 @@ fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Resul
     let is_other = volume.learn(status.inode, handle) == Acquaintance::Other;
     let mut node = node(volume.file(status.inode), kind, &status, target);
     if kind != FileKind::Symlink {
-        node.mode = exposure::of_new_copy(node.mode, directory, name);
+        node.mode = exposure::of_new_copy(node.mode, Place::Named(directory, name));
     }
     Ok(Some((node, is_other)))
 }

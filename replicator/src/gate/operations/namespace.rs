@@ -17,7 +17,7 @@ use super::super::abi::{LinkIn, MkdirIn, MknodIn};
 use super::super::inodes::Inode;
 use super::super::server::{Answer, Context, Outcome, REPLY, Refusal, Server, Undo, decode_device};
 use super::names::is_reserved;
-use crate::exposure;
+use crate::exposure::{self, Place};
 use crate::volume::FileHandle;
 
 /// Permission bits with setuid, setgid and sticky.
@@ -31,13 +31,8 @@ pub fn refuse_reserved(parent: u64, name: &CStr) -> Result<(), Refusal> {
     if is_reserved(parent, name) { Err(Refusal::errno(libc::EPERM)) } else { Ok(()) }
 }
 
-/// A file that has a name in a directory, as the log describes it.
-pub fn new_node(
-    server: &Server,
-    (directory, name): (&OwnedFd, &CStr),
-    stat: &FileStat,
-    target: Vec<u8>,
-) -> NewNode {
+/// A file that has got a name, as the log describes it.
+pub fn new_node(server: &Server, place: Place<'_>, stat: &FileStat, target: Vec<u8>) -> NewNode {
     let kind = FileKind::from_mode(stat.st_mode).unwrap_or(FileKind::Regular);
     let mode = stat.st_mode & PERMISSIONS;
     let is_device = matches!(kind, FileKind::CharacterDevice | FileKind::BlockDevice);
@@ -45,11 +40,7 @@ pub fn new_node(
         file: server.volume.file(stat.st_ino),
         kind,
         // A symlink has no list, and no mode that counts.
-        mode: if kind == FileKind::Symlink {
-            mode
-        } else {
-            exposure::of_new_copy(mode, directory.as_fd(), name)
-        },
+        mode: if kind == FileKind::Symlink { mode } else { exposure::of_new_copy(mode, place) },
         uid: stat.st_uid,
         gid: stat.st_gid,
         rdev: if is_device { stat.st_rdev } else { 0 },
@@ -95,7 +86,7 @@ fn create_with(
         server.sink.namespace(Operation::Create {
             parent: server.file(&parent),
             name: name.to_bytes().to_vec(),
-            node: new_node(server, (&directory, name), &stat, target.to_vec()),
+            node: new_node(server, Place::Named(directory.as_fd(), name), &stat, target.to_vec()),
         });
         (handle, stat)
     };
@@ -278,7 +269,7 @@ fn report_whiteout(server: &Server, parent: &Inode, directory: &OwnedFd, name: &
     server.sink.namespace(Operation::Create {
         parent: server.file(parent),
         name: name.to_bytes().to_vec(),
-        node: new_node(server, (directory, name), &stat, Vec::new()),
+        node: new_node(server, Place::Named(directory.as_fd(), name), &stat, Vec::new()),
     });
     Ok(())
 }
@@ -303,7 +294,7 @@ pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
     server.sink.namespace(Operation::Link {
         parent: server.file(&parent),
         name: name.to_bytes().to_vec(),
-        node: new_node(server, (&directory, name), &stat, target),
+        node: new_node(server, Place::Named(directory.as_fd(), name), &stat, target),
     });
     drop(namespace);
     if was_forgotten {

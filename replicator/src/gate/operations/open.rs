@@ -18,6 +18,7 @@ use super::super::inodes::{Inode, OpenMode, handle_of};
 use super::super::server::{Answer, Context, DIRECT, Outcome, Refusal, Server, Undo};
 use super::super::strict;
 use super::namespace::{new_node, refuse_reserved};
+use crate::exposure::Place;
 
 /// What the caller's open(2) flags mean here.
 #[derive(Clone, Copy)]
@@ -275,7 +276,7 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
     server.sink.namespace(Operation::Create {
         parent: server.file(&parent),
         name: name.to_bytes().to_vec(),
-        node: new_node(server, (&directory, name), &stat, Vec::new()),
+        node: new_node(server, Place::Open(file.as_fd()), &stat, Vec::new()),
     });
     drop(namespace);
     let inode = server.admit_made(handle, &stat)?;
@@ -320,6 +321,7 @@ fn finish_created(
     stat: &FileStat,
 ) -> Answer {
     let server = context.server;
+    inode.note_made();
     inode.opens().beginning += 1;
     if let Err(refusal) = record_intent(server, inode) {
         server.abandon_open(inode, Some(&file));
@@ -327,7 +329,7 @@ fn finish_created(
         return Err(refusal);
     }
     // What was just made nobody has mapped.
-    let strict = server.negotiated.passthrough && server.strict.wants(server, inode, &file);
+    let strict = server.negotiated.passthrough && server.strict.wants_made(server, inode, &file);
     let strictness = if strict { Strictness::Ready } else { Strictness::None };
     let (handle, answer) = finish(context, inode, file, (false, strictness), wish, stat);
     context.reply.put(&server.entry(inode, stat));
