@@ -7,7 +7,7 @@ use super::nearest;
 
 /// Every key of every table. The test of the example configuration holds it equal to the structs below.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("node", &["name", "cluster", "role", "state-directory", "control-socket"]),
+    ("node", &["name", "cluster", "role", "state-directory", "control-socket", "cpu-latency"]),
     (
         "link",
         &[
@@ -67,6 +67,7 @@ pub(super) struct Node {
     pub role: Option<String>,
     pub state_directory: Option<String>,
     pub control_socket: Option<String>,
+    pub cpu_latency: Option<String>,
 }
 
 /// `[link]`

@@ -55,6 +55,8 @@ pub struct NodeConfig {
     pub state_directory: PathBuf,
     /// Where the command line reaches the daemon; absolute, at most [`SOCKET_PATH_BYTES_MAX`] bytes.
     pub control_socket: PathBuf,
+    /// How quickly idle processors are to wake.
+    pub cpu_latency: CpuLatency,
 }
 
 /// Longest path of a unix socket in bytes (`sun_path` of unix(7) less its NUL).
@@ -173,6 +175,16 @@ pub enum WhenAlone {
     Hold,
 }
 
+/// How quickly idle processors are to wake (PM QoS).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum CpuLatency {
+    /// At once while calls wait in quick succession.
+    #[default]
+    Adaptive,
+    /// As the system has it.
+    System,
+}
+
 /// What happens if something is mounted inside a mirrored directory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum NestedMounts {
@@ -241,6 +253,11 @@ impl Choice for WhenAlone {
         &[("release", WhenAlone::Release), ("hold", WhenAlone::Hold)];
 }
 
+impl Choice for CpuLatency {
+    const CHOICES: &'static [(&'static str, CpuLatency)] =
+        &[("adaptive", CpuLatency::Adaptive), ("system", CpuLatency::System)];
+}
+
 impl Choice for NestedMounts {
     const CHOICES: &'static [(&'static str, NestedMounts)] =
         &[("refuse", NestedMounts::Refuse), ("ignore", NestedMounts::Ignore)];
@@ -285,7 +302,7 @@ macro_rules! display_as_word {
     )*};
 }
 
-display_as_word!(Role, Mode, WhenAlone, NestedMounts, Capture, LogLevel, LogFormat);
+display_as_word!(Role, Mode, WhenAlone, CpuLatency, NestedMounts, Capture, LogLevel, LogFormat);
 
 impl Config {
     /// Read and validate a configuration file, without looking at the rest of this machine.

@@ -65,6 +65,7 @@ fn node(node: Node) -> Result<NodeConfig, ConfigError> {
         role: choice("node.role", &role)?,
         state_directory,
         control_socket,
+        cpu_latency: choice_or_default("node.cpu-latency", node.cpu_latency)?,
     })
 }
 

@@ -17,6 +17,7 @@ use tracing::{debug, error, warn};
 use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
+use crate::idle::Waiting;
 use crate::link::Payload;
 use crate::storage::replica::{Replica, ReplicaError, SyncTarget};
 use crate::uring::{Completion, Full, Shared, Token};
@@ -62,12 +63,13 @@ pub struct Secondary {
     held_resyncs: Vec<(SessionId, Sequence)>,
     /// Barriers of the session that have arrived and are not yet answered.
     unanswered: usize,
+    waiting: Waiting,
     stopping: bool,
 }
 
 impl Secondary {
-    /// A secondary of these volumes.
-    pub fn new(volumes: Vec<Arc<Volume>>) -> Secondary {
+    /// A secondary of these volumes. Counts barriers as calls that wait.
+    pub fn new(volumes: Vec<Arc<Volume>>, waiting: Waiting) -> Secondary {
         Secondary {
             replica: Arc::new(Replica::new(volumes.clone())),
             resyncing: false,
@@ -79,6 +81,7 @@ impl Secondary {
             barriers: HashMap::new(),
             held_resyncs: Vec::new(),
             unanswered: 0,
+            waiting,
             stopping: false,
         }
     }
@@ -366,6 +369,7 @@ impl Role for Secondary {
             Kind::ResyncEnd => (Frame::ResyncEnd, ReceivedBody::Opaque),
             Kind::Barrier => {
                 self.unanswered += 1;
+                self.waiting.begins();
                 return Ok(ReceivedBody::Structured(payload.to_vec()));
             }
             _ => return Ok(ReceivedBody::Opaque),

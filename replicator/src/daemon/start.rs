@@ -32,10 +32,11 @@ use super::secondary::Secondary;
 use super::sessions::Sessions;
 use super::state::StateKeeper;
 use super::workers::Workers;
-use crate::config::{Config, ConfigError, Mode, Role, TreeConfig, WhenAlone};
+use crate::config::{Config, ConfigError, CpuLatency, Mode, Role, TreeConfig, WhenAlone};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Counters, Gate, GateReport};
+use crate::idle::{QuickWakeUps, Waiting};
 use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
 use crate::notify::local_changes::LocalChanges;
 use crate::patterns::Patterns;
@@ -170,6 +171,7 @@ struct StartedNode {
     nested: NestedMounts,
     // Dropped after the data plane has ended.
     _copy: Option<GuardedCopy>,
+    _wake_ups: Option<QuickWakeUps>,
     _control: control::ControlServer,
 }
 
@@ -249,6 +251,11 @@ impl StartedNode {
                 began,
             })
         };
+        let wake_ups = match config.node.cpu_latency {
+            CpuLatency::Adaptive => Some(QuickWakeUps::start().context("start the watch over wake-ups")?),
+            CpuLatency::System => None,
+        };
+        let waiting = wake_ups.as_ref().map(QuickWakeUps::waiting).unwrap_or_default();
         let directories = volumes.iter().map(|volume| volume.path.clone()).collect();
         let mut gates = Vec::new();
         let mut behind = None;
@@ -257,7 +264,7 @@ impl StartedNode {
             Role::Secondary => {
                 copy = Some(GuardedCopy::new(config, &volumes, &mailbox)?);
                 let node = Node::secondary(secondary_config(config), record, Time(0));
-                let engine = Engine::new(parts(node, publisher)?, Secondary::new(volumes));
+                let engine = Engine::new(parts(node, publisher)?, Secondary::new(volumes, waiting));
                 run_data_plane(engine, &mailbox, &stop)?
             }
             Role::Primary => {
@@ -273,7 +280,7 @@ impl StartedNode {
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
                 behind = unread.map(|unread| Behind::start(unread, &mailbox)).transpose()?;
                 if config.mirror.gate {
-                    gates = mount(&volumes, &strict, passthrough, &mailbox)?;
+                    gates = mount(&volumes, &strict, passthrough, &waiting, &mailbox)?;
                 }
                 if let Some(behind) = &mut behind {
                     behind.attach(gates.iter().map(Gate::kernel_cache).collect())?;
@@ -288,7 +295,17 @@ impl StartedNode {
         }
         // Last: a node that answers is one that runs.
         let control = control::serve(&config.node.control_socket, Arc::new(stop.clone()))?;
-        Ok(StartedNode { data_plane, gates, behind, stop, mailbox, nested, _copy: copy, _control: control })
+        Ok(StartedNode {
+            data_plane,
+            gates,
+            behind,
+            stop,
+            mailbox,
+            nested,
+            _copy: copy,
+            _wake_ups: wake_ups,
+            _control: control,
+        })
     }
 
     fn stop_handle(&self) -> Stop {
@@ -377,13 +394,15 @@ fn mount(
     volumes: &[Arc<Volume>],
     strict: &[Arc<StrictFiles>],
     passthrough: gate::Passthrough,
+    waiting: &Waiting,
     mailbox: &Arc<Mailbox<Message>>,
 ) -> anyhow::Result<Vec<Gate>> {
     let mut gates: Vec<Gate> = Vec::new();
     for (volume, strict) in volumes.iter().zip(strict) {
         let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox), Arc::clone(volume)));
         let strict = Arc::clone(strict);
-        let options = gate::GateOptions { passthrough, strict, ..gate::GateOptions::default() };
+        let waiting = waiting.clone();
+        let options = gate::GateOptions { passthrough, strict, waiting, ..gate::GateOptions::default() };
         match Gate::mount(Arc::clone(volume), options, sink) {
             Ok(gate) => {
                 info!(directory = %volume.path.display(), "gate mounted");

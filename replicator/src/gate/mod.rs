@@ -57,6 +57,7 @@ use session::{End, Negotiated};
 use sink::Sink;
 use strict::StrictFiles;
 
+use crate::idle::Waiting;
 use crate::status::StrictStatus;
 use crate::volume::Volume;
 
@@ -81,6 +82,8 @@ pub struct GateOptions {
     pub grace: Duration,
     /// Which files are opened without passthrough although there is one.
     pub strict: Arc<StrictFiles>,
+    /// Told of each request.
+    pub waiting: Waiting,
 }
 
 impl Default for GateOptions {
@@ -93,6 +96,7 @@ impl Default for GateOptions {
             readers: processors.clamp(2, 3),
             grace: Duration::from_secs(10),
             strict: Arc::new(StrictFiles::new(Vec::new(), true)),
+            waiting: Waiting::default(),
         }
     }
 }
@@ -202,6 +206,7 @@ impl Gate {
             foreign_seen: AtomicBool::new(false),
             backing_refused: AtomicBool::new(false),
             strict: options.strict,
+            waiting: options.waiting,
         });
         server.strict.attach(Arc::downgrade(&server));
         let (end, ended) = mpsc::channel();

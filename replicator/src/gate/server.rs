@@ -20,6 +20,7 @@ use super::listings::Listings;
 use super::session::Negotiated;
 use super::sink::{Sink, SyncReply};
 use super::strict::StrictFiles;
+use crate::idle::Waiting;
 use crate::volume::{Acquaintance, FileHandle, Volume};
 
 /// How long the kernel may keep names and attributes: all changes come through it, or are followed by an invalidation.
@@ -169,6 +170,8 @@ pub struct Server {
     pub backing_refused: AtomicBool,
     /// Files that are opened without passthrough.
     pub strict: Arc<StrictFiles>,
+    /// Told of each request.
+    pub waiting: Waiting,
 }
 
 impl std::fmt::Debug for Server {

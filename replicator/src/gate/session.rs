@@ -201,6 +201,7 @@ fn answer(server: &Arc<Server>, identity: &mut Identity, reply: &mut ReplyBuffer
         }
     };
     server.counters.request(header.opcode, &request);
+    server.waiting.begins();
     reply.clear();
     let unique = header.unique;
     let served = catch_unwind(AssertUnwindSafe(|| {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::finding::Finding;
 use crate::cli::status::bytes;
+use crate::idle;
 
 /// Longest file of /proc or /sys that is read whole.
 const SMALL_FILE_BYTES: usize = 64 << 10;
@@ -37,6 +38,7 @@ pub fn findings() -> Vec<Finding> {
             "set kernel.io_uring_disabled = 0",
         ),
         initial_user_namespace(),
+        cpu_latency(),
     ]);
     findings
 }
@@ -47,6 +49,14 @@ pub(super) fn small_file(path: impl AsRef<Path>) -> Option<String> {
     let mut bytes = Vec::new();
     fs::File::open(path).ok()?.take(SMALL_FILE_BYTES as u64).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// Not needed: without it calls take longer where idle processors sleep deeply.
+fn cpu_latency() -> Finding {
+    match idle::describe() {
+        Ok(answer) => Finding::yes("cpu-latency", answer),
+        Err(error) => Finding::unknown("cpu-latency", format!("/dev/cpu_dma_latency: {error}")),
+    }
 }
 
 fn kernel() -> Finding {
