@@ -40,7 +40,7 @@ impl Sink for Gatekeeper {
         }
         let mut emit = |told| match told {
             Told::Operation(operation) => self.mailbox.post(Message::Namespace(operation)),
-            Told::Attributes(directory) => self.attributes(directory),
+            Told::Attributes(directory) => self.mailbox.post(Message::Attributes(directory)),
             Told::Forgotten(file) => self.mailbox.post(Message::Forgotten(file)),
             Told::Readmitted(file) => self.doubt(file),
         };

@@ -14,7 +14,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,7 +31,7 @@ use crate::volume::{RESERVED_NAME, Side, Volume};
 pub enum Told {
     /// An operation on names of the tree.
     Operation(Operation),
-    /// The directory, if it is of the tree, has other times: names that are left out came or went.
+    /// The directory has other times: names that are left out came or went in it.
     Attributes(FileId),
     /// The file has no name in the tree any more: nothing more is to be known of it.
     Forgotten(FileId),
@@ -60,8 +60,9 @@ pub fn translate(volume: &Volume, operation: Operation, emit: &mut Emit<'_>) -> 
     match operation {
         Operation::Create { parent, ref name, ref node } => {
             let (file, directory) = (node.file, node.kind == FileKind::Directory);
-            if boundary.place(parent, name)?.is_out(patterns, directory) {
-                emit(Told::Attributes(parent));
+            let place = boundary.place(parent, name)?;
+            if place.is_out(patterns, directory) {
+                place.parent_changed(patterns, emit);
                 return Ok(());
             }
             emit(Told::Operation(operation));
@@ -70,8 +71,9 @@ pub fn translate(volume: &Volume, operation: Operation, emit: &mut Emit<'_>) -> 
         }
         Operation::Link { parent, ref name, ref node } => {
             let file = node.file;
-            if boundary.place(parent, name)?.is_out(patterns, false) {
-                emit(Told::Attributes(parent));
+            let place = boundary.place(parent, name)?;
+            if place.is_out(patterns, false) {
+                place.parent_changed(patterns, emit);
                 let is_outside = boundary.is_outside(file, emit);
                 forget(file, is_outside, emit);
                 return Ok(());
@@ -83,21 +85,22 @@ pub fn translate(volume: &Volume, operation: Operation, emit: &mut Emit<'_>) -> 
         Operation::Unlink { parent, name, file, directory, last } => {
             let place = boundary.place(parent, &name)?;
             if place.is_out(patterns, directory) {
-                emit(Told::Attributes(parent));
+                place.parent_changed(patterns, emit);
             } else {
                 boundary.replaced(&place, file, directory, last, emit);
             }
             Ok(())
         }
-        Operation::Rename { old_parent, new_parent, .. } => {
+        Operation::Rename { old_parent, ref old_name, new_parent, ref new_name, .. } => {
+            let places = (boundary.place(old_parent, old_name)?, boundary.place(new_parent, new_name)?);
             let mut is_whole = false;
-            boundary.rename(operation, &mut |told| {
+            boundary.rename(operation, &places, &mut |told| {
                 is_whole |= matches!(told, Told::Operation(Operation::Rename { .. }));
                 emit(told);
             })?;
             if !is_whole {
-                emit(Told::Attributes(old_parent));
-                emit(Told::Attributes(new_parent));
+                places.0.parent_changed(patterns, emit);
+                places.1.parent_changed(patterns, emit);
             }
             Ok(())
         }
@@ -111,16 +114,41 @@ pub fn translate(volume: &Volume, operation: Operation, emit: &mut Emit<'_>) -> 
 /// A name in a directory.
 struct Place {
     parent: FileId,
-    name: Vec<u8>,
-    /// Below the root of the volume.
+    directory: OwnedFd,
+    name: CString,
+    /// Of the directory, below the root of the volume.
+    above: Option<Vec<u8>>,
+    /// The same with the name.
     path: Option<Vec<u8>>,
 }
 
 impl Place {
     /// Whether it is left out. A path that the kernel does not tell (one that is too long) is not.
     fn is_out(&self, patterns: &Patterns, directory: bool) -> bool {
-        self.path.as_ref().is_some_and(|path| patterns.excludes(path, directory))
+        is_out(patterns, &self.path, directory)
     }
+
+    /// A name in the directory, of which nothing is told, came or went.
+    fn parent_changed(&self, patterns: &Patterns, emit: &mut Emit<'_>) {
+        if !is_out(patterns, &self.above, true) {
+            emit(Told::Attributes(self.parent));
+        }
+    }
+
+    /// What the name stands for now.
+    fn status(&self) -> io::Result<Option<Status>> {
+        Status::at(self.directory.as_fd(), &self.name)
+    }
+
+    /// Whether it stands for a directory now.
+    fn is_directory(&self) -> io::Result<bool> {
+        Ok(self.status()?.is_some_and(|status| status.kind() == Some(FileKind::Directory)))
+    }
+}
+
+/// Whether a path is left out; one that is not known is not.
+fn is_out(patterns: &Patterns, path: &Option<Vec<u8>>, directory: bool) -> bool {
+    path.as_ref().is_some_and(|path| patterns.excludes(path, directory))
 }
 
 /// A directory whose path has changed, or that came in or went out, with both paths.
@@ -141,26 +169,19 @@ struct Boundary<'a> {
 impl Boundary<'_> {
     fn place(&self, parent: FileId, name: &[u8]) -> io::Result<Place> {
         let directory = self.volume.open_file(parent.inode, libc::O_PATH | libc::O_DIRECTORY)?;
-        let path = self.volume.path_below(directory.as_fd())?.map(|above| joined(&above, name));
-        Ok(Place { parent, name: name.to_vec(), path })
+        let above = self.volume.path_below(directory.as_fd())?;
+        let path = above.as_ref().map(|above| joined(above, name));
+        Ok(Place { parent, directory, name: CString::new(name)?, above, path })
     }
 
-    fn rename(&self, operation: Operation, emit: &mut Emit<'_>) -> io::Result<()> {
-        let Operation::Rename {
-            old_parent,
-            ref old_name,
-            new_parent,
-            ref new_name,
-            file,
-            other,
-            other_last,
-            exchange,
-        } = operation
-        else {
-            return Ok(());
-        };
-        let (old, new) = (self.place(old_parent, old_name)?, self.place(new_parent, new_name)?);
-        let is_directory = self.is_directory(&new)?;
+    fn rename(
+        &self,
+        operation: Operation,
+        (old, new): &(Place, Place),
+        emit: &mut Emit<'_>,
+    ) -> io::Result<()> {
+        let Operation::Rename { file, other, other_last, exchange, .. } = operation else { return Ok(()) };
+        let is_directory = new.is_directory()?;
         let was_out = old.is_out(self.patterns, is_directory);
         let is_out = new.is_out(self.patterns, is_directory);
         let Some(other) = other.filter(|_| exchange) else {
@@ -170,18 +191,18 @@ impl Boundary<'_> {
                     let left = other.filter(|other| self.leaves(*other, is_directory, other_last, emit));
                     emit(Told::Operation(with_other_last(operation, other_last || left.is_some())));
                     left.into_iter().for_each(|other| forget(other, true, emit));
-                    if is_directory { self.moved_within(file, &old, &new, emit) } else { Ok(()) }
+                    if is_directory { self.moved_within(file, old, new, emit) } else { Ok(()) }
                 }
-                (false, true) => self.gone(file, &old, &new, is_directory, emit),
+                (false, true) => self.gone(file, old, new, is_directory, emit),
                 (true, false) => {
                     if let Some(other) = other {
-                        self.replaced(&new, other, is_directory, other_last, emit);
+                        self.replaced(new, other, is_directory, other_last, emit);
                     }
-                    self.come(&old, &new, emit)
+                    self.come(old, new, emit)
                 }
             };
         };
-        let other_directory = self.is_directory(&old)?;
+        let other_directory = old.is_directory()?;
         let other_was_out = new.is_out(self.patterns, other_directory);
         let other_is_out = old.is_out(self.patterns, other_directory);
         match (was_out, is_out, other_was_out, other_is_out) {
@@ -189,31 +210,23 @@ impl Boundary<'_> {
             (false, false, false, false) => {
                 emit(Told::Operation(operation));
                 if is_directory {
-                    self.moved_within(file, &old, &new, emit)?;
+                    self.moved_within(file, old, new, emit)?;
                 }
-                if other_directory { self.moved_within(other, &new, &old, emit) } else { Ok(()) }
+                if other_directory { self.moved_within(other, new, old, emit) } else { Ok(()) }
             }
             _ => {
                 if !was_out {
-                    self.gone(file, &old, &new, is_directory, emit)?;
+                    self.gone(file, old, new, is_directory, emit)?;
                 }
                 if !other_was_out {
-                    self.gone(other, &new, &old, other_directory, emit)?;
+                    self.gone(other, new, old, other_directory, emit)?;
                 }
                 if !is_out {
-                    self.come(&old, &new, emit)?;
+                    self.come(old, new, emit)?;
                 }
-                if !other_is_out { self.come(&new, &old, emit) } else { Ok(()) }
+                if !other_is_out { self.come(new, old, emit) } else { Ok(()) }
             }
         }
-    }
-
-    /// Whether a name stands for a directory now.
-    fn is_directory(&self, place: &Place) -> io::Result<bool> {
-        let directory = self.volume.open_file(place.parent.inode, libc::O_PATH | libc::O_DIRECTORY)?;
-        let name = CString::new(place.name.as_slice())?;
-        let status = Status::at(directory.as_fd(), &name)?;
-        Ok(status.is_some_and(|status| status.kind() == Some(FileKind::Directory)))
     }
 
     fn open(&self, file: FileId, before: &Option<Vec<u8>>, after: &Option<Vec<u8>>) -> io::Result<Moved> {
@@ -236,15 +249,12 @@ impl Boundary<'_> {
         emit: &mut Emit<'_>,
     ) -> io::Result<()> {
         let last = if is_directory {
-            let moved = self.open(file, &old.path, &new.path)?;
-            self.empty(&moved, emit)?;
+            self.shift(&self.open(file, &old.path, &new.path)?, emit)?;
             true
         } else {
-            let directory = self.volume.open_file(new.parent.inode, libc::O_PATH | libc::O_DIRECTORY)?;
-            let status = Status::at(directory.as_fd(), &CString::new(new.name.as_slice())?)?;
-            status.is_some_and(|status| self.loses(file, status.links))
+            new.status()?.is_some_and(|status| self.loses(file, status.links))
         };
-        emit(unlink(old.parent, old.name.clone(), file, is_directory, last));
+        emit(unlink(old.parent, old.name.to_bytes().to_vec(), file, is_directory, last));
         forget(file, last, emit);
         Ok(())
     }
@@ -252,7 +262,7 @@ impl Boundary<'_> {
     /// A name in the tree is not that file's any more; `last`: nor is any other.
     fn replaced(&self, place: &Place, file: FileId, is_directory: bool, last: bool, emit: &mut Emit<'_>) {
         let leaves = self.leaves(file, is_directory, last, emit);
-        emit(unlink(place.parent, place.name.clone(), file, is_directory, last || leaves));
+        emit(unlink(place.parent, place.name.to_bytes().to_vec(), file, is_directory, last || leaves));
         forget(file, leaves, emit);
     }
 
@@ -290,13 +300,7 @@ impl Boundary<'_> {
 
     /// A name in the tree stands for a file that was elsewhere before.
     fn come(&self, old: &Place, new: &Place, emit: &mut Emit<'_>) -> io::Result<()> {
-        let directory = self.volume.open_file(new.parent.inode, libc::O_PATH | libc::O_DIRECTORY)?;
-        let Some(node) = self.admit(directory.as_fd(), new.parent, &new.name, emit)? else { return Ok(()) };
-        if node.kind == FileKind::Directory {
-            let moved = self.open(node.file, &old.path, &new.path)?;
-            self.fill(&moved, emit)?;
-        }
-        Ok(())
+        self.add(new.directory.as_fd(), new.parent, &new.name, (&old.path, &new.path), emit)
     }
 
     /// Tell the peer of a name it does not know.
@@ -304,13 +308,13 @@ impl Boundary<'_> {
         &self,
         directory: BorrowedFd<'_>,
         parent: FileId,
-        name: &[u8],
+        name: &CStr,
         emit: &mut Emit<'_>,
     ) -> io::Result<Option<NewNode>> {
-        let Some(node) = reader::describe(self.volume, directory, name)? else { return Ok(None) };
-        let status = Status::at(directory, &CString::new(name)?)?;
+        let Some(node) = reader::describe(self.volume, directory, name.to_bytes())? else { return Ok(None) };
+        let status = Status::at(directory, name)?;
         let linked = node.kind != FileKind::Directory && status.is_some_and(|status| status.links > 1);
-        let (name, told) = (name.to_vec(), node.clone());
+        let (name, told) = (name.to_bytes().to_vec(), node.clone());
         emit(Told::Operation(if linked {
             Operation::Link { parent, name, node: told }
         } else {
@@ -320,29 +324,19 @@ impl Boundary<'_> {
         Ok(Some(node))
     }
 
-    /// Of a directory that the peer knows: remove all there that belonged to the tree by the path it had.
-    fn empty(&self, directory: &Moved, emit: &mut Emit<'_>) -> io::Result<()> {
-        self.each(directory, |name, status, paths| {
-            let is_directory = status.kind() == Some(FileKind::Directory);
-            if paths.0.as_ref().is_some_and(|path| self.patterns.excludes(path, is_directory)) {
-                return Ok(());
-            }
-            self.remove(directory.file, name, status, paths, emit)
-        })
-    }
-
+    /// Tell the peer that a name it knows is gone, and of a directory all that is below it.
     fn remove(
         &self,
         parent: FileId,
-        name: &CString,
+        name: &CStr,
         status: &Status,
-        paths: &(Option<Vec<u8>>, Option<Vec<u8>>),
+        paths: (&Option<Vec<u8>>, &Option<Vec<u8>>),
         emit: &mut Emit<'_>,
     ) -> io::Result<()> {
         let file = self.volume.file(status.inode);
         let is_directory = status.kind() == Some(FileKind::Directory);
         let last = if is_directory {
-            self.empty(&self.open(file, &paths.0, &paths.1)?, emit)?;
+            self.shift(&self.open(file, paths.0, paths.1)?, emit)?;
             true
         } else {
             self.loses(file, status.links)
@@ -352,28 +346,18 @@ impl Boundary<'_> {
         Ok(())
     }
 
-    /// Of a directory that the peer knows for empty: tell all in it that belongs to the tree by the path it has.
-    fn fill(&self, directory: &Moved, emit: &mut Emit<'_>) -> io::Result<()> {
-        self.each(directory, |name, status, paths| {
-            let is_directory = status.kind() == Some(FileKind::Directory);
-            if paths.1.as_ref().is_some_and(|path| self.patterns.excludes(path, is_directory)) {
-                return Ok(());
-            }
-            self.add(directory, name, paths, emit)
-        })
-    }
-
+    /// Tell the peer of a name it does not know, and of a directory all that is below it.
     fn add(
         &self,
-        directory: &Moved,
-        name: &CString,
-        paths: &(Option<Vec<u8>>, Option<Vec<u8>>),
+        directory: BorrowedFd<'_>,
+        parent: FileId,
+        name: &CStr,
+        paths: (&Option<Vec<u8>>, &Option<Vec<u8>>),
         emit: &mut Emit<'_>,
     ) -> io::Result<()> {
-        let descriptor = directory.descriptor.as_fd();
-        match self.admit(descriptor, directory.file, name.to_bytes(), emit)? {
+        match self.admit(directory, parent, name, emit)? {
             Some(node) if node.kind == FileKind::Directory => {
-                self.fill(&self.open(node.file, &paths.0, &paths.1)?, emit)
+                self.shift(&self.open(node.file, paths.0, paths.1)?, emit)
             }
             _ => Ok(()),
         }
@@ -387,18 +371,18 @@ impl Boundary<'_> {
         self.shift(&self.open(file, &old.path, &new.path)?, emit)
     }
 
+    /// Of a directory with another path than before: remove what belonged to the tree by the path it had and does not by the one it
+    /// has, and add what does now. Below one that was left out, or is now, that is everything.
     fn shift(&self, directory: &Moved, emit: &mut Emit<'_>) -> io::Result<()> {
         self.each(directory, |name, status, paths| {
             let is_directory = status.kind() == Some(FileKind::Directory);
-            let out = |path: &Option<Vec<u8>>| {
-                path.as_ref().is_some_and(|path| self.patterns.excludes(path, is_directory))
-            };
-            match (out(&paths.0), out(&paths.1)) {
+            match (is_out(self.patterns, paths.0, is_directory), is_out(self.patterns, paths.1, is_directory))
+            {
                 (true, true) => Ok(()),
                 (false, true) => self.remove(directory.file, name, status, paths, emit),
-                (true, false) => self.add(directory, name, paths, emit),
+                (true, false) => self.add(directory.descriptor.as_fd(), directory.file, name, paths, emit),
                 (false, false) if is_directory => {
-                    self.shift(&self.open(self.volume.file(status.inode), &paths.0, &paths.1)?, emit)
+                    self.shift(&self.open(self.volume.file(status.inode), paths.0, paths.1)?, emit)
                 }
                 (false, false) => Ok(()),
             }
@@ -409,7 +393,7 @@ impl Boundary<'_> {
     fn each(
         &self,
         directory: &Moved,
-        mut look: impl FnMut(&CString, &Status, &(Option<Vec<u8>>, Option<Vec<u8>>)) -> io::Result<()>,
+        mut look: impl FnMut(&CStr, &Status, (&Option<Vec<u8>>, &Option<Vec<u8>>)) -> io::Result<()>,
     ) -> io::Result<()> {
         for name in names(directory.descriptor.as_fd())? {
             if directory.file == self.volume.root_file() && name.to_bytes() == RESERVED_NAME {
@@ -424,7 +408,7 @@ impl Boundary<'_> {
                 self.volume.learn_at(directory.descriptor.as_fd(), name.to_bytes(), status.inode)?;
             }
             let path = |above: &Option<Vec<u8>>| above.as_ref().map(|above| joined(above, name.to_bytes()));
-            look(&name, &status, &(path(&directory.before), path(&directory.after)))?;
+            look(&name, &status, (&path(&directory.before), &path(&directory.after)))?;
         }
         Ok(())
     }
