@@ -327,7 +327,9 @@ fn xattrs(file: &OwnedFd) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let list = buffer[..length].to_vec();
     let mut all = BTreeMap::new();
     for name in list.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_") {
+        let is_file_systems = name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_");
+        // What xfs shows of its lists beside them.
+        if is_file_systems || name.starts_with(b"trusted.SGI_ACL_") {
             continue;
         }
         let c_name = CString::new(name)?;

@@ -9,10 +9,17 @@ use super::status::magic_path;
 /// How often a list or value that grows between two calls is asked for again.
 const ATTEMPTS: usize = 16;
 
+/// How xfs stores access control lists, which it shows to root beside the lists themselves (fs/xfs/xfs_acl.h). On another file
+/// system it would be an attribute that stays as it is when the list changes, and is the list again on the way back.
+const LISTS_OF_XFS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
+
 /// Whether attributes of that name are mirrored. What else a file system shows under `system.` and its own
 /// namespaces describes the file system, not the file.
 pub(super) fn is_mirrored(name: &[u8]) -> bool {
     const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    if LISTS_OF_XFS.contains(&name) {
+        return false;
+    }
     NAMESPACES.iter().any(|namespace| name.starts_with(namespace) && name.len() > namespace.len())
         || name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"

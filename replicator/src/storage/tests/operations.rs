@@ -380,6 +380,19 @@ fn a_file_that_somebody_else_deleted_is_lost_and_not_ignored() {
     assert!(matches!(replica.sync_target(file), Err(ReplicaError::Lost { .. })));
 }
 
+/// xfs shows root its own form of access lists beside them.
+#[test]
+fn a_list_is_one_attribute_on_every_file_system() {
+    let Some(image) = Image::xfs() else { return };
+    let path = image.path().join("f");
+    fs::write(&path, b"").expect("write");
+    let list = super::random_tree::acl(3);
+    set_xattr(&path, c"system.posix_acl_access", &list);
+    let opened = fs::File::open(&path).expect("open");
+    let attributes = crate::storage::reader::attributes_of(opened.as_fd()).expect("attributes");
+    assert_eq!(attributes.xattrs, [(b"system.posix_acl_access".to_vec(), list)]);
+}
+
 #[test]
 fn attributes_are_set_exactly() {
     let Some(replicated) = Replicated::new() else { return };
