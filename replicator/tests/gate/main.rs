@@ -6,6 +6,7 @@ mod durability;
 mod extended;
 mod files;
 mod lifecycle;
+mod limits;
 mod namespace;
 mod random;
 mod strict;
