@@ -119,8 +119,8 @@ fn leases_are_the_kernels_own() {
         let path = fixture.join("file");
         fs::write(&path, b"x").unwrap();
         let file = File::open(&path).unwrap();
-        // SAFETY: the descriptor is open, the argument is a number.
         let lease = |kind: libc::c_int| {
+            // SAFETY: the descriptor is open, the argument is a number.
             checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) }.into())
         };
         // The holder is told by a signal, SIGIO by default; this one is ignored. F_SETSIG is 10 (fcntl(2)).
@@ -131,5 +131,44 @@ fn leases_are_the_kernels_own() {
         assert_eq!(errno(open(libc::O_NONBLOCK)), libc::EWOULDBLOCK, "somebody else has it leased");
         lease(libc::F_UNLCK).unwrap();
         open(0).unwrap().write_all(b"y").unwrap();
+    });
+}
+
+/// What opens a file without passing the gate's doors: nothing but a descriptor that only stands for a place.
+#[test]
+fn an_unlinked_file_is_not_opened_by_a_mere_place() {
+    both(|fixture| {
+        let path = fixture.join("file");
+        fs::write(&path, b"x").unwrap();
+        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&path).unwrap();
+        let by_place = format!("/proc/self/fd/{}", place.as_raw_fd());
+        assert_eq!(fs::read(&by_place).unwrap(), b"x");
+        fixture.wait_for("release", |fixture| fixture.report().open_files == 0);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(errno(File::open(&by_place)), libc::ESTALE);
+    });
+}
+
+#[test]
+fn watchers_are_told_of_changes_through_the_gate() {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    both(|fixture| {
+        let watch = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+        watch.add_watch(&fixture.path(), AddWatchFlags::IN_ALL_EVENTS).unwrap();
+        let (one, two) = (fixture.join("one"), fixture.join("two"));
+        fs::write(&one, b"x").unwrap();
+        fs::rename(&one, &two).unwrap();
+        fs::remove_file(&two).unwrap();
+        let told: Vec<_> = watch.read_events().unwrap().into_iter().map(|event| event.mask).collect();
+        for wanted in [
+            AddWatchFlags::IN_CREATE,
+            AddWatchFlags::IN_MODIFY,
+            AddWatchFlags::IN_CLOSE_WRITE,
+            AddWatchFlags::IN_MOVED_FROM,
+            AddWatchFlags::IN_MOVED_TO,
+            AddWatchFlags::IN_DELETE,
+        ] {
+            assert!(told.iter().any(|mask| mask.contains(wanted)), "{wanted:?}: {told:?}");
+        }
     });
 }

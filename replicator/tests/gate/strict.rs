@@ -162,6 +162,28 @@ fn a_strict_file_stays_so() {
     msync_is_held(&second, &file, second.file(&path), 6);
 }
 
+/// The mark is the file's, not the name's.
+#[test]
+fn a_strict_file_is_copied_and_replaced() {
+    let Some(fixture) = fixture(&[]) else { return };
+    let [strict, copy, plain] = ["strict", "copy", "plain"].map(|name| fixture.join(name));
+    fs::write(&strict, vec![0; PAGE]).unwrap();
+    assert!(fixture.saw_unguarded_sync(fixture.file(&strict)));
+    run("cp", &["-a", strict.to_str().unwrap(), copy.to_str().unwrap()]);
+    let file = open_held(&fixture, &copy);
+    msync_is_held(&fixture, &file, fixture.file(&copy), 1);
+    drop(file);
+    released(&fixture);
+
+    fs::write(&plain, vec![0; PAGE]).unwrap();
+    fs::rename(&plain, &strict).unwrap();
+    released(&fixture);
+    let file = open(&strict);
+    fixture.recorder.clear();
+    assert_eq!(pwrite_with(&file, b"x", libc::RWF_DSYNC), 1);
+    assert!(fixture.recorder.seen().is_empty(), "{:?}", fixture.recorder.seen());
+}
+
 /// A mapping made through passthrough is one of the file below, and outlives its descriptor. A strict open beside it would not
 /// see its stores.
 #[test]
