@@ -10,12 +10,12 @@
 
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 
+use super::status::raw_statx;
 use crate::mounts::{Mount, MountTable};
 use crate::volume::Volume;
 
@@ -201,22 +201,7 @@ fn attach(mount: BorrowedFd<'_>, directory: BorrowedFd<'_>) -> io::Result<()> {
 
 /// The number of a mount as the mount table shows it, attached or not.
 fn mount_id(mount: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut raw = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the path is an empty string, `raw` has room for a struct statx, and both outlive the call.
-    let result = unsafe {
-        libc::statx(
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_MNT_ID,
-            raw.as_mut_ptr(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a struct statx consists of integers, for which zeroes are valid; the kernel wrote over them.
-    let raw = unsafe { raw.assume_init() };
+    let raw = raw_statx(mount, c"", libc::AT_EMPTY_PATH, libc::STATX_MNT_ID)?;
     if raw.stx_mask & libc::STATX_MNT_ID == 0 {
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
     }

@@ -75,7 +75,12 @@ impl Status {
     }
 }
 
-fn raw_statx(directory: BorrowedFd<'_>, name: &CStr, flags: i32, mask: u32) -> io::Result<libc::statx> {
+pub(super) fn raw_statx(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    flags: i32,
+    mask: u32,
+) -> io::Result<libc::statx> {
     let mut raw = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `name` is NUL-terminated, `raw` has room for a struct statx, and both outlive the call.
     let result = unsafe { libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, mask, raw.as_mut_ptr()) };

@@ -233,10 +233,7 @@ impl Members {
     }
 
     fn forget_outside(&mut self) {
-        let told = std::mem::take(&mut self.told);
-        let (outside, told) = told.into_iter().partition(|(_, (_, member))| *member == OUTSIDE);
-        self.told = told;
-        let outside: HashMap<Inode, (u32, u32)> = outside;
+        let outside: Vec<_> = self.told.extract_if(|_, (_, member)| *member == OUTSIDE).collect();
         for ((device, inode), (generation, _)) in outside {
             self.remove(MemberKey { inode, device, generation });
         }

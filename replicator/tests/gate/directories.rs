@@ -6,6 +6,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 
 use super::support::{Fixture, both, runnable};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use replicator::gate::Passthrough;
 
 #[test]
@@ -168,25 +170,9 @@ fn a_moved_directory_lists_its_new_parent() {
 
 /// The inode number listed for "..".
 fn parent_number(directory: &std::path::Path) -> u64 {
-    let path = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
-    // SAFETY: the path is NUL-terminated; the stream is used by this thread only and closed in the end; entries are used
-    // before the next one is read.
-    unsafe {
-        let stream = libc::opendir(path.as_ptr());
-        assert!(!stream.is_null());
-        let mut number = None;
-        loop {
-            let entry = libc::readdir(stream);
-            if entry.is_null() {
-                break;
-            }
-            if std::ffi::CStr::from_ptr((*entry).d_name.as_ptr()) == c".." {
-                number = Some((*entry).d_ino);
-            }
-        }
-        libc::closedir(stream);
-        number.unwrap()
-    }
+    let mut stream = nix::dir::Dir::open(directory, OFlag::O_RDONLY, Mode::empty()).unwrap();
+    let parent = stream.iter().map(Result::unwrap).find(|entry| entry.file_name() == c"..");
+    parent.unwrap().ino()
 }
 
 /// What the kernel forgets, the gate forgets: memory follows use.
