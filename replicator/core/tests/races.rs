@@ -223,6 +223,10 @@ fn reads(of: u64) -> impl Fn(&Action) -> bool {
     }
 }
 
+fn syncs(of: u64) -> impl Fn(&Action) -> bool {
+    move |action| matches!(action, Action::SyncLocal { scope: SyncScope::File { file, .. }, .. } if *file == id(of))
+}
+
 /// A report about a directory that comes before those of the end of what had its number, and of its own creation.
 fn a_directory_reported_early_is_listed(before: FileKind) {
     let mut driven = Driven::mirrored();
@@ -349,10 +353,90 @@ fn a_loss_told_behind_the_new_name_is_not_forgotten_with_the_former() {
     driven.tell(Event::FileForgotten { file: id(2) });
     driven.create(2, FileKind::Regular);
     driven.tell(Event::CaptureLost { file: id(2) });
-    let syncs = |action: &Action| matches!(action, Action::SyncLocal { scope: SyncScope::File { file, .. }, .. } if *file == id(2));
-    driven.run(syncs);
+    driven.run(syncs(2));
     assert!(!driven.held_syncs().is_empty(), "what mappings hold is brought to light");
     driven.let_go();
+}
+
+/// Stores that are told before the end of the file that had the number, which is told before the new file: its pages are writable,
+/// and what is stored to them from now on is silent until a local sync.
+fn stores_told_early_lead_to_a_sync(forget: impl Fn(&mut Driven)) {
+    for settles in [false, true] {
+        let mut driven = Driven::mirrored();
+        driven.create(2, FileKind::Regular);
+        driven.run(|_| false);
+        driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+        if settles {
+            // The sync found the former file, and nothing is confirmed yet.
+            driven.run(|action| reads(2)(action) || is_barrier(action));
+        }
+        forget(&mut driven);
+        driven.create(2, FileKind::Regular);
+        driven.run(syncs(2));
+        assert!(!driven.held_syncs().is_empty(), "the new file's pages are made read-only");
+        driven.request_sync(2);
+        driven.run(|action| syncs(2)(action) || is_barrier(action));
+        assert!(barriers(&driven.held).is_empty(), "a barrier before the stores could be read");
+        driven.let_go();
+        assert_eq!(driven.node.snapshot().waiting, 0);
+        driven.run(syncs(2));
+        assert!(driven.held_syncs().is_empty(), "once is enough");
+    }
+}
+
+#[test]
+fn stores_told_before_the_file_with_their_number_was_forgotten_lead_to_a_sync() {
+    stores_told_early_lead_to_a_sync(|driven| {
+        driven.unlink(2);
+        driven.tell(Event::FileForgotten { file: id(2) });
+    });
+}
+
+#[test]
+fn stores_told_before_two_files_with_their_number_were_forgotten_lead_to_a_sync() {
+    for between in [FileKind::Regular, FileKind::Directory] {
+        stores_told_early_lead_to_a_sync(|driven| {
+            driven.unlink(2);
+            driven.tell(Event::FileForgotten { file: id(2) });
+            driven.create(2, between);
+            driven.unlink(2);
+            driven.tell(Event::FileForgotten { file: id(2) });
+        });
+    }
+}
+
+#[test]
+fn stores_told_before_a_list_names_the_new_file_with_their_number_lead_to_a_sync() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.unlink(2);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.change(ROOT);
+    driven.run(syncs(2));
+    assert!(!driven.held_syncs().is_empty(), "the new file's pages are made read-only");
+    driven.let_go();
+}
+
+#[test]
+fn more_forgotten_numbers_than_are_kept_lead_to_a_sync_of_everything() {
+    const KEPT: u64 = 1 << 16;
+    let mut driven = Driven::mirrored();
+    for file in 2..=KEPT + 2 {
+        driven.tell(Event::StoreMapped { file: id(file), extent: Extent::at(0, 4096) });
+        driven.tell(Event::FileForgotten { file: id(file) });
+    }
+    driven.create(2, FileKind::Regular);
+    driven.run(|action| matches!(action, Action::SyncLocal { .. }));
+    assert_eq!(driven.held_syncs().len(), 1);
+    assert!(matches!(driven.held[0], Action::SyncLocal { scope: SyncScope::Volume(_), .. }));
+    driven.request_sync(2);
+    driven.run(|action| matches!(action, Action::SyncLocal { .. }) || reads(2)(action));
+    assert!(!driven.held.iter().any(reads(2)), "nothing is read before the pages are read-only");
+    driven.let_go();
+    assert_eq!(driven.node.snapshot().waiting, 0);
 }
 
 #[test]

@@ -396,6 +396,9 @@ impl Primary {
             session.compare_files.remove(&file);
         }
         if let Some(marks) = self.marks.files.remove(&file) {
+            if marks.stored {
+                self.bury(file);
+            }
             self.in_flight_frames -= marks.in_flight.len() as u64;
             self.in_flight_bytes -= marks.in_flight.iter().map(|(_, sent)| sent_bytes(sent)).sum::<u64>();
         }

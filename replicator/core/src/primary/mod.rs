@@ -1,6 +1,7 @@
 //! The primary: marks what changed, sends the current state of it, and lets callers go when both nodes hold it.
 
 mod barrier;
+mod buried;
 mod callers;
 mod capture;
 mod compare;
@@ -25,6 +26,7 @@ use crate::event::Event;
 use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
 use crate::record::Record;
 use crate::snapshot::Counters;
+use buried::Buried;
 use capture::Logged;
 use local_sync::{LocalSync, Protection};
 use session::{Dial, Session};
@@ -74,6 +76,7 @@ pub(crate) struct Primary {
     /// Time in which this node was running: like `now`, without its own absences.
     awake: Time,
     marks: DirtySet,
+    buried: Buried,
     log: VecDeque<Logged>,
     queues: Queues,
     /// Where each outstanding read belongs; `None`: its session is gone.
@@ -110,6 +113,7 @@ impl Primary {
             now,
             awake: now,
             marks: DirtySet::new(config.limits),
+            buried: Buried::default(),
             log: VecDeque::new(),
             queues: Queues::default(),
             reads: BTreeMap::new(),

@@ -438,6 +438,7 @@ impl Primary {
             marks.syncing.clear();
             self.compare_ended(file);
         }
+        self.unbury(file, kind);
         match kind {
             FileKind::Directory => {
                 self.become_known(file);

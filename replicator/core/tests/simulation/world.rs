@@ -174,6 +174,8 @@ pub struct World {
     shape: Shape,
     /// Steps that the wanderer has yet to take.
     wandering: usize,
+    /// A file that has its number from another one, and how often it is yet to be stored to or synced.
+    stored_again: Option<(u64, usize)>,
     tracing: bool,
     secondary_off: bool,
     /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
@@ -245,6 +247,7 @@ impl World {
             bypassed,
             shape,
             wandering: 0,
+            stored_again: None,
             tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
             secondary_off: false,
             secondary_failed: false,
@@ -348,6 +351,9 @@ impl World {
         if self.faults && self.wandering > 0 && self.random.chance(15) {
             self.wandering -= 1;
             self.wander();
+        }
+        if self.faults && self.stored_again.is_some() && self.random.chance(4) {
+            self.store_again();
         }
         match self.random.below(100) {
             0..=13 if self.faults => {
