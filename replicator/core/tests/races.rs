@@ -30,6 +30,7 @@ fn id(inode: u64) -> FileId {
 struct Driven {
     node: Node,
     now: Time,
+    session: SessionId,
     actions: Vec<Action>,
     /// Orders that are not answered.
     held: Vec<Action>,
@@ -53,6 +54,7 @@ impl Driven {
         let mut driven = Driven {
             node: Node::primary(config, record, now),
             now,
+            session: SESSION,
             actions: Vec::new(),
             held: Vec::new(),
             entries: 0,
@@ -173,7 +175,7 @@ impl Driven {
         let mut header = Header::new(kind, Term(2));
         header.offset = about.0;
         let body = ReceivedBody::Structured(body);
-        self.tell(Event::FrameReceived { session: SESSION, header, body });
+        self.tell(Event::FrameReceived { session: self.session, header, body });
     }
 
     /// The local syncs that are held.
@@ -418,6 +420,28 @@ fn stores_told_before_a_list_names_the_new_file_with_their_number_lead_to_a_sync
     driven.run(syncs(2));
     assert!(!driven.held_syncs().is_empty(), "the new file's pages are made read-only");
     driven.let_go();
+}
+
+#[test]
+fn marks_told_after_the_end_of_a_file_are_dropped() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.unlink(2);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent::WHOLE });
+    driven.tell(Event::AttributesChanged { file: id(2) });
+    // Before the peer is there, too.
+    driven.tell(Event::SessionLost { session: SESSION });
+    driven.tell(Event::StoreMapped { file: id(3), extent: Extent::at(0, 4096) });
+    assert!(driven.node.snapshot().dirty_files >= 2);
+    driven.run(|_| false);
+    driven.tell(Event::SessionOpened { session: SessionId(2), version: 1 });
+    driven.session = SessionId(2);
+    driven.run(|_| false);
+    assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+    assert_eq!(driven.node.snapshot().dirty_files, 0);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod compare;
 mod drain;
 mod fresh;
 mod local_sync;
+mod nameless;
 mod names;
 mod record;
 mod resync;
@@ -29,6 +30,7 @@ use crate::snapshot::Counters;
 use buried::Buried;
 use capture::Logged;
 use local_sync::{LocalSync, Protection};
+use nameless::Nameless;
 use session::{Dial, Session};
 use waiter::Waiter;
 
@@ -53,6 +55,8 @@ struct Queues {
     delayed: BTreeSet<(Time, FileId)>,
     /// Stored to through mappings: to be synced here at this time.
     mapped: BTreeSet<(Time, FileId)>,
+    /// Not to be sent as things are.
+    nameless: Nameless,
 }
 
 /// The next number of each kind.
@@ -187,6 +191,7 @@ impl Primary {
         self.list_directories();
         self.sync_mapped();
         self.drain();
+        self.drop_nameless();
         self.review_callers();
         self.send_barriers();
         self.advance_resync();

@@ -319,11 +319,8 @@ impl World {
         let snapshot = self.primary.snapshot();
         snapshot.phase == Phase::Mirrored
             && snapshot.resync.directories_left == 0
-            && self
-                .files
-                .files
-                .iter()
-                .all(|(inode, file)| file.links == 0 || !self.primary.is_marked(id(*inode)))
+            // Of files without a name, too, and of those that are gone: nothing else would clear them.
+            && snapshot.dirty_files == 0
             && self.tickets.is_empty()
             && self.traced.is_empty()
             && self.named.is_empty()
