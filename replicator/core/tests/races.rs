@@ -104,7 +104,12 @@ impl Driven {
 
     /// Two seconds in which everything is answered but what is to be held.
     fn run(&mut self, holds: impl Fn(&Action) -> bool) {
-        for _ in 0..200 {
+        self.run_for(Duration::from_secs(2), holds);
+    }
+
+    fn run_for(&mut self, time: Duration, holds: impl Fn(&Action) -> bool) {
+        let end = self.now.after(time);
+        while self.now < end {
             self.now = self.now.after(Duration::from_millis(10));
             self.reply(Kind::KeepAlive, Sequence(0), Vec::new());
             for action in mem::take(&mut self.actions) {
@@ -441,6 +446,20 @@ fn marks_told_after_the_end_of_a_file_are_dropped() {
     driven.session = SessionId(2);
     driven.run(|_| false);
     assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+    assert_eq!(driven.node.snapshot().dirty_files, 0);
+}
+
+#[test]
+fn marks_that_wait_for_a_local_sync_are_dropped_with_the_last_name() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.run_for(Duration::from_millis(500), |_| false);
+    assert_eq!(driven.node.snapshot().dirty_files, 1);
+    // It is open still, so that its end is not told.
+    driven.unlink(2);
+    driven.run_for(Duration::from_secs(5), |_| false);
     assert_eq!(driven.node.snapshot().dirty_files, 0);
 }
 

@@ -13,7 +13,7 @@ use crate::ids::FileId;
 
 use super::Primary;
 
-/// Files that had something to send and no name.
+/// Files that may have marks and no name.
 #[derive(Default, Debug)]
 pub(super) struct Nameless {
     files: BTreeSet<FileId>,
@@ -22,13 +22,20 @@ pub(super) struct Nameless {
 }
 
 impl Nameless {
-    /// A file was to be sent, and is not known.
+    /// The file has marks and is not known.
     pub fn note(&mut self, file: FileId) {
         self.files.insert(file);
     }
 }
 
 impl Primary {
+    /// The file has lost its last name: what is marked of it may be in no queue that would show that.
+    pub(super) fn note_nameless(&mut self, file: FileId) {
+        if self.marks.get(file).is_some() {
+            self.queues.nameless.note(file);
+        }
+    }
+
     /// Drop marks of files without a name, while no list is expected that may bring one: that would be work done in vain.
     pub(super) fn drop_nameless(&mut self) {
         let listed = self.session.as_ref().is_some_and(|session| session.names.is_complete());
