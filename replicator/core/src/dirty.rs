@@ -103,6 +103,8 @@ pub(crate) struct FileMarks {
     pub mapped: ExtentSet,
     /// Events were lost, perhaps of stores through mappings: to be compared after a local sync.
     pub lost: bool,
+    /// Stores through mappings, or the loss of events, were told since the mark record exists.
+    pub stored: bool,
     /// `mapped` and `lost` marks that a running local sync covers.
     pub syncing: Vec<Syncing>,
     /// May differ from the peer's: to be digested.

@@ -30,6 +30,7 @@ fn id(inode: u64) -> FileId {
 struct Driven {
     node: Node,
     now: Time,
+    session: SessionId,
     actions: Vec<Action>,
     /// Orders that are not answered.
     held: Vec<Action>,
@@ -53,6 +54,7 @@ impl Driven {
         let mut driven = Driven {
             node: Node::primary(config, record, now),
             now,
+            session: SESSION,
             actions: Vec::new(),
             held: Vec::new(),
             entries: 0,
@@ -102,7 +104,12 @@ impl Driven {
 
     /// Two seconds in which everything is answered but what is to be held.
     fn run(&mut self, holds: impl Fn(&Action) -> bool) {
-        for _ in 0..200 {
+        self.run_for(Duration::from_secs(2), holds);
+    }
+
+    fn run_for(&mut self, time: Duration, holds: impl Fn(&Action) -> bool) {
+        let end = self.now.after(time);
+        while self.now < end {
             self.now = self.now.after(Duration::from_millis(10));
             self.reply(Kind::KeepAlive, Sequence(0), Vec::new());
             for action in mem::take(&mut self.actions) {
@@ -173,7 +180,7 @@ impl Driven {
         let mut header = Header::new(kind, Term(2));
         header.offset = about.0;
         let body = ReceivedBody::Structured(body);
-        self.tell(Event::FrameReceived { session: SESSION, header, body });
+        self.tell(Event::FrameReceived { session: self.session, header, body });
     }
 
     /// The local syncs that are held.
@@ -221,6 +228,10 @@ fn reads(of: u64) -> impl Fn(&Action) -> bool {
         Action::ReadExtent { file, .. } | Action::ReadDigests { file, .. } => *file == id(of),
         _ => false,
     }
+}
+
+fn syncs(of: u64) -> impl Fn(&Action) -> bool {
+    move |action| matches!(action, Action::SyncLocal { scope: SyncScope::File { file, .. }, .. } if *file == id(of))
 }
 
 /// A report about a directory that comes before those of the end of what had its number, and of its own creation.
@@ -349,10 +360,126 @@ fn a_loss_told_behind_the_new_name_is_not_forgotten_with_the_former() {
     driven.tell(Event::FileForgotten { file: id(2) });
     driven.create(2, FileKind::Regular);
     driven.tell(Event::CaptureLost { file: id(2) });
-    let syncs = |action: &Action| matches!(action, Action::SyncLocal { scope: SyncScope::File { file, .. }, .. } if *file == id(2));
-    driven.run(syncs);
+    driven.run(syncs(2));
     assert!(!driven.held_syncs().is_empty(), "what mappings hold is brought to light");
     driven.let_go();
+}
+
+/// Stores that are told before the end of the file that had the number, which is told before the new file: its pages are writable,
+/// and what is stored to them from now on is silent until a local sync.
+fn stores_told_early_lead_to_a_sync(forget: impl Fn(&mut Driven)) {
+    for settles in [false, true] {
+        let mut driven = Driven::mirrored();
+        driven.create(2, FileKind::Regular);
+        driven.run(|_| false);
+        driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+        if settles {
+            // The sync found the former file, and nothing is confirmed yet.
+            driven.run(|action| reads(2)(action) || is_barrier(action));
+        }
+        forget(&mut driven);
+        driven.create(2, FileKind::Regular);
+        driven.run(syncs(2));
+        assert!(!driven.held_syncs().is_empty(), "the new file's pages are made read-only");
+        driven.request_sync(2);
+        driven.run(|action| syncs(2)(action) || is_barrier(action));
+        assert!(barriers(&driven.held).is_empty(), "a barrier before the stores could be read");
+        driven.let_go();
+        assert_eq!(driven.node.snapshot().waiting, 0);
+        driven.run(syncs(2));
+        assert!(driven.held_syncs().is_empty(), "once is enough");
+    }
+}
+
+#[test]
+fn stores_told_before_the_file_with_their_number_was_forgotten_lead_to_a_sync() {
+    stores_told_early_lead_to_a_sync(|driven| {
+        driven.unlink(2);
+        driven.tell(Event::FileForgotten { file: id(2) });
+    });
+}
+
+#[test]
+fn stores_told_before_two_files_with_their_number_were_forgotten_lead_to_a_sync() {
+    for between in [FileKind::Regular, FileKind::Directory] {
+        stores_told_early_lead_to_a_sync(|driven| {
+            driven.unlink(2);
+            driven.tell(Event::FileForgotten { file: id(2) });
+            driven.create(2, between);
+            driven.unlink(2);
+            driven.tell(Event::FileForgotten { file: id(2) });
+        });
+    }
+}
+
+#[test]
+fn stores_told_before_a_list_names_the_new_file_with_their_number_lead_to_a_sync() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.unlink(2);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.change(ROOT);
+    driven.run(syncs(2));
+    assert!(!driven.held_syncs().is_empty(), "the new file's pages are made read-only");
+    driven.let_go();
+}
+
+#[test]
+fn marks_told_after_the_end_of_a_file_are_dropped() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.unlink(2);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent::WHOLE });
+    driven.tell(Event::AttributesChanged { file: id(2) });
+    // Before the peer is there, too.
+    driven.tell(Event::SessionLost { session: SESSION });
+    driven.tell(Event::StoreMapped { file: id(3), extent: Extent::at(0, 4096) });
+    assert!(driven.node.snapshot().dirty_files >= 2);
+    driven.run(|_| false);
+    driven.tell(Event::SessionOpened { session: SessionId(2), version: 1 });
+    driven.session = SessionId(2);
+    driven.run(|_| false);
+    assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+    assert_eq!(driven.node.snapshot().dirty_files, 0);
+}
+
+#[test]
+fn marks_that_wait_for_a_local_sync_are_dropped_with_the_last_name() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.run_for(Duration::from_millis(500), |_| false);
+    assert_eq!(driven.node.snapshot().dirty_files, 1);
+    // It is open still, so that its end is not told.
+    driven.unlink(2);
+    driven.run_for(Duration::from_secs(5), |_| false);
+    assert_eq!(driven.node.snapshot().dirty_files, 0);
+}
+
+#[test]
+fn more_forgotten_numbers_than_are_kept_lead_to_a_sync_of_everything() {
+    const KEPT: u64 = 1 << 16;
+    let mut driven = Driven::mirrored();
+    for file in 2..=KEPT + 2 {
+        driven.tell(Event::StoreMapped { file: id(file), extent: Extent::at(0, 4096) });
+        driven.tell(Event::FileForgotten { file: id(file) });
+    }
+    driven.create(2, FileKind::Regular);
+    driven.run(|action| matches!(action, Action::SyncLocal { .. }));
+    assert_eq!(driven.held_syncs().len(), 1);
+    assert!(matches!(driven.held[0], Action::SyncLocal { scope: SyncScope::Volume(_), .. }));
+    driven.request_sync(2);
+    driven.run(|action| matches!(action, Action::SyncLocal { .. }) || reads(2)(action));
+    assert!(!driven.held.iter().any(reads(2)), "nothing is read before the pages are read-only");
+    driven.let_go();
+    assert_eq!(driven.node.snapshot().waiting, 0);
 }
 
 #[test]

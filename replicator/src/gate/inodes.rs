@@ -131,7 +131,8 @@ impl Inode {
         self.privileged.load(Ordering::Relaxed)
     }
 
-    /// Whether it is known to have no file capabilities: every way to give it some leads through the gate.
+    /// Whether it is known to have no file capabilities: every way to give it some leads through the gate, or is told by
+    /// [`super::KernelCache`].
     #[must_use]
     pub fn has_no_capability(&self) -> bool {
         self.capability.load(Ordering::Acquire) & 1 != 0

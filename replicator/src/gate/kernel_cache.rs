@@ -22,14 +22,18 @@ impl KernelCache {
     /// Drop what is cached of a file, pages included.
     pub fn invalidate(&self, inode: u64) {
         if let Some(server) = self.server.upgrade() {
-            server.device.invalidate_node(server.inodes.node_of(inode), true);
+            let node = server.inodes.node_of(inode);
+            doubt_capability(&server, node);
+            server.device.invalidate_node(node, true);
         }
     }
 
     /// Drop what is cached of a file's attributes.
     pub fn invalidate_attributes(&self, inode: u64) {
         if let Some(server) = self.server.upgrade() {
-            server.outdate(server.inodes.node_of(inode));
+            let node = server.inodes.node_of(inode);
+            doubt_capability(&server, node);
+            server.outdate(node);
         }
     }
 
@@ -51,6 +55,7 @@ impl KernelCache {
         let Some(server) = self.server.upgrade() else { return true };
         server.listings.clear();
         for node in server.inodes.nodes() {
+            doubt_capability(&server, node);
             server.device.invalidate_node(node, true);
         }
         if server.negotiated.minor < EPOCH_MINOR_VERSION {
@@ -58,5 +63,12 @@ impl KernelCache {
         }
         server.device.invalidate_names();
         true
+    }
+}
+
+/// The file's capabilities may have been changed. Before the kernel is told: it asks for them anew then.
+fn doubt_capability(server: &Server, node: u64) {
+    if let Ok(inode) = server.inodes.get(node) {
+        inode.capability_changes_now();
     }
 }

@@ -2,6 +2,8 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -9,7 +11,14 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use super::support::{Fixture, Ground, Image, Seen, both, errno, run, runnable};
-use replicator::gate::Passthrough;
+use replicator::gate::{KernelCache, Passthrough};
+
+const CAPABILITY: &str = "security.capability";
+
+/// struct vfs_cap_data, revision 2: CAP_NET_RAW permitted and effective.
+fn capabilities() -> Vec<u8> {
+    [0x0200_0001_u32, 1 << 13, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect()
+}
 
 fn c(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
@@ -20,6 +29,14 @@ fn set(path: &Path, name: &str, value: &[u8], flags: i32) -> std::io::Result<()>
     // SAFETY: both strings are NUL-terminated, the value is readable for its length.
     let result =
         unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn set_open(file: &impl AsRawFd, name: &str, value: &[u8]) -> std::io::Result<()> {
+    let name = CString::new(name).unwrap();
+    // SAFETY: the name is NUL-terminated, the value is readable for its length.
+    let result =
+        unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -85,24 +102,46 @@ fn extended_attributes_of_all_namespaces() {
 #[test]
 fn a_write_takes_capabilities_away() {
     both(|fixture| {
-        const NAME: &str = "security.capability";
-        // struct vfs_cap_data, revision 2: CAP_NET_RAW permitted and effective.
-        let capabilities: Vec<u8> =
-            [0x0200_0001_u32, 1 << 13, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
         let path = fixture.join("file");
         for _ in 0..2 {
             fs::write(&path, b"first").unwrap();
-            assert_eq!(errno(get(&path, NAME, 64)), libc::ENODATA);
-            assert_eq!(errno(get(&path, NAME, 64)), libc::ENODATA);
-            set(&path, NAME, &capabilities, 0).unwrap();
-            assert_eq!(get(&path, NAME, 64).unwrap().1, capabilities);
+            assert_eq!(errno(get(&path, CAPABILITY, 64)), libc::ENODATA);
+            assert_eq!(errno(get(&path, CAPABILITY, 64)), libc::ENODATA);
+            set(&path, CAPABILITY, &capabilities(), 0).unwrap();
+            assert_eq!(get(&path, CAPABILITY, 64).unwrap().1, capabilities());
             let file = fixture.file(&path);
             fixture.recorder.clear();
             let mut open = File::options().append(true).open(&path).unwrap();
-            std::io::Write::write_all(&mut open, b" and more").unwrap();
+            open.write_all(b" and more").unwrap();
             drop(open);
-            assert_eq!(errno(get(&path, NAME, 64)), libc::ENODATA);
+            assert_eq!(errno(get(&path, CAPABILITY, 64)), libc::ENODATA);
             assert!(fixture.recorder.saw(&Seen::Attributes(file)));
+        }
+    });
+}
+
+/// The same where they were given to it behind the gate: each kind of invalidation ends what was known.
+#[test]
+fn capabilities_given_behind_the_gate_are_taken_away_by_a_write() {
+    let invalidations: [fn(&KernelCache, u64); 3] = [
+        |cache, inode| cache.invalidate(inode),
+        |cache, inode| cache.invalidate_attributes(inode),
+        |cache, _| _ = cache.invalidate_all(),
+    ];
+    both(|fixture| {
+        let path = fixture.join("file");
+        let cache = fixture.gate().kernel_cache();
+        for invalidate in invalidations {
+            let mut open = File::create(&path).unwrap();
+            open.write_all(b"first").unwrap();
+            assert_eq!(errno(get(&path, CAPABILITY, 64)), libc::ENODATA);
+            let inode = fs::metadata(&path).unwrap().ino();
+            let below = fixture.volume.open_file(inode, libc::O_RDONLY).unwrap();
+            set_open(&below, CAPABILITY, &capabilities()).unwrap();
+            invalidate(&cache, inode);
+            assert_eq!(get(&path, CAPABILITY, 64).unwrap().1, capabilities());
+            open.write_all(b" and more").unwrap();
+            assert_eq!(errno(get(&path, CAPABILITY, 64)), libc::ENODATA);
         }
     });
 }

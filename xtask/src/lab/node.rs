@@ -166,6 +166,15 @@ impl Node {
         Ok(Some(status))
     }
 
+    /// What the daemon says of itself at a moment after this call: it renews what it says a few times a second.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn fresh_status(&mut self) -> Result<Status> {
+        let before = self.status()?.context("the node answers")?.uptime_seconds;
+        self.wait_for("what it says is renewed", wait::SHORT, |status| status.uptime_seconds > before)
+    }
+
     /// Wait until the status has a property, and return that status.
     ///
     /// # Errors

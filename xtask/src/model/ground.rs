@@ -118,6 +118,8 @@ impl Ground {
     /// The primary is gone.
     pub fn left_dirty(&mut self) -> Result<Vec<String>> {
         let before = self.left;
+        // What was done last may not be counted yet.
+        self.mirror.primary.fresh_status()?;
         let gone = |status: &Status| status.dirty.files <= before;
         let settled = self.mirror.primary.wait_for("nothing is dirty", LEFT_BOUND, gone);
         match (settled, self.mirror.primary.status()?) {

@@ -100,7 +100,7 @@ fn usable(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
     write_synced(&data.join("keep.tmp"), &random.bytes(5000))?;
     require_copied(mirror, "keep.tmp", "an exception")?;
     // An fsync takes all events in that happened before it.
-    let status = mirror.primary.status()?.context("the primary answers")?;
+    let status = mirror.primary.fresh_status()?;
     ensure!(status.counters.unguarded_syncs == 0, "msync of what is left out was taken for an unguarded one");
     held_by_nobody(mirror, || {
         write_synced(&data.join("out/local"), &random.bytes(5000))?;
@@ -113,13 +113,13 @@ fn usable(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
 
 /// A secondary that stands still holds no fsync of what is left out, and none of it counts as mirrored or is left to be.
 fn held_by_nobody(mirror: &mut Mirror, act: impl FnOnce() -> Result<()>) -> Result<()> {
-    let before = mirror.primary.status()?.context("the primary answers")?.barriers.answered;
+    let before = mirror.primary.fresh_status()?.barriers.answered;
     mirror.secondary.signal(Signal::SIGSTOP)?;
     let acted = act();
-    let status = mirror.primary.status();
+    let status = mirror.primary.fresh_status();
     mirror.secondary.signal(Signal::SIGCONT)?;
     acted?;
-    let status = status?.context("the primary answers")?;
+    let status = status?;
     ensure!(status.phase == "Mirrored", "the fsync waited until the peer was given up ({})", status.phase);
     ensure!(status.barriers.answered == before, "a fsync of this node alone counts as one of both");
     mirror.wait_mirrored()?;

@@ -26,6 +26,7 @@ impl Primary {
     pub(super) fn on_store_mapped(&mut self, file: FileId, extent: Extent) {
         let first = self.marks.get(file).is_none_or(|marks| marks.mapped.is_empty());
         let (marks, widened) = self.marks.mark(file, extent, |marks| &mut marks.mapped);
+        marks.stored = true;
         marks.mark_attributes(false);
         self.settle(file);
         self.after_mark(file, widened);
@@ -47,6 +48,7 @@ impl Primary {
         } else {
             let marks = self.marks.entry(file);
             marks.lost = true;
+            marks.stored = true;
             marks.mark_attributes(true);
             self.settle(file);
             self.queue_compare(file);
@@ -183,6 +185,7 @@ impl Primary {
     }
 
     fn mark_new(&mut self, file: FileId, kind: FileKind) {
+        self.unbury(file, kind);
         if kind == FileKind::Regular {
             self.mark_whole(file);
         }

@@ -125,7 +125,11 @@ impl Primary {
         let known = self.is_known(file);
         let Some(session) = &self.session else { return Step::Idle };
         let Some(marks) = self.marks.get_mut(file) else { return Step::Idle };
-        if !known || marks.backoff.is_some() {
+        if !known {
+            self.queues.nameless.note(file);
+            return Step::Idle;
+        }
+        if marks.backoff.is_some() {
             return Step::Idle;
         }
         let work = next_work(marks, urgent, self.config.read_bytes_max.min(u64::from(PAYLOAD_MAX)));
@@ -396,6 +400,9 @@ impl Primary {
             session.compare_files.remove(&file);
         }
         if let Some(marks) = self.marks.files.remove(&file) {
+            if marks.stored {
+                self.bury(file);
+            }
             self.in_flight_frames -= marks.in_flight.len() as u64;
             self.in_flight_bytes -= marks.in_flight.iter().map(|(_, sent)| sent_bytes(sent)).sum::<u64>();
         }

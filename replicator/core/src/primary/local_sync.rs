@@ -23,13 +23,14 @@ pub(super) struct LocalSync {
     protects: Option<VolumeId>,
 }
 
-/// What is left to do until stores through mappings that were made before this node was started are told like all others.
+/// What is left to do until stores through mappings that were made before this node was started, or of which nothing is known any
+/// more, are told like all others.
 #[derive(Debug)]
 pub(super) enum Protection {
     /// The volume is to be synced at this time.
     Due(Time),
-    /// It is being synced.
-    Running,
+    /// It is being synced, with this number.
+    Running(LocalSyncId),
 }
 
 impl Primary {
@@ -58,14 +59,8 @@ impl Primary {
 
     pub(super) fn on_local_synced(&mut self, sync: LocalSyncId, result: Result<(), Errno>) {
         let Some(LocalSync { files, caller, protects }) = self.syncs.remove(&sync) else { return };
-        match (protects, result) {
-            (Some(volume), Ok(())) => {
-                self.unprotected.remove(&volume);
-            }
-            (Some(volume), Err(_)) => {
-                self.unprotected.insert(volume, Protection::Due(self.now.after(RETRY)));
-            }
-            (None, _) => {}
+        if let Some(volume) = protects {
+            self.protected(volume, sync, result);
         }
         for file in files {
             match result {
@@ -132,9 +127,19 @@ impl Primary {
         let volumes = self.unprotected.iter().filter(|(_, protection)| due(protection));
         for volume in volumes.map(|(volume, _)| *volume).collect::<Vec<_>>() {
             let sync = self.sync_local(SyncScope::Volume(volume), None);
-            self.unprotected.insert(volume, Protection::Running);
+            self.unprotected.insert(volume, Protection::Running(sync));
             if let Some(ordered) = self.syncs.get_mut(&sync) {
                 ordered.protects = Some(volume);
+            }
+        }
+    }
+
+    fn protected(&mut self, volume: VolumeId, sync: LocalSyncId, result: Result<(), Errno>) {
+        // Another one may have been found necessary after it had begun.
+        if matches!(self.unprotected.get(&volume), Some(Protection::Running(running)) if *running == sync) {
+            self.unprotected.remove(&volume);
+            if result.is_err() {
+                self.unprotected.insert(volume, Protection::Due(self.now.after(RETRY)));
             }
         }
     }
@@ -142,7 +147,7 @@ impl Primary {
     pub(super) fn protection_deadline(&self) -> Option<Time> {
         let due = self.unprotected.values().filter_map(|protection| match protection {
             Protection::Due(at) => Some(*at),
-            Protection::Running => None,
+            Protection::Running(_) => None,
         });
         due.min()
     }

@@ -1,12 +1,14 @@
 //! The primary: marks what changed, sends the current state of it, and lets callers go when both nodes hold it.
 
 mod barrier;
+mod buried;
 mod callers;
 mod capture;
 mod compare;
 mod drain;
 mod fresh;
 mod local_sync;
+mod nameless;
 mod names;
 mod record;
 mod resync;
@@ -25,8 +27,10 @@ use crate::event::Event;
 use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
 use crate::record::Record;
 use crate::snapshot::Counters;
+use buried::Buried;
 use capture::Logged;
 use local_sync::{LocalSync, Protection};
+use nameless::Nameless;
 use session::{Dial, Session};
 use waiter::Waiter;
 
@@ -51,6 +55,8 @@ struct Queues {
     delayed: BTreeSet<(Time, FileId)>,
     /// Stored to through mappings: to be synced here at this time.
     mapped: BTreeSet<(Time, FileId)>,
+    /// Not to be sent as things are.
+    nameless: Nameless,
 }
 
 /// The next number of each kind.
@@ -74,6 +80,7 @@ pub(crate) struct Primary {
     /// Time in which this node was running: like `now`, without its own absences.
     awake: Time,
     marks: DirtySet,
+    buried: Buried,
     log: VecDeque<Logged>,
     queues: Queues,
     /// Where each outstanding read belongs; `None`: its session is gone.
@@ -110,6 +117,7 @@ impl Primary {
             now,
             awake: now,
             marks: DirtySet::new(config.limits),
+            buried: Buried::default(),
             log: VecDeque::new(),
             queues: Queues::default(),
             reads: BTreeMap::new(),
@@ -183,6 +191,7 @@ impl Primary {
         self.list_directories();
         self.sync_mapped();
         self.drain();
+        self.drop_nameless();
         self.review_callers();
         self.send_barriers();
         self.advance_resync();

@@ -328,6 +328,7 @@ impl Primary {
         if let Some(session) = &mut self.session {
             session.names.forget(file);
             session.compare_files.remove(&file);
+            self.note_nameless(file);
         }
     }
 
@@ -341,6 +342,7 @@ impl Primary {
             session.names.forget(file);
             session.compare_files.remove(&file);
             self.drop_waits(file);
+            self.note_nameless(file);
         }
     }
 
@@ -438,6 +440,7 @@ impl Primary {
             marks.syncing.clear();
             self.compare_ended(file);
         }
+        self.unbury(file, kind);
         match kind {
             FileKind::Directory => {
                 self.become_known(file);

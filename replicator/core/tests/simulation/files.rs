@@ -144,6 +144,12 @@ impl Files {
         inode
     }
 
+    /// A new file with a number that is free.
+    pub fn create_as(&mut self, inode: u64, kind: FileKind) {
+        assert!(!self.files.contains_key(&inode));
+        self.make(inode, kind);
+    }
+
     pub fn touch_names(&mut self, directory: u64) {
         self.version += 1;
         self.names += 1;

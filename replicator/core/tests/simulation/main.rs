@@ -8,6 +8,7 @@
 //!
 //! Every other world is a harsher one, of a shape drawn from the seed (`world/shape.rs`): two volumes, larger trees, links in
 //! many directories, exchanges of directories, a file that is moved again and again, directories moved while they are listed,
+//! numbers that are used again at once,
 //! events lost of files and directories, and faults where they hurt, a restart of the secondary's daemon among them.
 //!
 //! The checkers know nothing of the machines but their promises: acknowledged-is-durable, nothing-forgotten, same-tree, one

@@ -174,6 +174,8 @@ pub struct World {
     shape: Shape,
     /// Steps that the wanderer has yet to take.
     wandering: usize,
+    /// A file that has its number from another one, and how often it is yet to be stored to or synced.
+    stored_again: Option<(u64, usize)>,
     tracing: bool,
     secondary_off: bool,
     /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
@@ -245,6 +247,7 @@ impl World {
             bypassed,
             shape,
             wandering: 0,
+            stored_again: None,
             tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
             secondary_off: false,
             secondary_failed: false,
@@ -316,11 +319,8 @@ impl World {
         let snapshot = self.primary.snapshot();
         snapshot.phase == Phase::Mirrored
             && snapshot.resync.directories_left == 0
-            && self
-                .files
-                .files
-                .iter()
-                .all(|(inode, file)| file.links == 0 || !self.primary.is_marked(id(*inode)))
+            // Of files without a name, too, and of those that are gone: nothing else would clear them.
+            && snapshot.dirty_files == 0
             && self.tickets.is_empty()
             && self.traced.is_empty()
             && self.named.is_empty()
@@ -348,6 +348,9 @@ impl World {
         if self.faults && self.wandering > 0 && self.random.chance(15) {
             self.wandering -= 1;
             self.wander();
+        }
+        if self.faults && self.stored_again.is_some() && self.random.chance(4) {
+            self.store_again();
         }
         match self.random.below(100) {
             0..=13 if self.faults => {

@@ -222,12 +222,6 @@ pub fn rename(
         other_last,
         exchange,
     });
-    if old_directory.node != new_directory.node {
-        drop_parent_entry(server, &moved);
-        if let Some(other) = other.as_ref().filter(|_| exchange) {
-            drop_parent_entry(server, other);
-        }
-    }
     note_new_name(server, moved.st_ino, new_parent, new_name);
     if let Some(other) = &other {
         if other_last {
@@ -236,11 +230,13 @@ pub fn rename(
             note_new_name(server, other.st_ino, context.header.nodeid, old_name);
         }
     }
+    let has_new_parent = old_directory.node != new_directory.node;
+    outdate_renamed(server, &moved, has_new_parent);
+    if let Some(other) = &other {
+        outdate_renamed(server, other, has_new_parent && exchange);
+    }
     if whiteout {
         report_whiteout(server, &old_directory, &old_fd, old_name)?;
-    }
-    for stat in [Some(&moved), other.as_ref()].into_iter().flatten() {
-        server.outdate(server.inodes.node_of(stat.st_ino));
     }
     REPLY
 }
@@ -252,12 +248,15 @@ fn note_new_name(server: &Server, number: u64, parent: u64, name: &CStr) {
     }
 }
 
-/// A directory has another parent: the listing that the kernel may have of it names the old one as "..".
-fn drop_parent_entry(server: &Server, stat: &FileStat) {
-    if FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) {
-        let node = server.inodes.node_of(stat.st_ino);
+/// A file has another name, or one less. Of a directory with another parent, the listing that the kernel may have names the old
+/// one as "..".
+fn outdate_renamed(server: &Server, stat: &FileStat, has_new_parent: bool) {
+    let node = server.inodes.node_of(stat.st_ino);
+    if has_new_parent && FileKind::from_mode(stat.st_mode) == Some(FileKind::Directory) {
         server.listings.changed([node; 2]);
         server.device.invalidate_node(node, true);
+    } else {
+        server.outdate(node);
     }
 }
 

@@ -198,10 +198,15 @@ impl World {
         if directory && !self.files.files[&inode].entries.is_empty() {
             return;
         }
-        let (inode, last) = self.take_name(parent, &name);
+        self.unlink(parent, &name);
+    }
+
+    pub(super) fn unlink(&mut self, parent: u64, name: &str) {
+        let (inode, last) = self.take_name(parent, name);
+        let directory = self.files.files[&inode].kind == FileKind::Directory;
         self.log(Operation::Unlink {
             parent: id(parent),
-            name: name.into_bytes(),
+            name: name.into(),
             file: id(inode),
             directory,
             last,

@@ -12,6 +12,7 @@ impl World {
             6 if self.shape.losses && self.random.chance(30) => self.lose_events(),
             7 if self.shape.losses => self.lose_what_is_compared(),
             8..=9 if self.shape.moves => self.move_what_is_listed(),
+            10..=11 if self.shape.reuse => self.use_a_number_again(),
             _ => {}
         }
     }
@@ -142,6 +143,45 @@ impl World {
         let directory = self.some_directory();
         let lost = self.random.one(&compared).filter(|_| self.random.chance(60)).unwrap_or(directory);
         self.traced.push_back(Event::CaptureLost { file: id(lost) });
+    }
+
+    /// A file goes, another one comes that has its number, and is stored to.
+    fn use_a_number_again(&mut self) {
+        let regular = self.files.of_kind(FileKind::Regular);
+        let Some(inode) = self.random.one(&regular) else { return };
+        let Some((parent, name)) = self.files.name_of(inode) else { return };
+        for _ in 0..1 + self.random.below(2) {
+            self.unlink(parent, &name);
+            if let Some(file) = self.files.files.get_mut(&inode).filter(|file| file.links == 0) {
+                file.open = false;
+                self.reap(inode);
+            }
+            if self.files.files.contains_key(&inode) {
+                return;
+            }
+            self.files.create_as(inode, FileKind::Regular);
+            self.add_name(parent, &name, inode);
+            let node = self.new_node(inode);
+            self.log(Operation::Create { parent: id(parent), name: name.clone().into_bytes(), node });
+        }
+        self.write_something(&[inode]);
+        self.store_something(&[inode]);
+        self.stored_again = Some((inode, 8));
+    }
+
+    /// The file that has its number from another one is stored to, or synced.
+    pub(super) fn store_again(&mut self) {
+        let Some((inode, times)) = self.stored_again.filter(|(_, times)| *times > 0) else { return };
+        self.stored_again = Some((inode, times - 1));
+        if self.files.files.get(&inode).is_none_or(|file| file.kind != FileKind::Regular || file.links == 0) {
+            return;
+        }
+        if self.random.chance(70) {
+            self.store_something(&[inode]);
+        } else {
+            let data_only = self.random.chance(50);
+            self.request_sync_of(SyncScope::File { file: id(inode), data_only });
+        }
     }
 
     /// A directory that is being listed, or one above it, is moved.

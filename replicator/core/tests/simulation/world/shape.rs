@@ -18,6 +18,8 @@ pub struct Shape {
     pub moves: bool,
     /// A file that was synced is moved from directory to directory in quick succession, and who moved it syncs these.
     pub wanderer: bool,
+    /// Files are replaced by new ones with their numbers, which are stored to through mappings at once.
+    pub reuse: bool,
     /// Events are lost, also of directories and of files that are being compared.
     pub losses: bool,
     /// The secondary is restarted, and connections end, where it hurts: within a list, at the end of a resync.
@@ -39,6 +41,7 @@ impl Shape {
             wanderer: some(50),
             losses: some(50),
             aimed: some(50),
+            reuse: some(50),
         }
     }
 }
