@@ -5,6 +5,7 @@
 //! [`node::Node`]s run the daemon that is shipped. [`mirror::Mirror`] puts these together. Nothing here knows how the
 //! daemon is built: it is started, asked for its status, killed, and its directories are looked at from outside.
 
+pub mod aligned;
 pub mod compare;
 pub mod config;
 pub mod exec;
