@@ -19,9 +19,12 @@ mod operation;
 mod oracle;
 mod pinned;
 mod predict;
+mod protection;
 mod shrink;
 mod sparse;
 mod state;
+mod submit;
+mod transfer;
 mod turns;
 
 pub use actor::serve;
@@ -191,7 +194,7 @@ fn seeds(ground: &mut Ground, args: &Args, sum: &mut Sum, range: Seeds, operatio
         interrupt::check()?;
         let replay = format!("seed {seed}: cargo xtask model --seed {seed} --operations {operations}");
         if seed % AT_ONCE == 0 {
-            let steps = generator::sequence(seed, Plan { operations, actors: ACTORS, keep_maps: false });
+            let steps = generator::sequence(seed, Plan { operations, actors: ACTORS, foretold: false });
             sum.sequences += 1;
             sum.steps += steps.len() as u64;
             let differences = at_once::run(ground, &steps)?;
@@ -199,7 +202,7 @@ fn seeds(ground: &mut Ground, args: &Args, sum: &mut Sum, range: Seeds, operatio
                 fail(sum, format!("{replay} (at once)\n  {}", differences.join("\n  ")), args)?;
             }
         } else {
-            let steps = generator::sequence(seed, Plan { operations, actors: ACTORS, keep_maps: true });
+            let steps = generator::sequence(seed, Plan { operations, actors: ACTORS, foretold: true });
             one(ground, args, sum, &replay, &steps)?;
         }
         if done % 50 == 49 {
@@ -252,7 +255,7 @@ fn fail(sum: &mut Sum, words: String, args: &Args) -> Result<()> {
 fn kills(ground: &mut Ground, sum: &mut Sum, range: Seeds, operations: u64) -> Result<()> {
     for seed in range {
         interrupt::check()?;
-        let plan = Plan { operations, actors: ACTORS, keep_maps: true };
+        let plan = Plan { operations, actors: ACTORS, foretold: true };
         let steps = generator::sequence(seed, plan);
         let after = Random::new(seed).below(steps.len() as u64) as usize;
         let found = kill::run(ground, &steps, after)?;

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use super::acl::Acl;
 use super::operation::{
-    Flags, Node, Operation, Outcome, Rename, Space, Step, Target, Write, checksum, fill, rounded,
+    Copying, Flags, Node, Operation, Outcome, Protection, Rename, Space, Step, Target, Via, Write, checksum,
+    fill, rounded,
 };
 use super::state::{Id, Inode, Kind, Open, Place, State};
 
@@ -28,14 +29,27 @@ impl State {
     /// There is no such process or slot.
     pub fn take(&mut self, step: &Step) -> Outcome {
         let actor = usize::from(step.actor);
-        self.apply(actor, &step.operation).unwrap_or_else(Outcome::Refused)
+        let before = self.clone();
+        let outcome = self.apply(actor, &step.operation).unwrap_or_else(Outcome::Refused);
+        self.with_protection(before, step, outcome)
     }
 
-    /// Whether a step may be done: a store beyond the end of the file would kill the process.
+    /// Whether a step may be done: a store beyond the end of the file would kill the process, and what a copy through a pipe gives
+    /// is foretold only between two files.
     #[must_use]
     pub fn allows(&self, step: &Step) -> bool {
         let process = &self.processes[usize::from(step.actor)];
+        if self.is_beyond_protection(step) {
+            return false;
+        }
         match &step.operation {
+            Operation::Copy { from, to, how, .. } if *how != Copying::Range => {
+                let open = |slot: &u8| process.slots[usize::from(*slot)];
+                let file = |id| self.inode(id).bytes().is_some();
+                open(from)
+                    .zip(open(to))
+                    .is_none_or(|(from, to)| from.id != to.id && file(from.id) && file(to.id))
+            }
             Operation::StoreMapped { map, at, length, .. } => match process.maps[usize::from(*map)] {
                 Some((id, mapped)) => {
                     let size = self.inode(id).bytes().map_or(0, |bytes| bytes.len() as u64);
@@ -62,12 +76,7 @@ impl State {
             }
             Operation::MakeNode { path, node, mode } => {
                 let place = self.vacant(path)?;
-                let kind = match node {
-                    Node::Fifo => Kind::Fifo,
-                    Node::Null => Kind::Null,
-                    Node::Socket => Kind::Socket,
-                };
-                self.make(&place, kind, *mode);
+                self.make(&place, Kind::Node(*node), *mode);
                 DONE
             }
             Operation::Symlink { content, path } => {
@@ -88,38 +97,26 @@ impl State {
                 let names: Vec<&String> = self.names(id)?.keys().collect();
                 Ok(Outcome::Shown(format!("{names:?}")))
             }
-            Operation::SetMode { .. }
-            | Operation::SetOwner { .. }
-            | Operation::SetTime { .. }
-            | Operation::SetAttribute { .. }
-            | Operation::RemoveAttribute { .. } => self.apply_attribute(actor, operation),
-            _ => self.apply_open(actor, operation),
+            Operation::Unmap { map } => {
+                self.processes[actor].maps[usize::from(*map)] = None;
+                DONE
+            }
+            Operation::StoreMapped { map, at, length, tag, .. } => {
+                self.store_mapped(actor, *map, (*at, *length), *tag)
+            }
+            _ => match (operation.target(), operation.slot()) {
+                (Some((target, follow)), _) => match self.target(actor, target, follow)? {
+                    Some(id) => self.apply_attribute(id, operation),
+                    None => Ok(Outcome::Skipped),
+                },
+                (_, Some(slot)) => self.apply_open(actor, slot, operation),
+                _ => Ok(Outcome::Skipped),
+            },
         }
     }
 
     /// Operations on what is open.
-    fn apply_open(&mut self, actor: usize, operation: &Operation) -> Answer {
-        let slot = match operation {
-            Operation::Unmap { map } => {
-                self.processes[actor].maps[usize::from(*map)] = None;
-                return DONE;
-            }
-            Operation::StoreMapped { map, at, length, tag, .. } => {
-                return self.store_mapped(actor, *map, (*at, *length), *tag);
-            }
-            Operation::Copy { from, .. } => *from,
-            Operation::Close { slot }
-            | Operation::Write { slot, .. }
-            | Operation::Read { slot, .. }
-            | Operation::Store { slot, .. }
-            | Operation::Map { slot, .. }
-            | Operation::SetLength { slot, .. }
-            | Operation::Allocate { slot, .. }
-            | Operation::Sync { slot, .. }
-            | Operation::LinkSlot { slot, .. }
-            | Operation::StatSlot { slot } => *slot,
-            _ => return Ok(Outcome::Skipped),
-        };
+    fn apply_open(&mut self, actor: usize, slot: u8, operation: &Operation) -> Answer {
         let Some(open) = self.slot(actor, slot) else { return Ok(Outcome::Skipped) };
         match operation {
             Operation::Close { slot } => {
@@ -127,7 +124,7 @@ impl State {
                 DONE
             }
             Operation::Write { at, length, tag, how, .. } => self.write(open, (*at, *length), *tag, *how),
-            Operation::Read { at, length, .. } => self.read(open, *at, *length),
+            Operation::Read { at, length, via, .. } => self.read(open, *at, *length, *via),
             Operation::Store { at, length, tag, .. } => self.store(open, *at, *length, *tag),
             Operation::Map { map, length, .. } => {
                 let kept = self.mapped(open)?;
@@ -142,12 +139,14 @@ impl State {
                 DONE
             }
             Operation::Allocate { space, at, length, .. } => self.allocate(open, *space, *at, *length),
-            Operation::Copy { to, from_at, to_at, length, .. } => {
+            Operation::Copy { to, from_at, to_at, length, how, .. } => {
                 let Some(to) = self.slot(actor, *to) else { return Ok(Outcome::Skipped) };
-                if open.direct || to.direct {
-                    return Ok(Outcome::Skipped);
+                match how {
+                    _ if open.direct || to.direct => Ok(Outcome::Skipped),
+                    Copying::Range => self.copy(open, to, (*from_at, *to_at), *length),
+                    Copying::Send => self.send(open, to, (*from_at, *to_at), *length),
+                    Copying::Splice => self.splice(open, to, (*from_at, *to_at), *length),
                 }
-                self.copy(open, to, (*from_at, *to_at), *length)
             }
             Operation::LinkSlot { to, .. } => self.link(open.id, to),
             Operation::StatSlot { .. } => Ok(Outcome::Shown(self.shown(open.id))),
@@ -173,9 +172,7 @@ impl State {
             Kind::File(bytes) => (libc::S_IFREG, bytes.len()),
             Kind::Directory(_) => (libc::S_IFDIR, 0),
             Kind::Symlink(content) => (libc::S_IFLNK, content.len()),
-            Kind::Fifo => (libc::S_IFIFO, 0),
-            Kind::Null => (libc::S_IFCHR, 0),
-            Kind::Socket => (libc::S_IFSOCK, 0),
+            Kind::Node(node) => (node.numbers().0, 0),
         };
         let links = if kind == libc::S_IFDIR { 0 } else { inode.links };
         super::observe::line(kind | inode.mode, inode.uid, inode.gid, links, size as u64)
@@ -193,10 +190,11 @@ impl State {
             Some(id) => match &self.inode(id).kind {
                 Kind::Symlink(_) => return Err(libc::ELOOP),
                 Kind::Directory(_) if flags.create || changes => return Err(libc::EISDIR),
-                Kind::Socket => return Err(libc::ENXIO),
-                Kind::Fifo if flags.write && !flags.read => return Err(libc::ENXIO),
-                Kind::Fifo | Kind::Null | Kind::Directory(_) if flags.direct => return Err(libc::EINVAL),
-                Kind::Fifo | Kind::Null => return DONE,
+                Kind::Node(Node::Socket | Node::Block | Node::Whiteout) => return Err(libc::ENXIO),
+                Kind::Node(Node::Fifo) if flags.write && !flags.read => return Err(libc::ENXIO),
+                Kind::Node(_) | Kind::Directory(_) if flags.direct => return Err(libc::EINVAL),
+                Kind::Node(_) => return DONE,
+                Kind::File(_) if self.inode(id).protection.refuses(flags) => return Err(libc::EPERM),
                 Kind::File(_) => {
                     if flags.truncate {
                         self.set_length(id, 0);
@@ -228,6 +226,9 @@ impl State {
         self.processes[actor].slots[usize::from(slot)] = None;
         let parent = self.find(directory, true)?;
         self.names(parent)?;
+        if self.inode(parent).protection == Protection::Immutable {
+            return Err(libc::EPERM);
+        }
         let id = self.born(parent, Kind::File(Rc::default()), mode);
         let inode = self.change(id);
         inode.links = 0;
@@ -345,7 +346,19 @@ impl State {
                 }
             }
         }
-        let left = target.found.filter(|_| how == Rename::Exchange);
+        if how == Rename::Exchange && source.parent != target.parent {
+            // The parent entry of a directory changes, and on xfs with it the time.
+            for id in [Some(id), target.found].into_iter().flatten() {
+                if self.is_directory(id) {
+                    self.change(id).modified = None;
+                }
+            }
+        }
+        let left = match how {
+            Rename::Exchange => target.found,
+            Rename::Whiteout => Some(self.born(source.parent, Kind::Node(Node::Whiteout), 0)),
+            Rename::Plain | Rename::NoReplace => None,
+        };
         self.set_name(source.parent, &source.name, left);
         self.set_name(target.parent, &target.name, Some(id));
         DONE
@@ -355,7 +368,7 @@ impl State {
         let id = self.find(path, true)?;
         match self.inode(id).kind {
             Kind::File(_) | Kind::Directory(_) => DONE,
-            Kind::Socket => Err(libc::ENXIO),
+            Kind::Node(Node::Socket | Node::Block | Node::Whiteout) => Err(libc::ENXIO),
             // Opened, and fsync(2) means nothing to it.
             _ => Err(libc::EINVAL),
         }
@@ -412,15 +425,14 @@ impl State {
         Ok(Outcome::Done(length))
     }
 
-    fn read(&self, open: Open, at: u64, length: u64) -> Answer {
+    fn read(&self, open: Open, at: u64, length: u64, via: Via) -> Answer {
         if !open.read {
             return Err(libc::EBADF);
         }
         let (at, length) = rounded(open.direct, at, length);
-        let bytes = self.inode(open.id).bytes().ok_or(libc::EISDIR)?;
-        let begin = (at as usize).min(bytes.len());
-        let end = (begin + length as usize).min(bytes.len());
-        Ok(Outcome::Done(checksum(&bytes[begin..end])))
+        let directory = if via == Via::Aio { libc::EINVAL } else { libc::EISDIR };
+        self.inode(open.id).bytes().ok_or(directory)?;
+        Ok(Outcome::Done(checksum(&self.part(open.id, at, length))))
     }
 
     /// Whether the open file can be mapped for stores.
@@ -479,22 +491,58 @@ impl State {
     }
 
     fn copy(&mut self, from: Open, to: Open, (from_at, to_at): (u64, u64), length: u64) -> Answer {
-        let (Some(source), Some(_)) = (self.inode(from.id).bytes(), self.inode(to.id).bytes()) else {
+        if self.inode(from.id).bytes().is_none() || self.inode(to.id).bytes().is_none() {
             return Err(libc::EISDIR);
-        };
+        }
         if !from.read || !to.write || to.append {
             return Err(libc::EBADF);
         }
-        let begin = (from_at as usize).min(source.len());
-        let bytes = source[begin..(begin + length as usize).min(source.len())].to_vec();
+        let bytes = self.part(from.id, from_at, length);
         let count = bytes.len() as u64;
         if from.id == to.id && to_at + count > from_at && to_at < from_at + count {
             return Err(libc::EINVAL);
         }
-        if count > 0 {
-            self.clear_set_id(to.id);
-            self.put(to.id, to_at, &bytes);
+        self.put_copy(to.id, to_at, &bytes)
+    }
+
+    fn send(&mut self, from: Open, to: Open, (from_at, to_at): (u64, u64), length: u64) -> Answer {
+        // Asked for nothing, it is not called.
+        match length {
+            0 => return DONE,
+            _ if !from.read || !to.write => return Err(libc::EBADF),
+            _ if to.append => return Err(libc::EINVAL),
+            _ => (),
         }
-        Ok(Outcome::Done(count))
+        let bytes = self.part(from.id, from_at, length);
+        self.put_copy(to.id, to_at, &bytes)
+    }
+
+    fn splice(&mut self, from: Open, to: Open, (from_at, to_at): (u64, u64), length: u64) -> Answer {
+        if length > 0 && !from.read {
+            return Err(libc::EBADF);
+        }
+        // The second half is called if there is something in the pipe.
+        let bytes = self.part(from.id, from_at, length);
+        match bytes.is_empty() {
+            true => return DONE,
+            false if !to.write => return Err(libc::EBADF),
+            false if to.append => return Err(libc::EINVAL),
+            false => (),
+        }
+        self.put_copy(to.id, to_at, &bytes)
+    }
+
+    fn part(&self, id: Id, at: u64, length: u64) -> Vec<u8> {
+        let bytes = self.inode(id).bytes().unwrap_or_default();
+        let begin = (at as usize).min(bytes.len());
+        bytes[begin..(begin + length as usize).min(bytes.len())].to_vec()
+    }
+
+    fn put_copy(&mut self, to: Id, at: u64, bytes: &[u8]) -> Answer {
+        if !bytes.is_empty() {
+            self.clear_set_id(to);
+            self.put(to, at, bytes);
+        }
+        Ok(Outcome::Done(bytes.len() as u64))
     }
 }
