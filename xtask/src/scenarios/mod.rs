@@ -10,6 +10,7 @@ mod behind_the_gate;
 mod capture_rows;
 mod commands;
 mod daemon_crash_mount_replaced;
+mod database_killed;
 mod direct_and_dsync;
 mod excluded_names;
 pub mod files;
@@ -167,6 +168,9 @@ pub const ALL: &[Scenario] = &[
     scenario("peer_absent_hold", 180, peer_absent_hold::run),
     scenario("secondary_killed_under_load", 180, secondary_killed_under_load::run),
     scenario("primary_killed_under_load", 240, primary_killed_under_load::run),
+    scenario("mariadb_killed", 300, database_killed::run_mariadb),
+    scenario("postgresql_killed", 300, database_killed::run_postgresql),
+    scenario("sqlite_killed", 180, database_killed::run_sqlite),
     scenario("daemon_crash_mount_replaced", 120, daemon_crash_mount_replaced::run),
     scenario("link_reset", 240, link_reset::run),
     scenario("ring_overflow", 120, ring_overflow::run),
