@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -51,18 +52,26 @@ const WAYS: &[Way] = &[
     Way { name: "mappings-not-synced", keys: "nomsyncafterwrite = true\n" },
 ];
 
-/// Run `operations` in each way.
+/// Run `operations` in each way with each seed, and wait after each for both trees to be the same.
 ///
 /// # Errors
-/// It cannot be started, or does not end in time.
-pub fn run(ground: &mut Ground, operations: u64, seed: u64) -> Result<Vec<Case>> {
-    WAYS.iter().map(|way| one(ground, way, operations, seed)).collect()
+/// It cannot be started, or does not end in time; or the trees stay different.
+pub fn run(ground: &mut Ground, operations: u64, seeds: RangeInclusive<u64>) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for seed in seeds {
+        for way in WAYS {
+            cases.push(one(ground, way, operations, seed)?);
+            ground.settle().with_context(|| format!("{}, seed {seed}", way.name))?;
+        }
+    }
+    Ok(cases)
 }
 
 fn one(ground: &mut Ground, way: &Way, operations: u64, seed: u64) -> Result<Case> {
-    let configuration = ground.outside.join(format!("{}.toml", way.name));
+    let name = format!("{} {seed}", way.name);
+    let configuration = ground.outside.join(format!("{name}.toml"));
     fs::write(&configuration, format!("{}{WEIGHTS}", way.keys))?;
-    let file = ground.directory.join(way.name);
+    let file = ground.directory.join(&name);
     let mut command = Command::new(install::fsx()?);
     command.arg("-f").arg(configuration).arg("-P").arg(&ground.outside);
     command.args(["-N", &operations.to_string(), "-S", &seed.to_string()]).arg(&file);
@@ -74,7 +83,7 @@ fn one(ground: &mut Ground, way: &Way, operations: u64, seed: u64) -> Result<Cas
         Outcome::Failed(format!("{}: {}", ended.status, tail(&ended.words, 8)))
     };
     let left = Some(digest(&file)?);
-    Ok(Case { left, ..Case::new(way.name, outcome) })
+    Ok(Case { left, ..Case::new(&name, outcome) })
 }
 
 fn digest(path: &Path) -> Result<u64> {

@@ -14,6 +14,7 @@ mod outcome;
 mod pjdfstest;
 mod stress_ng;
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -52,6 +53,9 @@ pub struct Args {
     /// Seed of fsx.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How many seeds fsx runs, from that one on; the trees are compared after each, and all operations are done with each.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
     /// Seconds of each dbench run.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -63,6 +67,12 @@ pub struct Args {
     slice: bool,
     #[command(flatten)]
     kind: Kind,
+}
+
+impl Args {
+    fn seeds(&self) -> RangeInclusive<u64> {
+        self.seed..=self.seed.saturating_add(self.seeds.saturating_sub(1))
+    }
 }
 
 /// A public suite.
@@ -121,8 +131,8 @@ impl Suite {
     fn run(self, args: &Args, ground: &mut Ground) -> Result<Vec<Case>> {
         match self {
             Suite::Pjdfstest => pjdfstest::run(ground, &args.only),
-            Suite::Fsx if args.slice => fsx::run(ground, SLICE_OPERATIONS, args.seed),
-            Suite::Fsx => fsx::run(ground, args.operations, args.seed),
+            Suite::Fsx if args.slice => fsx::run(ground, SLICE_OPERATIONS, 1..=1),
+            Suite::Fsx => fsx::run(ground, args.operations, args.seeds()),
             Suite::Fio => fio::run(ground, &args.only),
             Suite::StressNg => stress_ng::run(ground, &args.only),
             Suite::Dbench => dbench::run(ground, args.seconds),
