@@ -85,7 +85,7 @@ fn unmounted(mirror: &mut Mirror) -> Result<()> {
     let refused = mirror.primary.refused(&mirror.net.a);
     fs::remove_dir(&data)?;
     fs::rename(&aside, &data)?;
-    require_words(refused?, &["must-exist", "d0/guard", "not mounted"]).context("the primary")?;
+    refused?.naming(&["must-exist", "d0/guard", "not mounted"]).context("the primary")?;
     // The secondary alike, before it listens: nothing can be applied to what is not the copy.
     mirror.secondary.stop()?;
     let copy = mirror.copy().to_owned();
@@ -96,7 +96,7 @@ fn unmounted(mirror: &mut Mirror) -> Result<()> {
     let refused = mirror.secondary.refused(&mirror.net.b);
     fs::remove_dir(&copy)?;
     fs::rename(&aside, &copy)?;
-    require_words(refused?, &["must-exist", "d0/guard"]).context("the secondary")?;
+    refused?.naming(&["must-exist", "d0/guard"]).context("the secondary")?;
     mirror.start_nodes()?;
     mirror.wait_identical()?;
     below_a_dead_mount(mirror, &data)
@@ -115,7 +115,7 @@ fn below_a_dead_mount(mirror: &mut Mirror, data: &Path) -> Result<()> {
     fs::rename(inside.join("guard"), inside.join("moved"))?;
     let refused = mirror.primary.refused(&mirror.net.a);
     fs::rename(inside.join("moved"), inside.join("guard"))?;
-    require_words(refused?, &["must-exist"])
+    refused?.naming(&["must-exist"])
 }
 
 /// Something is mounted inside when the node starts.
@@ -125,7 +125,7 @@ fn mounted_before(mirror: &mut Mirror) -> Result<()> {
     fs::create_dir(&point)?;
     let inner = Inner::new(point.clone())?;
     let refused = mirror.primary.refused(&mirror.net.a)?;
-    require_words(refused, &["nested-mounts", &shown, "ignore"])?;
+    refused.naming(&["nested-mounts", &shown, "ignore"])?;
     mirror.primary.config.set("mirror.nested-mounts", "ignore");
     mirror.start_nodes()?;
     show(&mut mirror.primary, &[&shown])?;
@@ -161,13 +161,4 @@ fn show(node: &mut Node, points: &[&str]) -> Result<()> {
         status.volumes.first().is_some_and(|volume| volume.nested_mounts == points)
     };
     node.wait_for("the mounts inside are shown", wait::SHORT, named).map(drop)
-}
-
-fn require_words((status, said): (std::process::ExitStatus, String), words: &[&str]) -> Result<()> {
-    ensure!(!said.contains("panicked"), "it panicked: {said}");
-    ensure!(status.code().is_some_and(|code| code != 0), "{status}; it said: {said}");
-    for word in words {
-        ensure!(said.contains(word), "the message does not name `{word}`: {said}");
-    }
-    Ok(())
 }
