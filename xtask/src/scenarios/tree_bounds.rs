@@ -39,12 +39,9 @@ impl Drop for Inner {
     }
 }
 
-/// The `[[directory]]` table that asks for a file.
-fn guard(directory: &Path) -> toml::Value {
-    let mut table = toml::Table::new();
-    table.insert("path".into(), directory.to_string_lossy().into_owned().into());
-    table.insert("must-exist".into(), "d0/guard".into());
-    toml::Value::Array(vec![table.into()])
+/// The file that must exist.
+fn set_guard(node: &mut Node, directory: &Path) {
+    node.config.set_directory(directory, [("must-exist", "d0/guard".into())]);
 }
 
 /// Make the situations and check.
@@ -79,7 +76,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
 fn unmounted(mirror: &mut Mirror) -> Result<()> {
     let data = mirror.data().to_owned();
     let aside = data.with_extension("aside");
-    mirror.primary.config.set("directory", guard(&data));
+    set_guard(&mut mirror.primary, &data);
     fs::rename(&data, &aside)?;
     fs::create_dir(&data)?;
     let refused = mirror.primary.refused(&mirror.net.a);
@@ -89,7 +86,7 @@ fn unmounted(mirror: &mut Mirror) -> Result<()> {
     // The secondary alike, before it listens: nothing can be applied to what is not the copy.
     mirror.secondary.stop()?;
     let copy = mirror.copy().to_owned();
-    mirror.secondary.config.set("directory", guard(&copy));
+    set_guard(&mut mirror.secondary, &copy);
     let aside = copy.with_extension("aside");
     fs::rename(&copy, &aside)?;
     fs::create_dir(&copy)?;
