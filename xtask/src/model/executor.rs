@@ -13,14 +13,14 @@ use nix::sys::stat::Mode;
 
 use super::observe::line;
 use super::operation::{
-    BLOCK, Flags, MAPS, Msync, Operation, Outcome, Rename, SLOTS, Space, Sync, Target, Write, checksum, fill,
-    rounded,
+    BLOCK, Flags, MAPS, Msync, Operation, Outcome, Rename, SLOTS, Space, Sync, Target, Write, fill, rounded,
 };
 use super::protection::protect;
 use super::submit::{self, Submitter};
 use super::transfer;
 use crate::lab::aligned::Aligned;
 use crate::lab::mapping::Mapping;
+use crate::lab::records::fnv;
 
 /// Number of `CAP_FSETID` (linux/capability.h).
 const FSETID: u32 = 4;
@@ -119,7 +119,7 @@ impl Executor {
                 let (at, length) = rounded(*direct, *at, *length);
                 let mut bytes = Aligned::new(&vec![0; length as usize]);
                 let read = submitter.take(*via, file, &mut submit::Call::Read(bytes.bytes_mut(), at))?;
-                Ok(Outcome::Done(checksum(&bytes.bytes()[..read as usize])))
+                Ok(Outcome::Done(fnv(&bytes.bytes()[..read as usize])))
             }
             Operation::Store { at, length, tag, sync, .. } => {
                 if at + length > file.metadata()?.len() || file.metadata()?.is_dir() {

@@ -470,14 +470,6 @@ pub fn fill(tag: u64, at: u64, length: u64) -> Vec<u8> {
     (at..at + length).map(byte).collect()
 }
 
-/// A short form of bytes that were read.
-#[must_use]
-pub fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 /// Offset and length of direct I/O.
 #[must_use]
 pub fn rounded(direct: bool, at: u64, length: u64) -> (u64, u64) {

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use super::acl::Acl;
 use super::operation::{
-    Copying, Flags, Node, Operation, Outcome, Protection, Rename, Space, Step, Target, Via, Write, checksum,
-    fill, rounded,
+    Copying, Flags, Node, Operation, Outcome, Protection, Rename, Space, Step, Target, Via, Write, fill,
+    rounded,
 };
 use super::state::{Id, Inode, Kind, Open, Place, State};
+use crate::lab::records::fnv;
 
 const UMASK: u32 = 0o022;
 const SET_UID: u32 = 0o4000;
@@ -432,7 +433,7 @@ impl State {
         let (at, length) = rounded(open.direct, at, length);
         let directory = if via == Via::Aio { libc::EINVAL } else { libc::EISDIR };
         self.inode(open.id).bytes().ok_or(directory)?;
-        Ok(Outcome::Done(checksum(&self.part(open.id, at, length))))
+        Ok(Outcome::Done(fnv(&self.part(open.id, at, length))))
     }
 
     /// Whether the open file can be mapped for stores.
