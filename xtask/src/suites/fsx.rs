@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::ground::{Ground, tail};
+use super::ground::Ground;
 use super::install;
 use super::outcome::{Case, Outcome};
+use crate::lab::log::last;
 
 /// Longest time of one operation on a slow and busy machine, for the bound of a run.
 const OPERATION: Duration = Duration::from_millis(20);
@@ -80,7 +81,7 @@ fn one(ground: &mut Ground, way: &Way, operations: u64, seed: u64) -> Result<Cas
     let outcome = if ended.status.success() && ended.words.contains("All operations completed") {
         Outcome::Passed
     } else {
-        Outcome::Failed(format!("{}: {}", ended.status, tail(&ended.words, 8)))
+        Outcome::Failed(format!("{}: {}", ended.status, last(&ended.words, 8)))
     };
     let left = Some(digest(&file)?);
     Ok(Case { left, ..Case::new(&name, outcome) })

@@ -24,6 +24,7 @@ use crate::lab::mirror::{Kind, Mirror};
 use crate::lab::place::Place;
 use crate::lab::{interrupt, place, watchdog};
 use crate::report::{Report, Row, Verdict};
+use crate::setup;
 
 use ground::{Ground, Side};
 use outcome::Case;
@@ -122,9 +123,7 @@ impl Suite {
         match self {
             Suite::Pjdfstest => install::pjdfstest().map(drop),
             Suite::Fsx => install::fsx().map(drop),
-            Suite::Fio => install::debian("fio"),
-            Suite::StressNg => install::debian("stress-ng"),
-            Suite::Dbench => install::debian("dbench"),
+            Suite::Fio | Suite::StressNg | Suite::Dbench => setup::require(&[self.name()]),
         }
     }
 
