@@ -14,6 +14,7 @@ pub mod interrupt;
 pub mod log;
 pub mod mapping;
 pub mod mirror;
+pub mod mount;
 pub mod net;
 pub mod node;
 pub mod place;

@@ -2,7 +2,7 @@
 //! copy, and what is mounted inside is refused or left out, as configured. The copy is never touched by either.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,33 +10,16 @@ use anyhow::{Context as _, Result, ensure};
 use super::files::{CRASHED, PEER_LOST, plant, require_copied, write_synced};
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::Mirror;
+use crate::lab::mount::Mounted;
 use crate::lab::node::Node;
 use crate::lab::records::Random;
 use crate::lab::{compare, exec, wait};
-use crate::setup;
 
-/// Something mounted at a directory until it is dropped.
-struct Inner(PathBuf);
-
-impl Inner {
-    /// A file system in memory with a file.
-    fn new(point: PathBuf) -> Result<Inner> {
-        let mut command = Command::new(setup::program("mount"));
-        exec::run(command.args(["-t", "tmpfs", "inner"]).arg(&point))?;
-        fs::write(point.join("inner"), "not of the tree")?;
-        Ok(Inner(point))
-    }
-
-    fn unmount(&self) -> Result<()> {
-        exec::run(Command::new(setup::program("umount")).arg(&self.0))
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // Nothing is left to take away after an orderly unmount.
-        let _ = Command::new(setup::program("umount")).arg("-l").arg(&self.0).output();
-    }
+/// Mount a file system in memory with a file.
+fn mount_inside(point: &Path) -> Result<Mounted> {
+    let inner = Mounted::memory(point)?;
+    fs::write(point.join("inner"), "not of the tree")?;
+    Ok(inner)
 }
 
 /// The file that must exist.
@@ -104,9 +87,8 @@ fn below_a_dead_mount(mirror: &mut Mirror, data: &Path) -> Result<()> {
     let parent = data.parent().context("the directory lies in another")?;
     let below = mirror.outside().join("below");
     fs::create_dir(&below)?;
-    exec::run(Command::new(setup::program("mount")).arg("--bind").arg(parent).arg(&below))?;
-    let below = Inner(below);
-    let inside = below.0.join(data.file_name().context("the directory has a name")?).join("d0");
+    let below = Mounted::again(parent, &below)?;
+    let inside = below.point().join(data.file_name().context("the directory has a name")?).join("d0");
     mirror.primary.kill()?;
     ensure!(fs::metadata(data).is_err(), "the dead mount answers");
     fs::rename(inside.join("guard"), inside.join("moved"))?;
@@ -120,7 +102,7 @@ fn mounted_before(mirror: &mut Mirror) -> Result<()> {
     let point = mirror.data().join("inner");
     let shown = point.to_string_lossy().into_owned();
     fs::create_dir(&point)?;
-    let inner = Inner::new(point.clone())?;
+    let inner = mount_inside(&point)?;
     let refused = mirror.primary.refused(&mirror.net.a)?;
     refused.naming(&["nested-mounts", &shown, "ignore"])?;
     mirror.primary.config.set("mirror.nested-mounts", "ignore");
@@ -142,7 +124,7 @@ fn mounted_later(mirror: &mut Mirror) -> Result<()> {
     let point = mirror.data().join("later");
     let shown = point.to_string_lossy().into_owned();
     fs::create_dir(&point)?;
-    let inner = Inner::new(point.clone())?;
+    let inner = mount_inside(&point)?;
     show(&mut mirror.primary, &[&shown])?;
     write_synced(&point.join("more"), b"not of the tree")?;
     write_synced(&mirror.data().join("beside"), b"of the tree, later")?;
