@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::lab::image::{Filesystem, MIB};
-use crate::lab::mirror::Options;
+use crate::lab::image::MIB;
+use crate::lab::mirror::Surroundings;
 use crate::lab::records::Random;
 use crate::lab::{interrupt, place, watchdog};
 use crate::scenarios::files::{CRASHED, PEER_LOST};
@@ -96,12 +96,8 @@ pub struct Args {
     /// The small part that `cargo xtask test` runs.
     #[arg(long, conflicts_with_all = ["enumerate", "kill", "replay", "pinned"])]
     slice: bool,
-    /// Force a row of the capture table: tracepoints, gate, fentry.
-    #[arg(long)]
-    capture: Option<String>,
-    /// File system of both nodes and of the native side.
-    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
-    fs: Filesystem,
+    #[command(flatten)]
+    surroundings: Surroundings,
     /// Require after each sequence in turns, too, that nothing is left dirty once all is deleted (else only at the end of all).
     #[arg(long)]
     settled: bool,
@@ -130,11 +126,7 @@ pub fn run(args: Args) -> Result<()> {
     place::clear_dead();
     let _bound = watchdog::arm("the model", BOUND);
     let begin = Instant::now();
-    let mut options = Options { filesystem: args.fs, ..Options::default() }.sized(IMAGE);
-    if let Some(row) = &args.capture {
-        options = options.with("mirror.capture", row.as_str());
-    }
-    let mut ground = Ground::new(&options, ACTORS)?;
+    let mut ground = Ground::new(&args.surroundings.options().sized(IMAGE), ACTORS)?;
     let mut sum = Sum::default();
     work(&mut ground, &args, &mut sum)?;
     finish(ground)?;

@@ -177,7 +177,7 @@ fn words(row: &Row) -> Option<String> {
 
 fn compare(args: &Args, suites: &[Suite]) -> Result<Report> {
     let place = Place::new()?;
-    let plain = LoopImage::new(place.path(), "plain", args.kind.fs, IMAGE)?;
+    let plain = LoopImage::new(place.path(), "plain", args.kind.surroundings.fs, IMAGE)?;
     let other = LoopImage::new(place.path(), "other", Filesystem::Ext4, OTHER)?;
     let mut mirror = Mirror::start(&args.kind.options(IMAGE))?;
     let mut report = Report::default();
