@@ -35,8 +35,8 @@ impl State {
         self.with_protection(before, step, outcome)
     }
 
-    /// Whether a step may be done: a store beyond the end of the file would kill the process, and what a copy through a pipe gives
-    /// is foretold only between two files.
+    /// Whether a step may be done: a store beyond the end of the file would kill the process, what a copy through a pipe gives is
+    /// foretold only between two files, and whether a hole behind the end takes set-id bits away is the file system's affair (btrfs: no).
     #[must_use]
     pub fn allows(&self, step: &Step) -> bool {
         let process = &self.processes[usize::from(step.actor)];
@@ -51,6 +51,12 @@ impl State {
                     .zip(open(to))
                     .is_none_or(|(from, to)| from.id != to.id && file(from.id) && file(to.id))
             }
+            Operation::Allocate { slot, space: Space::Punch, at, .. } => process.slots[usize::from(*slot)]
+                .is_none_or(|open| {
+                    let inode = self.inode(open.id);
+                    let size = inode.bytes().map_or(0, |bytes| bytes.len() as u64);
+                    *at < size || inode.mode & (SET_UID | SET_GID) == 0
+                }),
             Operation::StoreMapped { map, at, length, .. } => match process.maps[usize::from(*map)] {
                 Some((id, mapped)) => {
                     let size = self.inode(id).bytes().map_or(0, |bytes| bytes.len() as u64);
@@ -533,7 +539,8 @@ impl State {
         self.put_copy(to.id, to_at, &bytes)
     }
 
-    fn part(&self, id: Id, at: u64, length: u64) -> Vec<u8> {
+    /// What of a file is there to be read.
+    pub(super) fn part(&self, id: Id, at: u64, length: u64) -> Vec<u8> {
         let bytes = self.inode(id).bytes().unwrap_or_default();
         let begin = (at as usize).min(bytes.len());
         bytes[begin..(begin + length as usize).min(bytes.len())].to_vec()

@@ -84,6 +84,11 @@ impl State {
                 let (_, length) = rounded(open.is_some_and(|open| open.direct), *at, *length);
                 length == 0 && slot != Protection::Nothing
             }
+            Operation::Copy { to, from_at, length, .. } => {
+                let to = process.slots[usize::from(*to)];
+                let nothing = open.is_none_or(|open| self.part(open.id, *from_at, *length).is_empty());
+                nothing && to.is_some_and(|to| self.inode(to.id).protection != Protection::Nothing)
+            }
             Operation::SetOwner { target, uid: None, gid: None } => protected(target).is_some(),
             Operation::SetProtection { target, .. } => {
                 let id = self.target(usize::from(step.actor), target, true).ok().flatten();
