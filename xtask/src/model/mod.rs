@@ -9,6 +9,7 @@ mod acl;
 mod actor;
 mod at_once;
 mod attributes;
+mod contents;
 mod enumerate;
 mod executor;
 mod generator;

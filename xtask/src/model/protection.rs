@@ -65,8 +65,9 @@ pub fn release(path: &Path) -> io::Result<()> {
 impl State {
     /// Whether a step would do to a protected file what is not foretold: a store into an immutable one ends the process (ext4), a
     /// mapping of an append-only one is refused by the kernel's file systems and not by a gate, which has no way to; calls that change
-    /// nothing are refused by some file systems only; and pipes and devices have flags on xfs, but not through a gate, where they are
-    /// the kernel's own.
+    /// nothing are refused by some file systems only; pipes and devices have flags on xfs, but not through a gate, where they are the
+    /// kernel's own; and what was stored into a strict file and is not synced when it becomes immutable is lost, with an error
+    /// (docs/semantics.md).
     #[must_use]
     pub fn is_beyond_protection(&self, step: &Step) -> bool {
         let process = &self.processes[usize::from(step.actor)];
@@ -90,9 +91,12 @@ impl State {
                 nothing && to.is_some_and(|to| self.inode(to.id).protection != Protection::Nothing)
             }
             Operation::SetOwner { target, uid: None, gid: None } => protected(target).is_some(),
-            Operation::SetProtection { target, .. } => {
+            Operation::SetProtection { target, protection } => {
                 let id = self.target(usize::from(step.actor), target, true).ok().flatten();
-                id.is_some_and(|id| matches!(self.inode(id).kind, Kind::Node(_)))
+                id.map(|id| self.inode(id)).is_some_and(|inode| {
+                    let unsynced = *protection == Protection::Immutable && inode.stored;
+                    matches!(inode.kind, Kind::Node(_)) || unsynced && !self.late_writes
+                })
             }
             Operation::RemoveAttribute { target, name } if name == acl::DEFAULT => {
                 protected(target).is_some_and(|id| !self.is_directory(id))
