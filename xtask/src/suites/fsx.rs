@@ -53,6 +53,17 @@ const WAYS: &[Way] = &[
     Way { name: "mappings-not-synced", keys: "nomsyncafterwrite = true\n" },
 ];
 
+/// The longest time that all of it may take, on both sides.
+#[must_use]
+pub fn bound(operations: u64, seeds: u64) -> Duration {
+    let runs = u32::try_from(seeds).unwrap_or(u32::MAX).saturating_mul(2 * WAYS.len() as u32);
+    one_bound(operations).saturating_mul(runs)
+}
+
+fn one_bound(operations: u64) -> Duration {
+    AROUND + OPERATION * u32::try_from(operations).unwrap_or(u32::MAX)
+}
+
 /// Run `operations` in each way with each seed, and wait after each for both trees to be the same.
 ///
 /// # Errors
@@ -76,8 +87,7 @@ fn one(ground: &mut Ground, way: &Way, operations: u64, seed: u64) -> Result<Cas
     let mut command = Command::new(install::fsx()?);
     command.arg("-f").arg(configuration).arg("-P").arg(&ground.outside);
     command.args(["-N", &operations.to_string(), "-S", &seed.to_string()]).arg(&file);
-    let operations = u32::try_from(operations).unwrap_or(u32::MAX);
-    let ended = ground.run(command, AROUND + OPERATION * operations)?;
+    let ended = ground.run(command, one_bound(operations))?;
     let outcome = if ended.status.success() && ended.words.contains("All operations completed") {
         Outcome::Passed
     } else {
