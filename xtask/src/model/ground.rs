@@ -37,6 +37,8 @@ pub struct Ground {
     plain: LoopImage,
     _place: Place,
     sequences: u64,
+    /// Sessions of the primary when it was last asked.
+    sessions: u64,
     /// Files that earlier sequences left dirty, and that were reported.
     left: u64,
 }
@@ -70,8 +72,10 @@ impl Ground {
             plain,
             _place: place,
             sequences: 0,
+            sessions: 0,
             left: 0,
         };
+        ground.absence()?;
         ground.start_actors(actors)?;
         Ok(ground)
     }
@@ -143,6 +147,17 @@ impl Ground {
             (Err(error), None) => Err(error),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Whether the peer was absent since that was last asked, which releases what waits for it, in words.
+    ///
+    /// # Errors
+    /// The primary is gone.
+    pub fn absence(&mut self) -> Result<Option<String>> {
+        let sessions = self.mirror.primary.wait_for("it answers", wait::SHORT, |_| true)?.counters.sessions;
+        let before = std::mem::replace(&mut self.sessions, sessions);
+        Ok((sessions != before)
+            .then(|| format!("{before} sessions before, now {sessions}: the peer was absent")))
     }
 
     /// What the model begins a sequence with.

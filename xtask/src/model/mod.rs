@@ -127,7 +127,9 @@ pub fn run(args: Args) -> Result<()> {
     place::clear_dead();
     let _bound = watchdog::arm("the model", BOUND);
     let begin = Instant::now();
-    let mut ground = Ground::new(&args.surroundings.options().sized(IMAGE), ACTORS)?;
+    // What is not held is told from what was released: a peer that stands still is given up late, and that is noticed.
+    let options = args.surroundings.options().sized(IMAGE).with("link.dead-after", "30s");
+    let mut ground = Ground::new(&options, ACTORS)?;
     let mut sum = Sum::default();
     work(&mut ground, &args, &mut sum)?;
     finish(ground)?;
@@ -190,8 +192,9 @@ fn seeds(ground: &mut Ground, args: &Args, sum: &mut Sum, range: Seeds, operatio
             let steps = generator::sequence(seed, Plan { operations, actors: ACTORS, foretold: false });
             sum.sequences += 1;
             sum.steps += steps.len() as u64;
-            let differences = at_once::run(ground, &steps)?;
+            let mut differences = at_once::run(ground, &steps)?;
             if !differences.is_empty() {
+                differences.extend(ground.absence()?);
                 fail(sum, format!("{replay} (at once)\n  {}", differences.join("\n  ")), args)?;
             }
         } else {
@@ -216,7 +219,9 @@ fn one(ground: &mut Ground, args: &Args, sum: &mut Sum, replay: &str, steps: &[S
     if found.differences.is_empty() {
         return Ok(());
     }
-    let first = found.differences.join("\n  ");
+    let mut differences = found.differences.clone();
+    differences.extend(ground.absence()?);
+    let first = differences.join("\n  ");
     println!("{replay}\n  {first}\nmaking it shorter ...");
     let shortest = shrink::shrink(steps, |part| {
         interrupt::check()?;
