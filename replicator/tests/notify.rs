@@ -2,30 +2,35 @@
 //!
 //! The others are shells: what this process does itself is not told. Needs root; what a machine cannot run says so.
 
+#[path = "gate/image.rs"]
+mod image;
+#[path = "gate/quiet.rs"]
+mod quiet;
+
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use replicator::gate::sink::{Sink, SyncReply};
 use replicator::gate::{Gate, GateOptions, Passthrough};
 use replicator::notify::{self, Change, Notifier, Options, Watched};
 use replicator::volume::Volume;
-use replicator_core::event::SyncScope;
-use replicator_core::extent::Extent;
-use replicator_core::ids::{Errno, FileId, VolumeId};
-use replicator_core::wire::namespace::Operation;
+use replicator_core::ids::{FileId, VolumeId};
+
+use image::Image;
+use quiet::Quiet;
 
 /// Longest wait for what the kernel tells.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Size of an image: xfs takes no smaller one.
+const MEGABYTES: u64 = 320;
 const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "tmpfs"];
 
-/// A file system of its own, gone in the end.
+/// A file system with a directory that is mirrored, and one that is not.
 struct Ground {
-    directory: tempfile::TempDir,
+    image: Image,
 }
 
 impl Ground {
@@ -39,29 +44,18 @@ impl Ground {
             println!("not run: {error}");
             return None;
         }
-        let ground = Ground { directory: tempfile::tempdir().unwrap() };
-        fs::create_dir(ground.point()).unwrap();
-        let succeeds = |command: &mut Command| command.status().is_ok_and(|status| status.success());
-        let mounted = if filesystem == "tmpfs" {
-            succeeds(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(ground.point()))
-        } else {
-            let file = ground.directory.path().join("image");
-            fs::File::create(&file).unwrap().set_len(320 << 20).unwrap();
-            let force = if filesystem == "ext4" { "-F" } else { "-f" };
-            succeeds(Command::new(format!("mkfs.{filesystem}")).args(["-q", force]).arg(&file))
-                && succeeds(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(ground.point()))
-        };
-        if !mounted {
+        let Some(image) = Image::of(filesystem, MEGABYTES) else {
             println!("not run: no {filesystem} here");
             return None;
-        }
+        };
+        let ground = Ground { image };
         fs::create_dir(ground.point().join("data")).unwrap();
         fs::create_dir(ground.point().join("outside")).unwrap();
         Some(ground)
     }
 
     fn point(&self) -> PathBuf {
-        self.directory.path().join("mounted")
+        self.image.path()
     }
 
     fn volume(&self) -> Arc<Volume> {
@@ -72,12 +66,6 @@ impl Ground {
     fn others(&self, script: &str) {
         let status = Command::new("sh").args(["-ec", script]).current_dir(self.point()).status().unwrap();
         assert!(status.success(), "{script}: {status}");
-    }
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.point()).status();
     }
 }
 
@@ -245,23 +233,6 @@ fn what_the_kernel_leaves_out_is_lost_aloud() {
 }
 
 /// Answers at once and remembers nothing.
-struct Quiet;
-
-impl Sink for Quiet {
-    fn namespace(&self, _: Operation) {}
-    fn open_for_write(&self, _: FileId) -> Result<(), Errno> {
-        Ok(())
-    }
-    fn written(&self, _: FileId, _: Extent) {}
-    fn attributes(&self, _: FileId) {}
-    fn forgotten(&self, _: FileId) {}
-    fn replaced(&self, _: FileId) {}
-    fn names_changed(&self, _: FileId) {}
-    fn sync(&self, _: SyncScope, _: Arc<OwnedFd>, reply: SyncReply) {
-        reply.answer(Ok(()));
-    }
-}
-
 /// Whatever others do through the gate is this process's doing, but that they close files.
 #[test]
 fn what_comes_through_the_gate_is_not_told() {

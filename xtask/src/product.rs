@@ -58,7 +58,11 @@ pub fn build() -> Result<PathBuf> {
 /// # Errors
 /// cargo does not say.
 pub fn target() -> Result<PathBuf> {
+    static TARGET: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(target) = TARGET.get() {
+        return Ok(target.clone());
+    }
     let metadata = exec::output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: Metadata = serde_json::from_str(&metadata).context("read cargo metadata")?;
-    Ok(metadata.target_directory)
+    Ok(TARGET.get_or_init(|| metadata.target_directory).clone())
 }

@@ -27,6 +27,8 @@ use crate::volume::{Acquaintance, FileHandle, RESERVED_NAME, Volume};
 /// Zeroes are looked for in pieces of this size: the smallest block of the file systems in use, so that the secondary
 /// gets the same holes.
 const SCAN_BYTES: u64 = 1024;
+/// How often attributes are read again that change meanwhile.
+const READS: usize = 16;
 /// Below that many bytes, memory costs less than to ask for the file's size.
 const WORTH_ASKING_BYTES: u64 = 16 << 10;
 
@@ -159,11 +161,27 @@ pub fn attributes(volume: &Volume, inode: u64) -> io::Result<Attributes> {
     attributes_of(open_path(&known(volume, inode)?, volume.root())?.as_fd())
 }
 
-/// The same of a file that is open, O_PATH included.
+/// The same of a file that is open, O_PATH included. Its access list, if it has one, and its mode are of one moment: the group bits of
+/// a mode are the mask of a list, and the list of before with the mode of after would allow others what they never were.
 ///
 /// # Errors
 /// What the system returns.
 pub fn attributes_of(file: BorrowedFd<'_>) -> io::Result<Attributes> {
+    for _ in 0..READS {
+        let attributes = attributes_once(file)?;
+        let list = attributes.xattrs.iter().find(|(name, _)| name == xattr::ACCESS_LIST);
+        if list
+            .and_then(|(_, list)| xattr::mode_of_list(list))
+            .is_none_or(|mode| mode == attributes.mode & 0o777)
+        {
+            return Ok(attributes);
+        }
+    }
+    // A file system that keeps them apart.
+    attributes_once(file)
+}
+
+fn attributes_once(file: BorrowedFd<'_>) -> io::Result<Attributes> {
     let xattrs = xattr::read_all(file)?;
     let status = Status::of(file)?;
     Ok(Attributes {

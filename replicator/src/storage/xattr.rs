@@ -13,6 +13,22 @@ const ATTEMPTS: usize = 16;
 /// system it would be an attribute that stays as it is when the list changes, and is the list again on the way back.
 const LISTS_OF_XFS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
+/// Name of the access control list.
+pub(super) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+
+/// The permission bits that an access control list stands for (acl(5), linux/posix_acl_xattr.h): of its owner, of its mask, or the
+/// owner's group where it has none, and of others. `None` if it is no such list.
+pub(super) fn mode_of_list(value: &[u8]) -> Option<u32> {
+    const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+    let [owner, group, mask, other] = [0x01_u16, 0x04, 0x10, 0x20];
+    let entries = value.strip_prefix(&VERSION)?.chunks_exact(8);
+    let of = |wanted: u16| {
+        let mut entries = entries.clone();
+        entries.find(|entry| entry.starts_with(&wanted.to_le_bytes())).map(|entry| u32::from(entry[2]))
+    };
+    Some(of(owner)? << 6 | of(mask).or(of(group))? << 3 | of(other)?)
+}
+
 /// Whether attributes of that name are mirrored. What else a file system shows under `system.` and its own
 /// namespaces describes the file system, not the file.
 pub(super) fn is_mirrored(name: &[u8]) -> bool {
@@ -21,7 +37,7 @@ pub(super) fn is_mirrored(name: &[u8]) -> bool {
         return false;
     }
     NAMESPACES.iter().any(|namespace| name.starts_with(namespace) && name.len() > namespace.len())
-        || name == b"system.posix_acl_access"
+        || name == ACCESS_LIST
         || name == b"system.posix_acl_default"
 }
 

@@ -283,3 +283,29 @@ fn locks_are_the_kernels_own() {
         assert_eq!(fcntl(&two, FcntlArg::F_OFD_SETLK(&lock)), Err(nix::Error::EAGAIN));
     });
 }
+
+/// Flags are those of the file below; the gate's own inode, which the kernel asks first, has none.
+#[test]
+fn what_the_kernel_decides_above_the_gate_knows_no_flags() {
+    if !runnable() {
+        return;
+    }
+    let fixture = Fixture::over(Ground::Image(Image::ext4(16)), Passthrough::Auto);
+    let log = fixture.join("log");
+    fs::write(&log, vec![0; 4096]).unwrap();
+    let file = File::options().read(true).append(true).open(&log).unwrap();
+    run("chattr", &["+a", log.to_str().unwrap()]);
+    // Natively EACCES.
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let mapped =
+        unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    assert_ne!(mapped, libc::MAP_FAILED);
+    // SAFETY: mapped above, and nothing points into it.
+    unsafe { libc::munmap(mapped, 4096) };
+    // Natively EPERM.
+    let path = c(&log);
+    // SAFETY: both strings are NUL-terminated.
+    assert_eq!(unsafe { libc::lremovexattr(path.as_ptr(), c"system.posix_acl_default".as_ptr()) }, 0);
+    run("chattr", &["-a", log.to_str().unwrap()]);
+}

@@ -18,6 +18,9 @@ use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, VolumeId};
 use replicator_core::wire::namespace::Operation;
 
+pub use super::image::Image;
+pub use super::quiet::Quiet;
+
 /// Longest wait for a state.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
@@ -46,6 +49,12 @@ pub struct Recorder {
     arrived: Condvar,
     /// Directories whose names changed untold.
     changed: Mutex<Vec<FileId>>,
+}
+
+impl Image {
+    pub fn ext4(megabytes: u64) -> Image {
+        Image::of("ext4", megabytes).unwrap()
+    }
 }
 
 impl Recorder {
@@ -165,65 +174,6 @@ impl Sink for Recorder {
             0 => reply.answer(Ok(())),
             errno => reply.answer(Err(Errno(errno))),
         }
-    }
-}
-
-/// Answers at once and remembers nothing.
-pub struct Quiet;
-
-impl Sink for Quiet {
-    fn namespace(&self, _: Operation) {}
-
-    fn open_for_write(&self, _: FileId) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn written(&self, _: FileId, _: Extent) {}
-
-    fn attributes(&self, _: FileId) {}
-
-    fn forgotten(&self, _: FileId) {}
-
-    fn replaced(&self, _: FileId) {}
-
-    fn names_changed(&self, _: FileId) {}
-
-    fn sync(&self, _: SyncScope, _: Arc<OwnedFd>, reply: SyncReply) {
-        reply.answer(Ok(()));
-    }
-}
-
-/// A file system of its own in an image file, gone in the end.
-pub struct Image {
-    directory: tempfile::TempDir,
-}
-
-impl Image {
-    pub fn ext4(megabytes: u64) -> Image {
-        Image::of("ext4", megabytes).unwrap()
-    }
-
-    /// `None` where this machine has not got that file system.
-    pub fn of(filesystem: &str, megabytes: u64) -> Option<Image> {
-        let image = Image { directory: tempfile::tempdir().unwrap() };
-        let file = image.directory.path().join("image");
-        fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
-        fs::create_dir(image.path()).unwrap();
-        let force = if filesystem == "ext4" { "-F" } else { "-f" };
-        let succeeds = |command: &mut Command| command.status().is_ok_and(|status| status.success());
-        let made = succeeds(Command::new(format!("mkfs.{filesystem}")).args(["-q", force]).arg(&file));
-        (made && succeeds(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(image.path())))
-            .then_some(image)
-    }
-
-    pub fn path(&self) -> PathBuf {
-        self.directory.path().join("mounted")
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
 

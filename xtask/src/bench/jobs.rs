@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::fio::{self, Figures};
-use super::variants::{BULK, DIRECT, SYNCED, Variant};
+use super::prepared::{BULK, DIRECT, SYNCED};
+use super::variants::Variant;
 use crate::lab::exec;
 use crate::worker::{self, Latencies};
 

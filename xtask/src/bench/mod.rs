@@ -9,6 +9,7 @@ mod fio;
 mod jobs;
 mod metadata;
 mod million;
+mod prepared;
 mod table;
 mod variants;
 
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::lab::image::Filesystem;
+use crate::lab::image::{Filesystem, MIB};
 use crate::lab::{exec, interrupt, place, watchdog};
 use crate::{product, setup};
 use fio::Figures;
@@ -60,6 +61,8 @@ enum Other {
     Million(million::Args),
 }
 
+/// Size of each file system.
+const IMAGE: u64 = 1024 * MIB;
 /// The name, beside those of the jobs, of what tracing costs a writer.
 const TRACE_COST: &str = "trace-cost";
 
@@ -111,7 +114,7 @@ pub fn run(mut args: Args) -> Result<()> {
 
 fn measure(args: &Args, chosen: &[&Job], variants: &[Variant]) -> Result<Measured> {
     let mut measured = Measured::new();
-    let mut bench = Bench::build(args.fs)?;
+    let mut bench = Bench::build(args.fs, IMAGE, prepared::prepare)?;
     for round in 0..args.rounds {
         for step in 0..variants.len() {
             let variant = variants[(round + step) % variants.len()];
@@ -123,6 +126,7 @@ fn measure(args: &Args, chosen: &[&Job], variants: &[Variant]) -> Result<Measure
                     .with_context(|| format!("{} in the variant {variant:?}", job.name))?;
                 eprintln!("round {} {variant:?} {}: {:.0}/s", round + 1, job.name, figures.per_second);
                 measured.entry((job.name, variant)).or_default().push(figures);
+                prepared::sync(bench.directory(variant))?;
                 bench.settle(variant)?;
             }
             bench.leave(variant)?;

@@ -1,29 +1,19 @@
 //! In which surroundings the jobs run.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::lab::image::{Filesystem, LoopImage, MIB};
+use crate::lab::image::{Filesystem, LoopImage};
 use crate::lab::mirror::{Mirror, Options};
 use crate::lab::node::START_BOUND;
-use crate::lab::records::Random;
 use crate::lab::status::Status;
 
-/// Prefix of the large file.
-pub const BULK: &str = "bulk";
-/// Prefix of the file of the O_DIRECT jobs.
-pub const DIRECT: &str = "direct";
-/// Prefix of the files that are synced.
-pub const SYNCED: &str = "synced";
-
-/// The prepared files: prefix, how many, size of each.
-const FILES: &[(&str, u32, u64)] = &[(BULK, 1, 256 * MIB), (DIRECT, 1, 128 * MIB), (SYNCED, 4, 16 * MIB)];
-const IMAGE: u64 = 1024 * MIB;
-const SETTLE_BOUND: Duration = Duration::from_secs(120);
+/// Longest time until nothing is dirty after a job, and until both trees are the same after all of them.
+pub const SETTLE_BOUND: Duration = Duration::from_secs(180);
+/// Words in the logs that the variants explain: the mirror is without its peer, and overrun on purpose.
+const EXPECTED: &[&str] = &["lost", "widened", "peer", "session", "link", "connect", "alone"];
 
 /// One of the things that are compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
@@ -59,27 +49,31 @@ impl Variant {
 
 /// The file systems and the two nodes that all variants use.
 pub struct Bench {
-    mirror: Mirror,
+    /// The two nodes.
+    pub mirror: Mirror,
     native: LoopImage,
 }
 
 impl Bench {
-    /// Make the file systems and write the prepared files, on the plain directories.
-    pub fn build(filesystem: Filesystem) -> Result<Bench> {
-        let options = Options { filesystem, ..Options::default() }.sized(IMAGE);
-        let mirror = Mirror::build(&options)?;
-        let native = LoopImage::new(mirror.outside(), "native", filesystem, IMAGE)?;
+    /// Make file systems of so many bytes, and let `prepare` write what the jobs need on each of the plain directories.
+    pub fn build(filesystem: Filesystem, bytes: u64, prepare: impl Fn(&Path) -> Result<()>) -> Result<Bench> {
+        let mirror = Mirror::build(&Options { filesystem, ..Options::default() }.sized(bytes))?;
+        let native = LoopImage::new(mirror.outside(), "native", filesystem, bytes)?;
         for directory in [native.path(), mirror.data(), mirror.copy()] {
-            prepare(directory)?;
+            prepare(directory).with_context(|| format!("prepare {}", directory.display()))?;
         }
         Ok(Bench { mirror, native })
+    }
+
+    /// Where a variant works.
+    pub fn directory(&self, variant: Variant) -> &Path {
+        if variant == Variant::Native { self.native.path() } else { self.mirror.data() }
     }
 
     /// Bring a variant up; returns where to work.
     pub fn enter(&mut self, variant: Variant) -> Result<PathBuf> {
         let (mode, capture) = match variant {
-            Variant::Native => return Ok(self.native.path().to_owned()),
-            Variant::Mirror | Variant::Alone => ("sync", "auto"),
+            Variant::Native | Variant::Mirror | Variant::Alone => ("sync", "auto"),
             Variant::SemiSync => ("semi-sync", "auto"),
             Variant::NoPassthrough => ("sync", "gate"),
         };
@@ -87,23 +81,19 @@ impl Bench {
             node.config.set("mirror.mode", mode);
             node.config.set("mirror.capture", capture);
         }
-        if variant == Variant::Alone {
-            self.mirror.start_primary()?;
-            self.mirror.primary.wait_for("Alone", START_BOUND, |status| status.phase == "Alone")?;
-        } else {
-            self.mirror.start_nodes()?;
+        match variant {
+            Variant::Native => {}
+            Variant::Alone => {
+                self.mirror.start_primary()?;
+                self.mirror.primary.wait_for("Alone", START_BOUND, |status| status.phase == "Alone")?;
+            }
+            _ => self.mirror.start_nodes()?,
         }
-        Ok(self.mirror.data().to_owned())
+        Ok(self.directory(variant).to_owned())
     }
 
-    /// Wait until what a job left behind is done, so that the next job does not pay for it.
+    /// Wait until what was done is on the copy, where there is one.
     pub fn settle(&mut self, variant: Variant) -> Result<()> {
-        let directory = if variant == Variant::Native { self.native.path() } else { self.mirror.data() };
-        for (prefix, count, _) in FILES {
-            for number in 0..*count {
-                File::open(directory.join(format!("{prefix}.{number}")))?.sync_all()?;
-            }
-        }
         if ![Variant::Native, Variant::Alone].contains(&variant) {
             self.mirror.primary.wait_for("nothing is dirty", SETTLE_BOUND, Status::is_settled)?;
         }
@@ -123,29 +113,6 @@ impl Bench {
     pub fn finish(mut self) -> Result<()> {
         self.mirror.start_nodes()?;
         self.mirror.wait_identical_within(SETTLE_BOUND).context("after the measurements")?;
-        self.mirror.finish(&["lost", "widened", "peer", "session", "link", "connect", "alone"]).map(drop)
+        self.mirror.finish(EXPECTED).map(drop)
     }
-}
-
-fn prepare(directory: &Path) -> Result<()> {
-    for (prefix, count, size) in FILES {
-        for number in 0..*count {
-            let path = directory.join(format!("{prefix}.{number}"));
-            let write = || -> std::io::Result<()> {
-                // The same bytes everywhere: the first comparison of the nodes then has nothing to send.
-                let mut random = Random::new(u64::from(number));
-                let mut file = File::create(&path)?;
-                for _ in 0..size / MIB {
-                    // In small pieces, as pages of an application come into the cache: in a folio of 1 MiB each small
-                    // write would walk through all of its blocks, which hides everything else.
-                    for piece in random.bytes(MIB as usize).chunks(4096) {
-                        file.write_all(piece)?;
-                    }
-                }
-                file.sync_all()
-            };
-            write().with_context(|| format!("prepare {}", path.display()))?;
-        }
-    }
-    Ok(())
 }

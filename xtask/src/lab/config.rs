@@ -1,6 +1,6 @@
 //! The configuration file of a node in the lab, written key by key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use toml::{Table, Value};
@@ -62,6 +62,14 @@ impl NodeConfig {
         if let Value::Table(table) = entry {
             table.insert(key.to_owned(), value);
         }
+    }
+
+    /// Name the one directory in a `[[directory]]` table, with further keys.
+    pub fn set_directory(&mut self, path: &Path, keys: impl IntoIterator<Item = (&'static str, Value)>) {
+        let path = ("path", Value::from(path.to_string_lossy().into_owned()));
+        let table: Table =
+            std::iter::once(path).chain(keys).map(|(key, value)| (key.to_owned(), value)).collect();
+        self.set("directory", vec![Value::from(table)]);
     }
 
     /// The file's text.

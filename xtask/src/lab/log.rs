@@ -53,7 +53,12 @@ pub fn unexpected(path: &Path, expected: &[&str]) -> Result<Vec<String>> {
 #[must_use]
 pub fn tail(path: &Path, lines: usize) -> String {
     let Ok(text) = fs::read(path) else { return "(no log)".to_owned() };
-    let text = String::from_utf8_lossy(&text);
+    last(&String::from_utf8_lossy(&text), lines)
+}
+
+/// The last lines of a text.
+#[must_use]
+pub fn last(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

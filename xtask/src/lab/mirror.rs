@@ -68,31 +68,48 @@ impl Options {
     }
 }
 
+/// In which surroundings two nodes run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Surroundings {
+    /// Force a row of the capture table: tracepoints, gate, fentry.
+    #[arg(long)]
+    pub capture: Option<String>,
+    /// File system of both nodes, and of the native side.
+    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
+    pub fs: Filesystem,
+}
+
+impl Surroundings {
+    /// What a mirror is built with if nothing special is wanted.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        let options = Options { filesystem: self.fs, ..Options::default() };
+        match &self.capture {
+            Some(row) => options.with("mirror.capture", row.as_str()),
+            None => options,
+        }
+    }
+}
+
 /// What kind of mirror the person wants.
 #[derive(clap::Args)]
 pub struct Kind {
     /// When an fsync returns: sync, semi-sync, async.
     #[arg(long)]
     pub mode: Option<String>,
-    /// Force a row of the capture table: tracepoints, gate, fentry.
-    #[arg(long)]
-    capture: Option<String>,
-    /// File system of both nodes.
-    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
-    pub fs: Filesystem,
+    #[command(flatten)]
+    pub surroundings: Surroundings,
 }
 
 impl Kind {
     /// A mirror of that kind, with images of this many bytes.
     #[must_use]
     pub fn options(&self, bytes: u64) -> Options {
-        let mut options = Options { filesystem: self.fs, ..Options::default() }.sized(bytes);
-        for (key, value) in [("mirror.mode", &self.mode), ("mirror.capture", &self.capture)] {
-            if let Some(value) = value {
-                options = options.with(key, value.as_str());
-            }
+        let options = self.surroundings.options().sized(bytes);
+        match &self.mode {
+            Some(mode) => options.with("mirror.mode", mode.as_str()),
+            None => options,
         }
-        options
     }
 }
 

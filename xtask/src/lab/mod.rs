@@ -5,6 +5,7 @@
 //! [`node::Node`]s run the daemon that is shipped. [`mirror::Mirror`] puts these together. Nothing here knows how the
 //! daemon is built: it is started, asked for its status, killed, and its directories are looked at from outside.
 
+pub mod aligned;
 pub mod compare;
 pub mod config;
 pub mod exec;
@@ -13,6 +14,7 @@ pub mod interrupt;
 pub mod log;
 pub mod mapping;
 pub mod mirror;
+pub mod mount;
 pub mod net;
 pub mod node;
 pub mod place;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -105,7 +105,7 @@ impl Node {
     ///
     /// # Errors
     /// It did not end within [`START_BOUND`] (it is killed then).
-    pub fn refused(&mut self, namespace: &Namespace) -> Result<(ExitStatus, String)> {
+    pub fn refused(&mut self, namespace: &Namespace) -> Result<Refused> {
         let command = self.command(namespace)?;
         refused(command, &self.log)
     }
@@ -274,11 +274,35 @@ impl Drop for Node {
     }
 }
 
+/// How a daemon ended that was expected to refuse.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Refused {
+    status: ExitStatus,
+    words: String,
+}
+
+impl Refused {
+    /// Require that it refused in order, and said all of these words.
+    ///
+    /// # Errors
+    /// It panicked, ended as if all were well or by a signal, or left out a word.
+    pub fn naming(&self, wanted: &[&str]) -> Result<()> {
+        let Refused { status, words } = self;
+        ensure!(!words.contains("panicked"), "it panicked: {words}");
+        ensure!(status.code().is_some_and(|code| code != 0), "{status}; it said: {words}");
+        for word in wanted {
+            ensure!(words.contains(word), "the message does not name `{word}`: {words}");
+        }
+        Ok(())
+    }
+}
+
 /// Run a command that is expected to end by itself with an error; its words also go to `log`.
 ///
 /// # Errors
 /// It did not end within [`START_BOUND`] (it is killed then).
-pub fn refused(mut command: Command, log: &Path) -> Result<(ExitStatus, String)> {
+pub fn refused(mut command: Command, log: &Path) -> Result<Refused> {
     let words = log.with_extension("refused");
     let file = File::create(&words)?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
@@ -293,7 +317,7 @@ pub fn refused(mut command: Command, log: &Path) -> Result<(ExitStatus, String)>
             return Err(error.context(format!("it went on; it said:\n{words}")));
         }
     };
-    Ok((status, words))
+    Ok(Refused { status, words })
 }
 
 /// Write a cluster key that only its owner can read.

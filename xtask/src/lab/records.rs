@@ -59,9 +59,14 @@ pub fn verify(file: &[u8], writer: u32, acknowledged: u64) -> Result<u64> {
     Ok(number)
 }
 
-/// FNV-1a over the record, its checksum field taken as zeros.
+/// Over the record, its checksum field taken as zeros.
 fn checksum(record: &[u8]) -> u64 {
-    let bytes = record[..CHECKSUM].iter().chain(&[0; 8]).chain(&record[HEADER..]);
+    fnv(record[..CHECKSUM].iter().chain(&[0; 8]).chain(&record[HEADER..]))
+}
+
+/// FNV-1a.
+pub fn fnv<'a>(bytes: impl IntoIterator<Item = &'a u8>) -> u64 {
+    let bytes = bytes.into_iter();
     bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

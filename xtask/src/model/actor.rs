@@ -31,7 +31,7 @@ pub fn serve() -> Result<()> {
     for line in std::io::stdin().lines() {
         let request: Request = serde_json::from_str(&line?)?;
         if let Some(directory) = request.enter {
-            executor = Executor::enter(&directory)?;
+            executor.enter(&directory)?;
         }
         let outcomes: Vec<Outcome> =
             request.operations.iter().map(|operation| executor.take(operation)).collect();

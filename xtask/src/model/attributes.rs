@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::acl::{self, Acl};
-use super::operation::{Operation, Outcome};
+use super::operation::Operation;
 use super::predict::{Answer, DONE, SET_GID};
 use super::state::{Id, Kind, State};
 
@@ -12,29 +12,19 @@ impl State {
     ///
     /// # Errors
     /// The errno.
-    pub(super) fn apply_attribute(&mut self, actor: usize, operation: &Operation) -> Answer {
+    pub(super) fn apply_attribute(&mut self, id: Id, operation: &Operation) -> Answer {
         match operation {
-            Operation::SetMode { target, mode } => {
-                let Some(id) = self.target(actor, target, true)? else { return Ok(Outcome::Skipped) };
-                self.set_mode(id, *mode);
-            }
-            Operation::SetOwner { target, uid, gid } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
-                self.set_owner(id, *uid, *gid);
-            }
-            Operation::SetTime { target, seconds, nanoseconds } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
+            Operation::SetMode { mode, .. } => self.set_mode(id, *mode),
+            Operation::SetOwner { uid, gid, .. } => self.set_owner(id, *uid, *gid),
+            Operation::SetTime { seconds, nanoseconds, .. } => {
                 let inode = self.change(id);
                 inode.modified = Some((*seconds, *nanoseconds)).filter(|_| !inode.stored);
             }
-            Operation::SetAttribute { target, name, value, flags } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
+            Operation::SetAttribute { name, value, flags, .. } => {
                 self.set_attribute(id, name, value, *flags)?;
             }
-            Operation::RemoveAttribute { target, name } => {
-                let Some(id) = self.target(actor, target, false)? else { return Ok(Outcome::Skipped) };
-                self.remove_attribute(id, name)?;
-            }
+            Operation::RemoveAttribute { name, .. } => self.remove_attribute(id, name)?,
+            Operation::SetProtection { protection, .. } => self.change(id).protection = *protection,
             _ => (),
         }
         DONE

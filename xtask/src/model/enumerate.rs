@@ -11,10 +11,10 @@ use anyhow::{Context, Result, ensure};
 
 use super::ground::{Directories, Ground, named};
 use super::observe::{self, Depth};
-use super::operation::{Flags, Msync, Operation, Outcome, Rename, Space, Step, Target, Write};
+use super::operation::{Flags, Msync, Operation, Outcome, Rename, Space, Step, Target, Via, Write};
 use super::oracle::History;
 use super::state::State;
-use crate::lab::{compare, interrupt, wait};
+use crate::lab::{interrupt, wait};
 
 const X: &str = "d/x";
 const Y: &str = "e/y";
@@ -82,7 +82,14 @@ fn alphabet() -> Vec<Letter> {
             ]
         };
         let there = Flags { read: true, write: true, ..Flags::default() };
-        let write = |tag| Operation::Write { slot: 0, at: 3000, length: 3000, tag, how: Write::Plain };
+        let write = |tag| Operation::Write {
+            slot: 0,
+            at: 3000,
+            length: 3000,
+            tag,
+            how: Write::Plain,
+            via: Via::Call,
+        };
         let store = Operation::Store { slot: 0, at: 20, length: 30, tag: 3, sync: Msync::No };
         let punch = Operation::Allocate { slot: 0, space: Space::Punch, at: 4000, length: 5000 };
         let new = Flags { create: true, exclusive: true, ..there };
@@ -128,6 +135,7 @@ fn setting(both: bool) -> Vec<Operation> {
             length: SIZE,
             tag: path.len() as u64 + u64::from(*path == Y) * 7,
             how: Write::Plain,
+            via: Via::Call,
         });
         steps.push(Operation::Close { slot: 0 });
     }
@@ -258,10 +266,7 @@ fn do_all(ground: &mut Ground, directory: &std::path::Path, operations: &[Operat
 fn wait_same(directories: &Directories) -> Result<()> {
     let mut last = Vec::new();
     wait::until("the copies of a batch to be the same", SAME_BOUND, || {
-        last = match compare::trees(&directories.gate, &directories.copy) {
-            Ok(found) => found.differences,
-            Err(error) => vec![format!("{error:#}")],
-        };
+        last = directories.differences();
         Ok(last.is_empty().then_some(()))
     })
     .with_context(|| last.join("\n"))

@@ -13,10 +13,14 @@ use nix::sys::stat::Mode;
 
 use super::observe::line;
 use super::operation::{
-    BLOCK, Flags, MAPS, Msync, Node, Operation, Outcome, Rename, SLOTS, Space, Sync, Target, Write, checksum,
-    fill, rounded,
+    BLOCK, Flags, MAPS, Msync, Operation, Outcome, Rename, SLOTS, Space, Sync, Target, Write, fill, rounded,
 };
+use super::protection::protect;
+use super::submit::{self, Submitter};
+use super::transfer;
+use crate::lab::aligned::Aligned;
 use crate::lab::mapping::Mapping;
+use crate::lab::records::fnv;
 
 /// Number of `CAP_FSETID` (linux/capability.h).
 const FSETID: u32 = 4;
@@ -26,6 +30,7 @@ const FSETID: u32 = 4;
 pub struct Executor {
     slots: [Option<Slot>; SLOTS as usize],
     maps: [Option<Mapping>; MAPS as usize],
+    submitter: Submitter,
 }
 
 struct Slot {
@@ -35,35 +40,17 @@ struct Slot {
 
 type Call<T = Outcome> = io::Result<T>;
 
-/// Memory that direct I/O takes.
-struct Aligned {
-    bytes: Vec<u8>,
-    begin: usize,
-    length: usize,
-}
-
-impl Aligned {
-    fn new(content: &[u8]) -> Aligned {
-        let mut bytes = vec![0; content.len() + BLOCK as usize];
-        let begin = bytes.as_ptr().align_offset(BLOCK as usize);
-        bytes[begin..begin + content.len()].copy_from_slice(content);
-        Aligned { bytes, begin, length: content.len() }
-    }
-
-    fn content(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.begin..self.begin + self.length]
-    }
-}
-
 impl Executor {
     /// Forget what is open, and work in a directory from now on.
     ///
     /// # Errors
     /// It cannot be entered.
-    pub fn enter(directory: &std::path::Path) -> Result<Executor> {
+    pub fn enter(&mut self, directory: &std::path::Path) -> Result<()> {
         let directory = File::open(directory).with_context(|| format!("open {}", directory.display()))?;
         nix::unistd::fchdir(&directory).context("enter the directory")?;
-        Ok(Executor::default())
+        self.slots = Default::default();
+        self.maps = Default::default();
+        Ok(())
     }
 
     /// Do it.
@@ -94,14 +81,10 @@ impl Executor {
                 mapping.store(*at as usize, &fill(*tag, *at, *length));
                 msync(mapping, *sync)
             }
-            Operation::SetMode { .. }
-            | Operation::SetOwner { .. }
-            | Operation::SetTime { .. }
-            | Operation::SetAttribute { .. }
-            | Operation::RemoveAttribute { .. } => self.apply_attribute(operation),
-            _ => match slot_of(operation) {
-                Some(slot) => self.apply_open(slot, operation),
-                None => apply_name(operation),
+            _ => match (operation.target(), operation.slot()) {
+                (Some((target, _)), _) => self.apply_attribute(target, operation),
+                (_, Some(slot)) => self.apply_open(slot, operation),
+                _ => apply_name(operation),
             },
         }
     }
@@ -118,22 +101,25 @@ impl Executor {
 
     fn apply_open(&mut self, slot: u8, operation: &Operation) -> Call {
         let index = usize::from(slot);
-        let Some(Slot { file, direct }) = &self.slots[index] else { return Ok(Outcome::Skipped) };
+        let Executor { slots, maps, submitter } = self;
+        let Some(Slot { file, direct }) = &slots[index] else { return Ok(Outcome::Skipped) };
         let fd = file.as_raw_fd();
         match operation {
             Operation::Close { .. } => {
-                self.slots[index] = None;
+                slots[index] = None;
                 Ok(Outcome::Done(0))
             }
-            Operation::Write { at, length, tag, how, .. } => write(file, *direct, (*at, *length), *tag, *how),
-            Operation::Read { at, length, .. } => {
+            Operation::Write { at, length, tag, how, via, .. } => {
+                let (at, length) = rounded(*direct, *at, *length);
+                let bytes = Aligned::new(&fill(*tag, at, length));
+                let mut call = submit::Call::Write(bytes.bytes(), at, write_flags(*how, *direct));
+                submitter.take(*via, file, &mut call).map(Outcome::Done)
+            }
+            Operation::Read { at, length, via, .. } => {
                 let (at, length) = rounded(*direct, *at, *length);
                 let mut bytes = Aligned::new(&vec![0; length as usize]);
-                let buffer = bytes.content();
-                // SAFETY: `buffer` is writable for its length.
-                let read =
-                    check(unsafe { libc::pread(fd, buffer.as_mut_ptr().cast(), buffer.len(), at as i64) })?;
-                Ok(Outcome::Done(checksum(&buffer[..read as usize])))
+                let read = submitter.take(*via, file, &mut submit::Call::Read(bytes.bytes_mut(), at))?;
+                Ok(Outcome::Done(fnv(&bytes.bytes()[..read as usize])))
             }
             Operation::Store { at, length, tag, sync, .. } => {
                 if at + length > file.metadata()?.len() || file.metadata()?.is_dir() {
@@ -146,7 +132,7 @@ impl Executor {
                 msync(&mapping, *sync)
             }
             Operation::Map { map, length, .. } => {
-                self.maps[usize::from(*map)] = Some(Mapping::new(file, 0, *length as usize)?);
+                maps[usize::from(*map)] = Some(Mapping::new(file, 0, *length as usize)?);
                 Ok(Outcome::Done(0))
             }
             // SAFETY: takes no memory.
@@ -155,26 +141,19 @@ impl Executor {
                 // SAFETY: takes no memory.
                 done(unsafe { libc::fallocate(fd, space_mode(*space), *at as i64, *length as i64) })
             }
-            Operation::Copy { to, from_at, to_at, length, .. } => {
-                let Some(to) = &self.slots[usize::from(*to)] else { return Ok(Outcome::Skipped) };
+            Operation::Copy { to, from_at, to_at, length, how, .. } => {
+                let Some(to) = &slots[usize::from(*to)] else { return Ok(Outcome::Skipped) };
                 if *direct || to.direct {
                     return Ok(Outcome::Skipped);
                 }
-                let (mut one, mut other) = (*from_at as i64, *to_at as i64);
-                let (to, length) = (to.file.as_raw_fd(), *length as usize);
-                // SAFETY: both offsets outlive the call.
-                let copied =
-                    check(unsafe { libc::copy_file_range(fd, &raw mut one, to, &raw mut other, length, 0) })?;
-                Ok(Outcome::Done(copied))
+                transfer::copy(*how, (file, *from_at), (&to.file, *to_at), *length).map(Outcome::Done)
             }
-            // SAFETY: none of the three takes memory.
-            Operation::Sync { what, .. } => done(unsafe {
-                match what {
-                    Sync::All => libc::fsync(fd),
-                    Sync::Data => libc::fdatasync(fd),
-                    Sync::System => libc::syncfs(fd),
-                }
-            }),
+            Operation::Sync { what, via, .. } => match what {
+                Sync::All => submitter.take(*via, file, &mut submit::Call::Sync).map(Outcome::Done),
+                Sync::Data => submitter.take(*via, file, &mut submit::Call::DataSync).map(Outcome::Done),
+                // SAFETY: takes no memory.
+                Sync::System => done(unsafe { libc::syncfs(fd) }),
+            },
             Operation::LinkSlot { to, .. } => {
                 let from = c_string(&format!("/proc/self/fd/{fd}"))?;
                 let to = c_string(to)?;
@@ -186,16 +165,16 @@ impl Executor {
         }
     }
 
-    fn apply_attribute(&self, operation: &Operation) -> Call {
+    fn apply_attribute(&self, target: &Target, operation: &Operation) -> Call {
         match operation {
-            Operation::SetMode { target, mode } => self.on(
+            Operation::SetMode { mode, .. } => self.on(
                 target,
                 // SAFETY: the path is NUL-terminated.
                 |path| unsafe { libc::fchmodat(libc::AT_FDCWD, path.as_ptr(), *mode, 0) },
                 // SAFETY: takes no memory.
                 |fd| unsafe { libc::fchmod(fd, *mode) },
             ),
-            Operation::SetOwner { target, uid, gid } => {
+            Operation::SetOwner { uid, gid, .. } => {
                 let (uid, gid) = (uid.unwrap_or(u32::MAX), gid.unwrap_or(u32::MAX));
                 self.on(
                     target,
@@ -205,7 +184,7 @@ impl Executor {
                     |fd| unsafe { libc::fchown(fd, uid, gid) },
                 )
             }
-            Operation::SetTime { target, seconds, nanoseconds } => {
+            Operation::SetTime { seconds, nanoseconds, .. } => {
                 let keep = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT };
                 let times = [keep, libc::timespec { tv_sec: *seconds, tv_nsec: *nanoseconds }];
                 let nofollow = libc::AT_SYMLINK_NOFOLLOW;
@@ -219,7 +198,7 @@ impl Executor {
                     |fd| unsafe { libc::futimens(fd, times.as_ptr()) },
                 )
             }
-            Operation::SetAttribute { target, name, value, flags } => {
+            Operation::SetAttribute { name, value, flags, .. } => {
                 let (name, bytes, size) = (c_string(name)?, value.as_ptr().cast(), value.len());
                 self.on(
                     target,
@@ -229,7 +208,7 @@ impl Executor {
                     |fd| unsafe { libc::fsetxattr(fd, name.as_ptr(), bytes, size, *flags) },
                 )
             }
-            Operation::RemoveAttribute { target, name } => {
+            Operation::RemoveAttribute { name, .. } => {
                 let name = c_string(name)?;
                 self.on(
                     target,
@@ -238,6 +217,20 @@ impl Executor {
                     // SAFETY: the name is NUL-terminated.
                     |fd| unsafe { libc::fremovexattr(fd, name.as_ptr()) },
                 )
+            }
+            Operation::SetProtection { protection, .. } => {
+                let opened;
+                let file = match target {
+                    Target::Path(path) => {
+                        opened = open(path, OFlag::O_RDONLY, 0)?;
+                        &opened
+                    }
+                    Target::Slot(slot) => match &self.slots[usize::from(*slot)] {
+                        Some(slot) => &slot.file,
+                        None => return Ok(Outcome::Skipped),
+                    },
+                };
+                protect(file, *protection).map(|()| Outcome::Done(0))
             }
             _ => Ok(Outcome::Skipped),
         }
@@ -251,24 +244,6 @@ impl Executor {
                 None => Ok(Outcome::Skipped),
             },
         }
-    }
-}
-
-/// The slot an operation is on.
-fn slot_of(operation: &Operation) -> Option<u8> {
-    match operation {
-        Operation::Close { slot }
-        | Operation::Write { slot, .. }
-        | Operation::Read { slot, .. }
-        | Operation::Store { slot, .. }
-        | Operation::Map { slot, .. }
-        | Operation::SetLength { slot, .. }
-        | Operation::Allocate { slot, .. }
-        | Operation::Sync { slot, .. }
-        | Operation::LinkSlot { slot, .. }
-        | Operation::StatSlot { slot }
-        | Operation::Copy { from: slot, .. } => Some(*slot),
-        _ => None,
     }
 }
 
@@ -305,11 +280,7 @@ fn apply_name(operation: &Operation) -> Call {
         }
         Operation::MakeNode { path, node, mode } => {
             let path = c_string(path)?;
-            let (kind, device) = match node {
-                Node::Fifo => (libc::S_IFIFO, 0),
-                Node::Null => (libc::S_IFCHR, libc::makedev(1, 3)),
-                Node::Socket => (libc::S_IFSOCK, 0),
-            };
+            let (kind, device) = node.numbers();
             // SAFETY: the path is NUL-terminated.
             done(unsafe { libc::mknod(path.as_ptr(), kind | mode, device) })
         }
@@ -318,6 +289,7 @@ fn apply_name(operation: &Operation) -> Call {
                 Rename::Plain => 0,
                 Rename::NoReplace => libc::RENAME_NOREPLACE,
                 Rename::Exchange => libc::RENAME_EXCHANGE,
+                Rename::Whiteout => libc::RENAME_WHITEOUT,
             };
             let (from, to) = (c_string(from)?, c_string(to)?);
             // SAFETY: both paths are NUL-terminated.
@@ -379,19 +351,12 @@ fn space_mode(space: Space) -> i32 {
     }
 }
 
-fn write(file: &File, direct: bool, (at, length): (u64, u64), tag: u64, how: Write) -> Call {
-    let (at, length) = rounded(direct, at, length);
-    let mut bytes = Aligned::new(&fill(tag, at, length));
-    let content = bytes.content();
-    let slice = libc::iovec { iov_base: content.as_mut_ptr().cast(), iov_len: content.len() };
-    let flags = match how {
+fn write_flags(how: Write, direct: bool) -> i32 {
+    match how {
         Write::Dsync => libc::RWF_DSYNC,
         Write::Append if !direct => libc::RWF_APPEND,
         _ => 0,
-    };
-    // SAFETY: one iovec over readable bytes; both outlive the call.
-    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const slice, 1, at as i64, flags) };
-    Ok(Outcome::Done(check(written)?))
+    }
 }
 
 fn msync(mapping: &Mapping, sync: Msync) -> Call {

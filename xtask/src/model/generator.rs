@@ -2,7 +2,8 @@
 
 use super::acl::{self, Acl};
 use super::operation::{
-    Flags, MAPS, Msync, Node, Operation, Path, Rename, SLOTS, Space, Step, Sync, Target, Write,
+    Copying, Flags, MAPS, Msync, Node, Operation, Path, Protection, Rename, SLOTS, Space, Step, Sync, Target,
+    Via, Write,
 };
 use crate::lab::records::Random;
 
@@ -13,8 +14,8 @@ pub struct Plan {
     pub operations: u64,
     /// Processes.
     pub actors: u8,
-    /// Mappings are kept: only where the model knows each moment's size, else a store could end the process.
-    pub keep_maps: bool,
+    /// The model knows each moment's state. Else no mappings are kept and no files protected: a store could end the process.
+    pub foretold: bool,
 }
 
 /// Names that all processes use.
@@ -47,17 +48,19 @@ struct Generator {
     random: Random,
     actors: u8,
     actor: u8,
+    foretold: bool,
     tag: u64,
 }
 
 /// Make a sequence.
 #[must_use]
 pub fn sequence(seed: u64, plan: Plan) -> Vec<Step> {
-    let mut generator = Generator { random: Random::new(seed), actors: plan.actors, actor: 0, tag: 0 };
+    let Plan { actors, foretold, .. } = plan;
+    let mut generator = Generator { random: Random::new(seed), actors, actor: 0, foretold, tag: 0 };
     let mut steps = beginning(plan.actors);
     for _ in 0..plan.operations {
         generator.actor = generator.random.below(u64::from(generator.actors)) as u8;
-        let operation = generator.operation(plan.keep_maps);
+        let operation = generator.operation();
         steps.push(Step { actor: generator.actor, operation });
     }
     steps
@@ -161,7 +164,7 @@ impl Generator {
         flags
     }
 
-    fn operation(&mut self, keep_maps: bool) -> Operation {
+    fn operation(&mut self) -> Operation {
         match self.below(100) {
             0..=15 => {
                 let (slot, path, flags) = (self.slot(), self.path(), self.flags());
@@ -174,7 +177,7 @@ impl Generator {
                 mode: 0o640,
             },
             18 => Operation::Close { slot: self.slot() },
-            19..=54 => self.data(keep_maps),
+            19..=54 => self.data(),
             55..=62 => self.sync(),
             63..=82 => self.name(),
             83..=95 => self.attribute(),
@@ -184,7 +187,7 @@ impl Generator {
         }
     }
 
-    fn data(&mut self, keep_maps: bool) -> Operation {
+    fn data(&mut self) -> Operation {
         let (slot, at, length) = (self.slot(), self.at(), self.length());
         let sync = self.pick(&[Msync::No, Msync::No, Msync::Async, Msync::Sync]);
         match self.below(40) {
@@ -197,14 +200,16 @@ impl Generator {
                     Write::Dsync,
                     Write::Append,
                 ]);
-                Operation::Write { slot, at, length, tag: self.tag(), how }
+                Operation::Write { slot, at, length, tag: self.tag(), how, via: self.via() }
             }
-            15..=17 => Operation::Read { slot, at, length },
+            15..=17 => Operation::Read { slot, at, length, via: self.via() },
             18..=22 => {
                 Operation::Store { slot, at: at % 9000, length: 1 + length % 5000, tag: self.tag(), sync }
             }
-            23 | 24 if keep_maps => Operation::Map { map: self.map(), slot, length: 1 + self.below(40_000) },
-            25..=27 if keep_maps => {
+            23 | 24 if self.foretold => {
+                Operation::Map { map: self.map(), slot, length: 1 + self.below(40_000) }
+            }
+            25..=27 if self.foretold => {
                 let map = self.map();
                 Operation::StoreMapped {
                     map,
@@ -214,7 +219,7 @@ impl Generator {
                     sync,
                 }
             }
-            28 if keep_maps => Operation::Unmap { map: self.map() },
+            28 if self.foretold => Operation::Unmap { map: self.map() },
             29 | 30 => Operation::Truncate { path: self.path(), length: at },
             31 | 32 => Operation::SetLength { slot, length: at },
             33..=36 => {
@@ -223,16 +228,25 @@ impl Generator {
                 Operation::Allocate { slot, space: self.pick(&all), at, length }
             }
             _ => {
-                Operation::Copy { from: slot, to: self.slot(), from_at: self.below(9000), to_at: at, length }
+                let how = self.pick(&[Copying::Range, Copying::Range, Copying::Send, Copying::Splice]);
+                // Whole blocks may be shared instead of copied.
+                let unit = self.pick(&[1, 1, 4096]);
+                let whole = |number: u64| number / unit * unit;
+                let (from_at, to_at) = (whole(self.below(9000)), whole(at));
+                Operation::Copy { from: slot, to: self.slot(), from_at, to_at, length: whole(length), how }
             }
         }
     }
 
+    fn via(&mut self) -> Via {
+        self.pick(&[Via::Call, Via::Call, Via::Call, Via::Ring, Via::Aio])
+    }
+
     fn sync(&mut self) -> Operation {
         match self.below(8) {
-            0..=3 => Operation::Sync { slot: self.slot(), what: Sync::All },
-            4 | 5 => Operation::Sync { slot: self.slot(), what: Sync::Data },
-            6 => Operation::Sync { slot: self.slot(), what: Sync::System },
+            0..=3 => Operation::Sync { slot: self.slot(), what: Sync::All, via: self.via() },
+            4 | 5 => Operation::Sync { slot: self.slot(), what: Sync::Data, via: self.via() },
+            6 => Operation::Sync { slot: self.slot(), what: Sync::System, via: Via::Call },
             _ => Operation::SyncPath { path: self.path() },
         }
     }
@@ -251,11 +265,18 @@ impl Generator {
             }
             13 => Operation::MakeNode {
                 path,
-                node: self.pick(&[Node::Fifo, Node::Null, Node::Socket]),
+                node: self.pick(&[Node::Fifo, Node::Null, Node::Socket, Node::Block, Node::Whiteout]),
                 mode: 0o660,
             },
             _ => {
-                let how = self.pick(&[Rename::Plain, Rename::Plain, Rename::NoReplace, Rename::Exchange]);
+                let how = self.pick(&[
+                    Rename::Plain,
+                    Rename::Plain,
+                    Rename::Plain,
+                    Rename::NoReplace,
+                    Rename::Exchange,
+                    Rename::Whiteout,
+                ]);
                 Operation::Rename { from: path, to: self.path(), how }
             }
         }
@@ -263,7 +284,7 @@ impl Generator {
 
     fn attribute(&mut self) -> Operation {
         let target = self.target();
-        match self.below(14) {
+        match self.below(16) {
             0..=2 => Operation::SetMode { target, mode: self.pick(MODES) },
             3 | 4 => {
                 let ids = [None, Some(0), Some(1), Some(1000)];
@@ -284,6 +305,16 @@ impl Generator {
             11 => Operation::RemoveAttribute {
                 target,
                 name: self.pick(&[acl::ACCESS, acl::DEFAULT]).to_owned(),
+            },
+            12 | 13 if self.foretold => Operation::SetProtection {
+                target,
+                // Most of what follows fails where much is protected.
+                protection: self.pick(&[
+                    Protection::Nothing,
+                    Protection::Nothing,
+                    Protection::Immutable,
+                    Protection::AppendOnly,
+                ]),
             },
             _ => {
                 let mode = self.pick(&[0o644, 0o750, 0o777, 0o600]);
@@ -308,7 +339,7 @@ mod tests {
     use super::super::state::State;
     use super::*;
 
-    const PLAN: Plan = Plan { operations: 200, actors: 3, keep_maps: true };
+    const PLAN: Plan = Plan { operations: 200, actors: 3, foretold: true };
 
     #[test]
     fn a_seed_gives_one_sequence() {
@@ -337,6 +368,6 @@ mod tests {
             }
         }
         assert!((40..90).contains(&(done * 100 / all)), "{done} of {all}");
-        assert_eq!(kinds.len(), 31, "{kinds:?}");
+        assert_eq!(kinds.len(), 32, "{kinds:?}");
     }
 }

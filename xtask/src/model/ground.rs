@@ -9,9 +9,11 @@ use anyhow::{Context, Result};
 use super::actor::Actor;
 use super::observe::{self, Depth};
 use super::operation::{Operation, Outcome};
+use super::protection::release;
 use super::sparse;
+use super::state::State;
 use crate::lab::compare;
-use crate::lab::image::LoopImage;
+use crate::lab::image::{Filesystem, LoopImage};
 use crate::lab::mirror::{Mirror, Options};
 use crate::lab::place::Place;
 use crate::lab::status::Status;
@@ -31,9 +33,12 @@ pub struct Ground {
     pub natively: Vec<Actor>,
     /// The two nodes.
     pub mirror: Mirror,
+    filesystem: Filesystem,
     plain: LoopImage,
     _place: Place,
     sequences: u64,
+    /// Sessions of the primary when it was last asked.
+    sessions: u64,
     /// Files that earlier sequences left dirty, and that were reported.
     left: u64,
 }
@@ -59,8 +64,18 @@ impl Ground {
         let plain = LoopImage::new(place.path(), "plain", options.filesystem, options.primary_bytes)?;
         let mirror = Mirror::start(options)?;
         let natively = (0..actors).map(|_| Actor::start(None)).collect::<Result<_>>()?;
-        let mut ground =
-            Ground { through: Vec::new(), natively, mirror, plain, _place: place, sequences: 0, left: 0 };
+        let mut ground = Ground {
+            through: Vec::new(),
+            natively,
+            mirror,
+            filesystem: options.filesystem,
+            plain,
+            _place: place,
+            sequences: 0,
+            sessions: 0,
+            left: 0,
+        };
+        ground.absence()?;
         ground.start_actors(actors)?;
         Ok(ground)
     }
@@ -106,7 +121,11 @@ impl Ground {
             actors.iter_mut().try_for_each(|actor| actor.enter(root))?;
         }
         for directory in [&directories.gate, &directories.plain] {
-            fs::remove_dir_all(directory).with_context(|| format!("delete {}", directory.display()))?;
+            let deleted = fs::remove_dir_all(directory).or_else(|_| {
+                release(directory)?;
+                fs::remove_dir_all(directory)
+            });
+            deleted.with_context(|| format!("delete {}", directory.display()))?;
         }
         Ok(())
     }
@@ -130,6 +149,25 @@ impl Ground {
             (Err(error), None) => Err(error),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Whether the peer was absent since that was last asked, which releases what waits for it, in words.
+    ///
+    /// # Errors
+    /// The primary is gone.
+    pub fn absence(&mut self) -> Result<Option<String>> {
+        let sessions = self.mirror.primary.wait_for("it answers", wait::SHORT, |_| true)?.counters.sessions;
+        let before = std::mem::replace(&mut self.sessions, sessions);
+        Ok((sessions != before)
+            .then(|| format!("{before} sessions before, now {sessions}: the peer was absent")))
+    }
+
+    /// What the model begins a sequence with.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let mut state = State::new(self.natively.len());
+        state.late_writes = self.filesystem != Filesystem::Ext4;
+        state
     }
 
     /// One process does one thing on both sides.
@@ -156,19 +194,14 @@ impl Ground {
         sync_all(&directories.gate, &seen)?;
         let seen = observe::directory(&directories.gate)?;
         let copy = observe::directory(&directories.copy);
-        let found = match copy {
-            Ok(copy) => observe::differences(&seen, &copy, Depth::Synced),
-            Err(error) => vec![format!("{error:#}")],
-        };
+        let found =
+            copy.map(|copy| observe::differences(&seen, &copy, Depth::Synced)).unwrap_or_else(unreadable);
         if !found.is_empty() {
             return Ok(named("gate / copy, right after all was synced", found));
         }
         let mut last = Vec::new();
         let same = wait::until("the copy to be the same in full", SAME_BOUND, || {
-            last = match compare::trees(&directories.gate, &directories.copy) {
-                Ok(found) => found.differences,
-                Err(error) => vec![format!("{error:#}")],
-            };
+            last = directories.differences();
             Ok(last.is_empty().then_some(()))
         });
         if let Err(error) = same {
@@ -177,6 +210,20 @@ impl Ground {
         }
         Ok(named("gate / copy, holes", sparse::differences(&directories.gate, &directories.copy)?))
     }
+}
+
+impl Directories {
+    /// In what the copy differs from the gate, in full.
+    #[must_use]
+    pub fn differences(&self) -> Vec<String> {
+        compare::trees(&self.gate, &self.copy).map(|found| found.differences).unwrap_or_else(unreadable)
+    }
+}
+
+/// A tree that cannot be read, as a difference.
+#[must_use]
+pub fn unreadable(error: anyhow::Error) -> Vec<String> {
+    vec![format!("{error:#}")]
 }
 
 /// Put words before each difference.
@@ -188,7 +235,7 @@ pub fn named(what: &str, found: Vec<String>) -> Vec<String> {
 fn sync_all(root: &Path, seen: &observe::Tree) -> Result<()> {
     for (path, entry) in seen {
         let file = matches!(entry.content, observe::Content::Bytes(_));
-        if file || entry.content == observe::DIRECTORY {
+        if file || entry.content == observe::Content::Directory {
             let full = root.join(path);
             fs::File::open(&full)
                 .and_then(|file| file.sync_all())

@@ -20,27 +20,19 @@ const BOUND: Duration = Duration::from_secs(60);
 /// What a call on a dead gate gives.
 const DEAD: &[i32] = &[libc::ENOTCONN, libc::ECONNABORTED];
 
-/// How far a sequence came.
-struct Driven {
-    /// What came of the first steps.
-    outcomes: Vec<Outcome>,
-    /// Whether the next one was begun.
-    begun: bool,
-}
-
 /// Run it, and kill once `after` steps have been answered (or all of them).
 ///
 /// # Errors
 /// A node does not come back.
 pub fn run(ground: &mut Ground, steps: &[Step], after: usize) -> Result<Vec<String>> {
     let actors = ground.through.len() as u8;
-    let steps = allowed(steps, actors);
+    let steps = allowed(steps, ground.state());
     let directories = ground.begin()?;
-    let driven = drive_and_kill(ground, &steps, after)?;
+    let answered = drive_and_kill(ground, &steps, after)?;
     ground.mirror.secondary.wait_for("all that was received is applied", wait::SHORT, |status| {
         status.phase == "Waiting" && status.positions.applied >= status.positions.received
     })?;
-    let (history, local, mut found) = remember(&steps, &driven, actors);
+    let (history, local, mut found) = remember(&steps, &answered, ground.state());
     found.extend(named("copy after the kill", after_sync(&history, &directories)));
     ground.mirror.start_nodes()?;
     found.extend(after_return(ground, &directories, &local)?);
@@ -50,8 +42,7 @@ pub fn run(ground: &mut Ground, steps: &[Step], after: usize) -> Result<Vec<Stri
 }
 
 /// The steps that may be done, so that whoever drives them needs no model.
-fn allowed(steps: &[Step], actors: u8) -> Vec<Step> {
-    let mut state = State::new(usize::from(actors));
+fn allowed(steps: &[Step], mut state: State) -> Vec<Step> {
     let mut may = |step: &&Step| {
         let allowed = state.allows(step);
         if allowed {
@@ -62,7 +53,7 @@ fn allowed(steps: &[Step], actors: u8) -> Vec<Step> {
     steps.iter().filter(|step| may(step)).cloned().collect()
 }
 
-fn drive_and_kill(ground: &mut Ground, steps: &[Step], after: usize) -> Result<Driven> {
+fn drive_and_kill(ground: &mut Ground, steps: &[Step], after: usize) -> Result<Vec<Outcome>> {
     let Ground { through, mirror, .. } = ground;
     let answered = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -79,32 +70,27 @@ fn drive_and_kill(ground: &mut Ground, steps: &[Step], after: usize) -> Result<D
     })
 }
 
-fn drive(actors: &mut [Actor], steps: &[Step], answered: &AtomicUsize) -> Driven {
-    let mut driven = Driven { outcomes: Vec::new(), begun: false };
+/// What came of the first steps. Whatever step comes after them was under way when the gate died.
+fn drive(actors: &mut [Actor], steps: &[Step], answered: &AtomicUsize) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
     for step in steps {
         let actor = &mut actors[usize::from(step.actor)];
         let outcome = actor.take(std::slice::from_ref(&step.operation)).ok().and_then(|mut all| all.pop());
         match outcome {
-            Some(Outcome::Refused(errno)) if DEAD.contains(&errno) => {
-                driven.begun = true;
-                break;
-            }
-            Some(outcome) => driven.outcomes.push(outcome),
-            None => {
-                driven.begun = true;
-                break;
-            }
+            None => break,
+            Some(Outcome::Refused(errno)) if DEAD.contains(&errno) => break,
+            Some(outcome) => outcomes.push(outcome),
         }
         answered.fetch_add(1, Ordering::SeqCst);
     }
-    driven
+    outcomes
 }
 
 /// What is promised of the copy, what must be left on the primary, and what came out differently from the model.
-fn remember(steps: &[Step], driven: &Driven, actors: u8) -> (History, History, Vec<String>) {
-    let mut history = History::new(State::new(usize::from(actors)));
+fn remember(steps: &[Step], answered: &[Outcome], state: State) -> (History, History, Vec<String>) {
+    let mut history = History::new(state);
     let mut found = Vec::new();
-    for (step, outcome) in steps.iter().zip(&driven.outcomes) {
+    for (step, outcome) in steps.iter().zip(answered) {
         let mut state = history.last().clone();
         let expected = state.take(step);
         if !expected.allows(outcome) {
@@ -114,9 +100,7 @@ fn remember(steps: &[Step], driven: &Driven, actors: u8) -> (History, History, V
     }
     let mut local = history.clone();
     local.all_synced();
-    if driven.begun
-        && let Some(step) = steps.get(driven.outcomes.len())
-    {
+    if let Some(step) = steps.get(answered.len()) {
         history.perhaps(step);
         local.perhaps(step);
     }

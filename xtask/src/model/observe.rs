@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -25,8 +25,10 @@ pub enum Content {
     Bytes(Rc<Vec<u8>>),
     /// A symlink's.
     Target(String),
-    /// Something else, with its device number.
-    Other(&'static str, u64),
+    /// A directory; its names are entries of their own.
+    Directory,
+    /// Something else: its kind as in a mode, and its device number.
+    Node(u32, u64),
 }
 
 /// A name of a tree.
@@ -67,7 +69,7 @@ pub fn directory(root: &Path) -> Result<Tree> {
     while let Some(path) = ahead.pop() {
         let full = if path.is_empty() { root.to_owned() } else { root.join(&path) };
         let entry = look(&full).with_context(|| format!("look at {}", full.display()))?;
-        if entry.content == DIRECTORY {
+        if entry.content == Content::Directory {
             for item in fs::read_dir(&full).with_context(|| format!("list {}", full.display()))? {
                 let name = item?.file_name();
                 let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
@@ -79,9 +81,6 @@ pub fn directory(root: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-/// A directory.
-pub const DIRECTORY: Content = Content::Other("directory", 0);
-
 fn look(path: &Path) -> io::Result<Entry> {
     let meta = fs::symlink_metadata(path)?;
     let kind = meta.file_type();
@@ -91,11 +90,9 @@ fn look(path: &Path) -> io::Result<Entry> {
             File::open(path)?.read_to_end(&mut bytes)?;
             Content::Bytes(Rc::new(bytes))
         }
-        () if kind.is_dir() => DIRECTORY,
+        () if kind.is_dir() => Content::Directory,
         () if kind.is_symlink() => Content::Target(fs::read_link(path)?.to_string_lossy().into_owned()),
-        () if kind.is_fifo() => Content::Other("fifo", 0),
-        () if kind.is_socket() => Content::Other("socket", 0),
-        () => Content::Other("device", meta.rdev()),
+        () => Content::Node(meta.mode() & libc::S_IFMT, meta.rdev()),
     };
     let attributes = xattr::all(path)?.into_iter().filter(|(name, _)| !LEFT_OUT.contains(&name.as_slice()));
     Ok(Entry {
@@ -123,11 +120,12 @@ pub fn entry(state: &State, id: Id) -> Entry {
     let inode = state.inode(id);
     let content = match &inode.kind {
         Kind::File(bytes) => Content::Bytes(Rc::clone(bytes)),
-        Kind::Directory(_) => DIRECTORY,
+        Kind::Directory(_) => Content::Directory,
         Kind::Symlink(target) => Content::Target(target.clone()),
-        Kind::Fifo => Content::Other("fifo", 0),
-        Kind::Null => Content::Other("device", libc::makedev(1, 3)),
-        Kind::Socket => Content::Other("socket", 0),
+        Kind::Node(node) => {
+            let (kind, device) = node.numbers();
+            Content::Node(kind, device)
+        }
     };
     Entry {
         identity: id as u64,
@@ -187,7 +185,7 @@ fn entries(path: &str, left: &Entry, right: &Entry, depth: Depth, found: &mut Ve
     if let Some(what) = content_difference(&left.content, &right.content) {
         found.push(format!("{path:?}: {what}"));
     }
-    let special = !matches!(left.content, Content::Bytes(_)) && left.content != DIRECTORY;
+    let special = !matches!(left.content, Content::Bytes(_)) && left.content != Content::Directory;
     if depth == Depth::Synced && special {
         return;
     }
@@ -225,7 +223,8 @@ fn kind(content: &Content) -> String {
     match content {
         Content::Bytes(_) => "file".to_owned(),
         Content::Target(target) => format!("symlink to {target:?}"),
-        Content::Other(name, number) => format!("{name} {number}"),
+        Content::Directory => "directory".to_owned(),
+        Content::Node(kind, device) => format!("node {kind:o} {device}"),
     }
 }
 

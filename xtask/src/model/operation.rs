@@ -5,12 +5,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lab::aligned;
+
 /// Open files of a process.
 pub const SLOTS: u8 = 3;
 /// Mappings of a process.
 pub const MAPS: u8 = 2;
 /// What the offset, length and address of direct I/O are multiples of.
-pub const BLOCK: u64 = 4096;
+pub const BLOCK: u64 = aligned::BLOCK as u64;
 
 /// A path below the sequence's directory.
 pub type Path = String;
@@ -61,6 +63,30 @@ pub enum Write {
     Append,
 }
 
+/// How a call comes to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub enum Via {
+    /// It is made.
+    #[default]
+    Call,
+    /// Submitted to an io_uring(7), and waited for.
+    Ring,
+    /// Submitted by io_submit(2), and waited for.
+    Aio,
+}
+
+/// How bytes get from one open file into another.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub enum Copying {
+    /// copy_file_range(2), which shares extents where the file system can and the range is aligned.
+    #[default]
+    Range,
+    /// sendfile(2) to the file's position, until all is sent.
+    Send,
+    /// splice(2) into a pipe and out of it, until all is there.
+    Splice,
+}
+
 /// What fallocate(2) does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Space {
@@ -96,6 +122,36 @@ pub enum Node {
     Null,
     /// A socket nobody listens on.
     Socket,
+    /// A block device that no driver serves.
+    Block,
+    /// The character device 0:0, which `RENAME_WHITEOUT` leaves behind: there is no driver for it either.
+    Whiteout,
+}
+
+impl Node {
+    /// Its kind as in a mode, and its device number.
+    #[must_use]
+    pub fn numbers(self) -> (u32, u64) {
+        match self {
+            Node::Fifo => (libc::S_IFIFO, 0),
+            Node::Null => (libc::S_IFCHR, libc::makedev(1, 3)),
+            Node::Socket => (libc::S_IFSOCK, 0),
+            Node::Block => (libc::S_IFBLK, libc::makedev(240, 1)),
+            Node::Whiteout => (libc::S_IFCHR, 0),
+        }
+    }
+}
+
+/// From what a file or directory is protected (`FS_IOC_SETFLAGS`, chattr(1)).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub enum Protection {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Every change (`FS_IMMUTABLE_FL`).
+    Immutable,
+    /// Every change but additions at the end, in a directory of names (`FS_APPEND_FL`).
+    AppendOnly,
 }
 
 /// What a sync covers.
@@ -118,6 +174,8 @@ pub enum Rename {
     NoReplace,
     /// `RENAME_EXCHANGE`.
     Exchange,
+    /// `RENAME_WHITEOUT`.
+    Whiteout,
 }
 
 /// One call, or a few that belong together.
@@ -148,12 +206,16 @@ pub enum Operation {
         length: u64,
         tag: u64,
         how: Write,
+        #[serde(default)]
+        via: Via,
     },
     /// pread(2); shows a checksum.
     Read {
         slot: u8,
         at: u64,
         length: u64,
+        #[serde(default)]
+        via: Via,
     },
     /// Map a file, store, perhaps msync, unmap: only inside the file, else skipped.
     Store {
@@ -197,17 +259,22 @@ pub enum Operation {
         at: u64,
         length: u64,
     },
-    /// copy_file_range(2), not between descriptors of direct I/O: natively that must be aligned, on the gate it need not be.
+    /// Not between descriptors of direct I/O: natively that must be aligned, on the gate it need not be. Through a pipe, not from a
+    /// file into itself: how much of what it has just written is read again depends on the size of the pipe.
     Copy {
         from: u8,
         to: u8,
         from_at: u64,
         to_at: u64,
         length: u64,
+        #[serde(default)]
+        how: Copying,
     },
     Sync {
         slot: u8,
         what: Sync,
+        #[serde(default)]
+        via: Via,
     },
     /// open, fsync, close of whatever can be opened for reading.
     SyncPath {
@@ -276,6 +343,11 @@ pub enum Operation {
         target: Target,
         name: String,
     },
+    /// `FS_IOC_SETFLAGS` of a name (opened for reading, symlinks followed) or an open file; other flags stay.
+    SetProtection {
+        target: Target,
+        protection: Protection,
+    },
     /// Kind, mode, owner, links, size of a name.
     Stat {
         path: Path,
@@ -288,6 +360,66 @@ pub enum Operation {
     List {
         path: Path,
     },
+}
+
+impl Operation {
+    /// The slot of the open file it is done on.
+    #[must_use]
+    pub fn slot(&self) -> Option<u8> {
+        match self {
+            Operation::Close { slot }
+            | Operation::Write { slot, .. }
+            | Operation::Read { slot, .. }
+            | Operation::Store { slot, .. }
+            | Operation::Map { slot, .. }
+            | Operation::SetLength { slot, .. }
+            | Operation::Allocate { slot, .. }
+            | Operation::Sync { slot, .. }
+            | Operation::LinkSlot { slot, .. }
+            | Operation::StatSlot { slot }
+            | Operation::Copy { from: slot, .. } => Some(*slot),
+            _ => None,
+        }
+    }
+
+    /// What a call on attributes is done on, and whether it follows a symlink at the end of a path.
+    #[must_use]
+    pub fn target(&self) -> Option<(&Target, bool)> {
+        match self {
+            Operation::SetMode { target, .. } | Operation::SetProtection { target, .. } => {
+                Some((target, true))
+            }
+            Operation::SetOwner { target, .. }
+            | Operation::SetTime { target, .. }
+            | Operation::SetAttribute { target, .. }
+            | Operation::RemoveAttribute { target, .. } => Some((target, false)),
+            _ => None,
+        }
+    }
+
+    /// All paths it names.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        match self {
+            Operation::Open { path, .. }
+            | Operation::Truncate { path, .. }
+            | Operation::SyncPath { path }
+            | Operation::MakeDirectory { path, .. }
+            | Operation::RemoveDirectory { path }
+            | Operation::Unlink { path }
+            | Operation::Symlink { path, .. }
+            | Operation::MakeNode { path, .. }
+            | Operation::Stat { path }
+            | Operation::List { path }
+            | Operation::OpenNameless { directory: path, .. }
+            | Operation::LinkSlot { to: path, .. } => vec![path],
+            Operation::Link { from, to } | Operation::Rename { from, to, .. } => vec![from, to],
+            _ => match self.target() {
+                Some((Target::Path(path), _)) => vec![path],
+                _ => Vec::new(),
+            },
+        }
+    }
 }
 
 /// An operation and who does it.
@@ -308,6 +440,9 @@ pub enum Outcome {
     Shown(String),
     /// The errno.
     Refused(i32),
+    /// Only foretold: this errno, or EPERM because something is protected. Which of two reasons is found first is not the same in a
+    /// file system and in a gate above it.
+    RefusedOrProtected(i32),
     /// Not done, because it would be the end of the process (a store beyond the file's end) or nothing is in the slot.
     Skipped,
 }
@@ -316,8 +451,12 @@ impl Outcome {
     /// Whether a file system may answer so where the model does as `self`: a directory that is not empty is either to rename(2).
     #[must_use]
     pub fn allows(&self, found: &Outcome) -> bool {
-        let not_empty = Outcome::Refused(libc::ENOTEMPTY);
-        self == found || *self == not_empty && *found == Outcome::Refused(libc::EEXIST)
+        match (self, found) {
+            (Outcome::RefusedOrProtected(_), Outcome::Refused(libc::EPERM)) => true,
+            (Outcome::RefusedOrProtected(errno), _) => Outcome::Refused(*errno).allows(found),
+            (Outcome::Refused(libc::ENOTEMPTY), Outcome::Refused(libc::EEXIST)) => true,
+            _ => self == found,
+        }
     }
 }
 
@@ -329,14 +468,6 @@ pub fn fill(tag: u64, at: u64, length: u64) -> Vec<u8> {
         ((mixed >> 24 ^ mixed) % 255) as u8 + 1
     };
     (at..at + length).map(byte).collect()
-}
-
-/// A short form of bytes that were read.
-#[must_use]
-pub fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Offset and length of direct I/O.
@@ -365,7 +496,8 @@ mod tests {
 
     #[test]
     fn a_step_is_kept_as_text() {
-        let operation = Operation::Write { slot: 1, at: 5, length: 9, tag: 3, how: Write::Dsync };
+        let operation =
+            Operation::Write { slot: 1, at: 5, length: 9, tag: 3, how: Write::Dsync, via: Via::Ring };
         let step = Step { actor: 2, operation };
         let text = serde_json::to_string(&step).unwrap();
         assert_eq!(serde_json::from_str::<Step>(&text).unwrap(), step);

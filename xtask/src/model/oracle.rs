@@ -86,7 +86,7 @@ impl History {
         let process = &self.last().processes[usize::from(step.actor)];
         let open = |slot: &u8| process.slots[usize::from(*slot)];
         match &step.operation {
-            Operation::Sync { slot, what } if *what != Sync::System => open(slot).map(|open| open.id),
+            Operation::Sync { slot, what, .. } if *what != Sync::System => open(slot).map(|open| open.id),
             Operation::SyncPath { path } => self.last().find(path, true).ok(),
             // A write of nothing waits for nobody.
             Operation::Write { slot, length, .. } if *length > 0 => open(slot)
@@ -218,7 +218,7 @@ fn illegal_bytes(bytes: &[u8], versions: &[&[u8]], synced: bool) -> Option<Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::operation::{Flags, Write};
+    use super::super::operation::{Flags, Via, Write};
     use super::*;
 
     fn run(steps: &[Operation]) -> History {
@@ -239,10 +239,10 @@ mod tests {
     }
 
     fn write(at: u64, length: u64, tag: u64) -> Operation {
-        Operation::Write { slot: 0, at, length, tag, how: Write::Plain }
+        Operation::Write { slot: 0, at, length, tag, how: Write::Plain, via: Via::Call }
     }
 
-    const SYNC: Operation = Operation::Sync { slot: 0, what: Sync::All };
+    const SYNC: Operation = Operation::Sync { slot: 0, what: Sync::All, via: Via::Call };
 
     fn rename(from: &str, to: &str) -> Operation {
         let how = super::super::operation::Rename::Plain;

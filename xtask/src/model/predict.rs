@@ -4,16 +4,14 @@
 use std::rc::Rc;
 
 use super::acl::Acl;
-use super::operation::{
-    Flags, Node, Operation, Outcome, Rename, Space, Step, Target, Write, checksum, fill, rounded,
-};
+use super::operation::{Copying, Flags, Node, Operation, Outcome, Protection, Rename, Space, Step, Target};
 use super::state::{Id, Inode, Kind, Open, Place, State};
 
 const UMASK: u32 = 0o022;
-const SET_UID: u32 = 0o4000;
+/// The set-user-id bit.
+pub const SET_UID: u32 = 0o4000;
 /// The set-group-id bit.
 pub const SET_GID: u32 = 0o2000;
-const GROUP_RUNS: u32 = 0o010;
 
 /// An outcome, or the errno.
 pub type Answer = Result<Outcome, i32>;
@@ -28,14 +26,33 @@ impl State {
     /// There is no such process or slot.
     pub fn take(&mut self, step: &Step) -> Outcome {
         let actor = usize::from(step.actor);
-        self.apply(actor, &step.operation).unwrap_or_else(Outcome::Refused)
+        let before = self.clone();
+        let outcome = self.apply(actor, &step.operation).unwrap_or_else(Outcome::Refused);
+        self.with_protection(before, step, outcome)
     }
 
-    /// Whether a step may be done: a store beyond the end of the file would kill the process.
+    /// Whether a step may be done: a store beyond the end of the file would kill the process, what a copy through a pipe gives is
+    /// foretold only between two files, and whether a hole behind the end takes set-id bits away is the file system's affair (btrfs: no).
     #[must_use]
     pub fn allows(&self, step: &Step) -> bool {
         let process = &self.processes[usize::from(step.actor)];
+        if self.is_beyond_protection(step) {
+            return false;
+        }
         match &step.operation {
+            Operation::Copy { from, to, how, .. } if *how != Copying::Range => {
+                let open = |slot: &u8| process.slots[usize::from(*slot)];
+                let file = |id| self.inode(id).bytes().is_some();
+                open(from)
+                    .zip(open(to))
+                    .is_none_or(|(from, to)| from.id != to.id && file(from.id) && file(to.id))
+            }
+            Operation::Allocate { slot, space: Space::Punch, at, .. } => process.slots[usize::from(*slot)]
+                .is_none_or(|open| {
+                    let inode = self.inode(open.id);
+                    let size = inode.bytes().map_or(0, |bytes| bytes.len() as u64);
+                    *at < size || inode.mode & (SET_UID | SET_GID) == 0
+                }),
             Operation::StoreMapped { map, at, length, .. } => match process.maps[usize::from(*map)] {
                 Some((id, mapped)) => {
                     let size = self.inode(id).bytes().map_or(0, |bytes| bytes.len() as u64);
@@ -62,12 +79,7 @@ impl State {
             }
             Operation::MakeNode { path, node, mode } => {
                 let place = self.vacant(path)?;
-                let kind = match node {
-                    Node::Fifo => Kind::Fifo,
-                    Node::Null => Kind::Null,
-                    Node::Socket => Kind::Socket,
-                };
-                self.make(&place, kind, *mode);
+                self.make(&place, Kind::Node(*node), *mode);
                 DONE
             }
             Operation::Symlink { content, path } => {
@@ -88,38 +100,26 @@ impl State {
                 let names: Vec<&String> = self.names(id)?.keys().collect();
                 Ok(Outcome::Shown(format!("{names:?}")))
             }
-            Operation::SetMode { .. }
-            | Operation::SetOwner { .. }
-            | Operation::SetTime { .. }
-            | Operation::SetAttribute { .. }
-            | Operation::RemoveAttribute { .. } => self.apply_attribute(actor, operation),
-            _ => self.apply_open(actor, operation),
+            Operation::Unmap { map } => {
+                self.processes[actor].maps[usize::from(*map)] = None;
+                DONE
+            }
+            Operation::StoreMapped { map, at, length, tag, .. } => {
+                self.store_mapped(actor, *map, (*at, *length), *tag)
+            }
+            _ => match (operation.target(), operation.slot()) {
+                (Some((target, follow)), _) => match self.target(actor, target, follow)? {
+                    Some(id) => self.apply_attribute(id, operation),
+                    None => Ok(Outcome::Skipped),
+                },
+                (_, Some(slot)) => self.apply_open(actor, slot, operation),
+                _ => Ok(Outcome::Skipped),
+            },
         }
     }
 
     /// Operations on what is open.
-    fn apply_open(&mut self, actor: usize, operation: &Operation) -> Answer {
-        let slot = match operation {
-            Operation::Unmap { map } => {
-                self.processes[actor].maps[usize::from(*map)] = None;
-                return DONE;
-            }
-            Operation::StoreMapped { map, at, length, tag, .. } => {
-                return self.store_mapped(actor, *map, (*at, *length), *tag);
-            }
-            Operation::Copy { from, .. } => *from,
-            Operation::Close { slot }
-            | Operation::Write { slot, .. }
-            | Operation::Read { slot, .. }
-            | Operation::Store { slot, .. }
-            | Operation::Map { slot, .. }
-            | Operation::SetLength { slot, .. }
-            | Operation::Allocate { slot, .. }
-            | Operation::Sync { slot, .. }
-            | Operation::LinkSlot { slot, .. }
-            | Operation::StatSlot { slot } => *slot,
-            _ => return Ok(Outcome::Skipped),
-        };
+    fn apply_open(&mut self, actor: usize, slot: u8, operation: &Operation) -> Answer {
         let Some(open) = self.slot(actor, slot) else { return Ok(Outcome::Skipped) };
         match operation {
             Operation::Close { slot } => {
@@ -127,7 +127,7 @@ impl State {
                 DONE
             }
             Operation::Write { at, length, tag, how, .. } => self.write(open, (*at, *length), *tag, *how),
-            Operation::Read { at, length, .. } => self.read(open, *at, *length),
+            Operation::Read { at, length, via, .. } => self.read(open, *at, *length, *via),
             Operation::Store { at, length, tag, .. } => self.store(open, *at, *length, *tag),
             Operation::Map { map, length, .. } => {
                 let kept = self.mapped(open)?;
@@ -142,12 +142,14 @@ impl State {
                 DONE
             }
             Operation::Allocate { space, at, length, .. } => self.allocate(open, *space, *at, *length),
-            Operation::Copy { to, from_at, to_at, length, .. } => {
+            Operation::Copy { to, from_at, to_at, length, how, .. } => {
                 let Some(to) = self.slot(actor, *to) else { return Ok(Outcome::Skipped) };
-                if open.direct || to.direct {
-                    return Ok(Outcome::Skipped);
+                match how {
+                    _ if open.direct || to.direct => Ok(Outcome::Skipped),
+                    Copying::Range => self.copy(open, to, (*from_at, *to_at), *length),
+                    Copying::Send => self.send(open, to, (*from_at, *to_at), *length),
+                    Copying::Splice => self.splice(open, to, (*from_at, *to_at), *length),
                 }
-                self.copy(open, to, (*from_at, *to_at), *length)
             }
             Operation::LinkSlot { to, .. } => self.link(open.id, to),
             Operation::StatSlot { .. } => Ok(Outcome::Shown(self.shown(open.id))),
@@ -173,9 +175,7 @@ impl State {
             Kind::File(bytes) => (libc::S_IFREG, bytes.len()),
             Kind::Directory(_) => (libc::S_IFDIR, 0),
             Kind::Symlink(content) => (libc::S_IFLNK, content.len()),
-            Kind::Fifo => (libc::S_IFIFO, 0),
-            Kind::Null => (libc::S_IFCHR, 0),
-            Kind::Socket => (libc::S_IFSOCK, 0),
+            Kind::Node(node) => (node.numbers().0, 0),
         };
         let links = if kind == libc::S_IFDIR { 0 } else { inode.links };
         super::observe::line(kind | inode.mode, inode.uid, inode.gid, links, size as u64)
@@ -193,10 +193,11 @@ impl State {
             Some(id) => match &self.inode(id).kind {
                 Kind::Symlink(_) => return Err(libc::ELOOP),
                 Kind::Directory(_) if flags.create || changes => return Err(libc::EISDIR),
-                Kind::Socket => return Err(libc::ENXIO),
-                Kind::Fifo if flags.write && !flags.read => return Err(libc::ENXIO),
-                Kind::Fifo | Kind::Null | Kind::Directory(_) if flags.direct => return Err(libc::EINVAL),
-                Kind::Fifo | Kind::Null => return DONE,
+                Kind::Node(Node::Socket | Node::Block | Node::Whiteout) => return Err(libc::ENXIO),
+                Kind::Node(Node::Fifo) if flags.write && !flags.read => return Err(libc::ENXIO),
+                Kind::Node(_) | Kind::Directory(_) if flags.direct => return Err(libc::EINVAL),
+                Kind::Node(_) => return DONE,
+                Kind::File(_) if self.inode(id).protection.refuses(flags) => return Err(libc::EPERM),
                 Kind::File(_) => {
                     if flags.truncate {
                         self.set_length(id, 0);
@@ -228,6 +229,9 @@ impl State {
         self.processes[actor].slots[usize::from(slot)] = None;
         let parent = self.find(directory, true)?;
         self.names(parent)?;
+        if self.inode(parent).protection == Protection::Immutable {
+            return Err(libc::EPERM);
+        }
         let id = self.born(parent, Kind::File(Rc::default()), mode);
         let inode = self.change(id);
         inode.links = 0;
@@ -345,7 +349,19 @@ impl State {
                 }
             }
         }
-        let left = target.found.filter(|_| how == Rename::Exchange);
+        if how == Rename::Exchange && source.parent != target.parent {
+            // The parent entry of a directory changes, and on xfs with it the time.
+            for id in [Some(id), target.found].into_iter().flatten() {
+                if self.is_directory(id) {
+                    self.change(id).modified = None;
+                }
+            }
+        }
+        let left = match how {
+            Rename::Exchange => target.found,
+            Rename::Whiteout => Some(self.born(source.parent, Kind::Node(Node::Whiteout), 0)),
+            Rename::Plain | Rename::NoReplace => None,
+        };
         self.set_name(source.parent, &source.name, left);
         self.set_name(target.parent, &target.name, Some(id));
         DONE
@@ -355,7 +371,7 @@ impl State {
         let id = self.find(path, true)?;
         match self.inode(id).kind {
             Kind::File(_) | Kind::Directory(_) => DONE,
-            Kind::Socket => Err(libc::ENXIO),
+            Kind::Node(Node::Socket | Node::Block | Node::Whiteout) => Err(libc::ENXIO),
             // Opened, and fsync(2) means nothing to it.
             _ => Err(libc::EINVAL),
         }
@@ -369,132 +385,5 @@ impl State {
             _ => return Err(libc::EINVAL),
         }
         DONE
-    }
-
-    fn set_length(&mut self, id: Id, length: u64) {
-        self.clear_set_id(id);
-        if let Some(bytes) = self.change(id).bytes_mut() {
-            bytes.resize(length as usize, 0);
-        }
-    }
-
-    /// What a change of the bytes by somebody without `CAP_FSETID` does to the mode.
-    pub(super) fn clear_set_id(&mut self, id: Id) {
-        let inode = self.change(id);
-        inode.mode &= !SET_UID;
-        if inode.mode & GROUP_RUNS != 0 || inode.gid != 0 {
-            inode.mode &= !SET_GID;
-        }
-    }
-
-    fn put(&mut self, id: Id, at: u64, bytes: &[u8]) {
-        if let Some(content) = self.change(id).bytes_mut() {
-            let end = at as usize + bytes.len();
-            if content.len() < end {
-                content.resize(end, 0);
-            }
-            content[at as usize..end].copy_from_slice(bytes);
-        }
-    }
-
-    fn write(&mut self, open: Open, (at, length): (u64, u64), tag: u64, how: Write) -> Answer {
-        if !open.write {
-            return Err(libc::EBADF);
-        }
-        let (at, length) = rounded(open.direct, at, length);
-        let size = self.inode(open.id).bytes().map_or(0, |bytes| bytes.len() as u64);
-        let appends = open.append || how == Write::Append && !open.direct;
-        let place = if appends { size } else { at };
-        if length > 0 {
-            self.clear_set_id(open.id);
-            self.put(open.id, place, &fill(tag, at, length));
-        }
-        Ok(Outcome::Done(length))
-    }
-
-    fn read(&self, open: Open, at: u64, length: u64) -> Answer {
-        if !open.read {
-            return Err(libc::EBADF);
-        }
-        let (at, length) = rounded(open.direct, at, length);
-        let bytes = self.inode(open.id).bytes().ok_or(libc::EISDIR)?;
-        let begin = (at as usize).min(bytes.len());
-        let end = (begin + length as usize).min(bytes.len());
-        Ok(Outcome::Done(checksum(&bytes[begin..end])))
-    }
-
-    /// Whether the open file can be mapped for stores.
-    fn mapped(&self, open: Open) -> Result<Id, i32> {
-        match self.inode(open.id).kind {
-            // Not opened for reading, or a shared mapping to be written of one not opened for writing.
-            _ if !open.read => Err(libc::EACCES),
-            Kind::Directory(_) if open.write => Err(libc::ENODEV),
-            _ if !open.write => Err(libc::EACCES),
-            _ => Ok(open.id),
-        }
-    }
-
-    fn store(&mut self, open: Open, at: u64, length: u64, tag: u64) -> Answer {
-        let size = self.inode(open.id).bytes().map_or(0, |bytes| bytes.len() as u64);
-        if at + length > size {
-            return Ok(Outcome::Skipped);
-        }
-        let id = self.mapped(open)?;
-        self.put(id, at, &fill(tag, at, length));
-        self.change(id).stored = true;
-        DONE
-    }
-
-    fn store_mapped(&mut self, actor: usize, map: u8, (at, length): (u64, u64), tag: u64) -> Answer {
-        match self.processes[actor].maps[usize::from(map)] {
-            Some((id, _)) => {
-                self.put(id, at, &fill(tag, at, length));
-                self.change(id).stored = true;
-                DONE
-            }
-            None => Ok(Outcome::Skipped),
-        }
-    }
-
-    fn allocate(&mut self, open: Open, space: Space, at: u64, length: u64) -> Answer {
-        if length == 0 {
-            return Err(libc::EINVAL);
-        }
-        if !open.write {
-            return Err(libc::EBADF);
-        }
-        self.clear_set_id(open.id);
-        if let Some(bytes) = self.change(open.id).bytes_mut() {
-            let end = (at + length) as usize;
-            if matches!(space, Space::Allocate | Space::Zero) && bytes.len() < end {
-                bytes.resize(end, 0);
-            }
-            if !matches!(space, Space::Allocate | Space::Keep) {
-                let end = end.min(bytes.len());
-                let begin = (at as usize).min(end);
-                bytes[begin..end].fill(0);
-            }
-        }
-        DONE
-    }
-
-    fn copy(&mut self, from: Open, to: Open, (from_at, to_at): (u64, u64), length: u64) -> Answer {
-        let (Some(source), Some(_)) = (self.inode(from.id).bytes(), self.inode(to.id).bytes()) else {
-            return Err(libc::EISDIR);
-        };
-        if !from.read || !to.write || to.append {
-            return Err(libc::EBADF);
-        }
-        let begin = (from_at as usize).min(source.len());
-        let bytes = source[begin..(begin + length as usize).min(source.len())].to_vec();
-        let count = bytes.len() as u64;
-        if from.id == to.id && to_at + count > from_at && to_at < from_at + count {
-            return Err(libc::EINVAL);
-        }
-        if count > 0 {
-            self.clear_set_id(to.id);
-            self.put(to.id, to_at, &bytes);
-        }
-        Ok(Outcome::Done(count))
     }
 }

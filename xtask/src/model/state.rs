@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::acl::Acl;
-use super::operation::{MAPS, SLOTS};
+use super::operation::{MAPS, Node, Protection, SLOTS};
 
 /// A number for an inode, never used again.
 pub type Id = usize;
@@ -24,12 +24,8 @@ pub enum Kind {
     Directory(Rc<BTreeMap<String, Id>>),
     /// With its content.
     Symlink(String),
-    /// A pipe.
-    Fifo,
-    /// The device 1:3.
-    Null,
-    /// A socket.
-    Socket,
+    /// What mknod(2) makes.
+    Node(Node),
 }
 
 /// An inode. It is kept when its last name and user are gone: somebody may ask what it was.
@@ -47,6 +43,8 @@ pub struct Inode {
     pub links: u32,
     /// Made without a name and may get one.
     pub linkable: bool,
+    /// Its flags.
+    pub protection: Protection,
     /// Extended attributes, access lists not among them.
     pub attributes: Rc<BTreeMap<String, Vec<u8>>>,
     /// Access list that says more than the mode.
@@ -88,6 +86,8 @@ pub struct State {
     inodes: Vec<Rc<Inode>>,
     /// What each process holds.
     pub processes: Vec<Process>,
+    /// Whether a descriptor from before a file became immutable still writes (all file systems but ext4).
+    pub late_writes: bool,
 }
 
 /// Where a path ends.
@@ -106,7 +106,14 @@ impl State {
     #[must_use]
     pub fn new(processes: usize) -> State {
         let root = Inode::new(Kind::Directory(Rc::default()), 0o755);
-        State { inodes: vec![Rc::new(root)], processes: vec![Process::default(); processes] }
+        let processes = vec![Process::default(); processes];
+        State { inodes: vec![Rc::new(root)], processes, late_writes: false }
+    }
+
+    /// Inodes that are another one, or changed, in a later state.
+    pub fn changed(&self, later: &State) -> impl Iterator<Item = Id> {
+        let pairs = self.inodes.iter().zip(&later.inodes).enumerate();
+        pairs.filter(|(_, (before, after))| !Rc::ptr_eq(before, after)).map(|(id, _)| id)
     }
 
     /// An inode.
@@ -263,6 +270,7 @@ impl Inode {
             gid: 0,
             links: 1,
             linkable: false,
+            protection: Protection::Nothing,
             attributes: Rc::default(),
             access: None,
             default: None,

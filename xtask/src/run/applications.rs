@@ -131,10 +131,39 @@ fn query(database: &Path, script: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// PostgreSQL's programs, and who runs them: they refuse to be root.
+pub struct PostgresPrograms {
+    directory: PathBuf,
+    /// The user.
+    pub user: User,
+}
+
+impl PostgresPrograms {
+    /// Those of this machine; `None` where PostgreSQL is not installed.
+    ///
+    /// # Errors
+    /// There is no user but root.
+    pub fn find() -> Result<Option<PostgresPrograms>> {
+        let Some(directory) = postgres_programs() else { return Ok(None) };
+        let user = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
+        let user = user.context("PostgreSQL refuses to be root, and there is no other user here")?;
+        Ok(Some(PostgresPrograms { directory, user }))
+    }
+
+    /// One of them, working in `directory`. A namespace may still be entered: that is done as root, before the user takes over.
+    #[must_use]
+    pub fn command(&self, program: &str, directory: &Path) -> Command {
+        let mut command = Command::new(setup::program("setpriv"));
+        command.args(["--reuid", &self.user.uid.to_string(), "--regid", &self.user.gid.to_string()]);
+        command.args(["--clear-groups", "--"]).arg(self.directory.join(program));
+        command.current_dir(directory).env("LC_ALL", "C").env("HOME", directory);
+        command
+    }
+}
+
 /// A PostgreSQL server whose data is mirrored.
 pub struct Postgres {
-    programs: PathBuf,
-    user: User,
+    programs: PostgresPrograms,
     data: PathBuf,
     /// Its socket and log: not mirrored.
     outside: PathBuf,
@@ -147,9 +176,8 @@ impl Postgres {
     /// # Errors
     /// initdb or the start failed.
     pub fn start(mirror: &Mirror) -> Result<Option<Postgres>> {
-        let Some(programs) = postgres_programs() else { return Ok(None) };
-        let user = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
-        let user = user.context("PostgreSQL refuses to be root, and there is no other user here")?;
+        let Some(programs) = PostgresPrograms::find()? else { return Ok(None) };
+        let user = &programs.user;
         let outside = mirror.outside().join("postgres");
         let data = mirror.data().join("postgres");
         for path in [&outside, &data] {
@@ -157,7 +185,7 @@ impl Postgres {
             chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
         }
-        let postgres = Postgres { programs, user, data, outside };
+        let postgres = Postgres { programs, data, outside };
         let data = postgres.data.to_string_lossy().into_owned();
         postgres.run(mirror, "initdb", &["-A", "trust", "-U", "postgres", "-E", "UTF8", "-D", &data])?;
         let options = format!(
@@ -204,11 +232,8 @@ impl Postgres {
     }
 
     fn run(&self, mirror: &Mirror, program: &str, arguments: &[&str]) -> Result<String> {
-        // A namespace is entered as root; only then another user takes over.
-        let mut command = Command::new(setup::program("setpriv"));
-        command.args(["--reuid", &self.user.uid.to_string(), "--regid", &self.user.gid.to_string()]);
-        command.args(["--clear-groups", "--"]).arg(self.programs.join(program)).args(arguments);
-        command.current_dir(&self.outside).env("LC_ALL", "C").env("HOME", &self.outside);
+        let mut command = self.programs.command(program, &self.outside);
+        command.args(arguments);
         mirror.net.a.enter(&mut command)?;
         // pg_ctl leaves the server behind with its own outputs, which must not be a pipe that is waited on.
         if program == "pg_ctl" {

@@ -1,6 +1,6 @@
 //! `cargo xtask run`: two nodes on this machine mirror a live directory.
 
-mod applications;
+pub mod applications;
 pub mod live;
 mod smoke;
 

@@ -7,12 +7,11 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::{Mirror, Options, PORT};
-use crate::lab::net::Namespace;
-use crate::lab::node::{self, Node, refused};
+use crate::lab::node::{self, refused};
 use crate::setup;
 
 const NOBODY: u32 = 65534;
@@ -32,8 +31,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
         let right = mirror.primary.config.clone();
         mirror.primary.config.set(key, value.clone());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        require_refused(&mut mirror.primary, &mirror.net.a, &words)
-            .with_context(|| format!("{key} = {value}"))?;
+        mirror.primary.refused(&mirror.net.a)?.naming(&words).with_context(|| format!("{key} = {value}"))?;
         mirror.primary.config = right;
         cases += 1;
     }
@@ -75,26 +73,13 @@ fn wrong_settings(mirror: &Mirror) -> Vec<Wrong> {
     ]
 }
 
-fn require_refused(node: &mut Node, namespace: &Namespace, words: &[&str]) -> Result<()> {
-    let (status, said) = node.refused(namespace)?;
-    require_words(status, &said, words)
-}
-
-fn require_words(status: std::process::ExitStatus, said: &str, words: &[&str]) -> Result<()> {
-    ensure!(!said.contains("panicked"), "it panicked: {said}");
-    ensure!(status.code().is_some_and(|code| code != 0), "{status}; it said: {said}");
-    for word in words {
-        ensure!(said.contains(word), "the message does not name `{word}`: {said}");
-    }
-    Ok(())
-}
-
 fn missing_file(mirror: &Mirror) -> Result<()> {
     let path = mirror.outside().join("no-such.toml");
     let mut command = Command::new(&mirror.primary.program);
     command.arg("run").arg("--config").arg(&path);
-    let (status, said) = refused(command, &mirror.primary.log)?;
-    require_words(status, &said, &["no-such.toml"]).context("a configuration that does not exist")
+    refused(command, &mirror.primary.log)?
+        .naming(&["no-such.toml"])
+        .context("a configuration that does not exist")
 }
 
 /// Both nodes are told to use the same directory of this machine.
@@ -103,8 +88,7 @@ fn same_directory(mirror: &mut Mirror) -> Result<()> {
     let right = mirror.primary.config.clone();
     let copy = mirror.copy().to_string_lossy().into_owned();
     mirror.primary.config.set("mirror.directories", toml::Value::Array(vec![copy.as_str().into()]));
-    require_refused(&mut mirror.primary, &mirror.net.a, &[&copy])
-        .context("the same directory on both nodes")?;
+    mirror.primary.refused(&mirror.net.a)?.naming(&[&copy]).context("the same directory on both nodes")?;
     mirror.primary.config = right;
     mirror.secondary.stop()
 }
@@ -112,7 +96,7 @@ fn same_directory(mirror: &mut Mirror) -> Result<()> {
 fn port_in_use(mirror: &mut Mirror) -> Result<()> {
     let address = mirror.net.b.socket(PORT);
     let _taken = mirror.net.b.within(|| Ok(TcpListener::bind(address)?))?;
-    require_refused(&mut mirror.secondary, &mirror.net.b, &[&PORT.to_string()]).context("port in use")
+    mirror.secondary.refused(&mirror.net.b)?.naming(&[&PORT.to_string()]).context("port in use")
 }
 
 fn not_root(mirror: &Mirror) -> Result<()> {
@@ -148,8 +132,7 @@ fn not_root(mirror: &Mirror) -> Result<()> {
     command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups", "--"]);
     command.arg(&program).arg("run").arg("--config").arg(&file);
     mirror.net.a.enter(&mut command)?;
-    let (status, said) = refused(command, &mirror.primary.log)?;
-    require_words(status, &said, &["root"]).context("not root")
+    refused(command, &mirror.primary.log)?.naming(&["root"]).context("not root")
 }
 
 fn without_fuse(mirror: &Mirror) -> Result<()> {
@@ -158,6 +141,5 @@ fn without_fuse(mirror: &Mirror) -> Result<()> {
     command.arg(&mirror.primary.program).arg("run").arg("--config").arg(mirror.primary.config_file());
     fs::write(mirror.primary.config_file(), mirror.primary.config.text()?)?;
     mirror.net.a.enter(&mut command)?;
-    let (status, said) = refused(command, &mirror.primary.log)?;
-    require_words(status, &said, &["/dev/fuse"]).context("no /dev/fuse")
+    refused(command, &mirror.primary.log)?.naming(&["/dev/fuse"]).context("no /dev/fuse")
 }

@@ -5,8 +5,7 @@
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,45 +14,21 @@ use super::files::{PEER_LOST, open, plant, rename};
 use super::ring_overflow::stalled;
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::{IDENTICAL_BOUND, Mirror};
+use crate::lab::mount::Mounted;
 use crate::lab::records::Random;
-use crate::lab::{compare, exec, wait, xattr};
-use crate::setup;
+use crate::lab::{compare, wait, xattr};
 
 /// Words in logs that changes behind the gate explain.
 const BEHIND: &[&str] = &["behind the gate"];
 /// More names than the kernel keeps for a reader (`fs.fanotify.max_queued_events`).
 const BURST: u64 = 18_000;
 
-/// Another mount of the primary's file system.
-struct OtherMount {
-    point: PathBuf,
-}
-
-impl OtherMount {
-    fn of(mirror: &Mirror) -> Result<OtherMount> {
-        let ground = mirror.data().parent().context("the mirrored directory is a root")?;
-        let point = mirror.outside().join("behind");
-        fs::create_dir(&point)?;
-        exec::run(Command::new(setup::program("mount")).arg("--bind").arg(ground).arg(&point))?;
-        Ok(OtherMount { point })
-    }
-
-    /// The mirrored directory without the gate.
-    fn data(&self) -> PathBuf {
-        self.point.join("data")
-    }
-
-    /// A directory of the same file system that is not mirrored.
-    fn outside(&self) -> PathBuf {
-        self.point.join("outside")
-    }
-}
-
-impl Drop for OtherMount {
-    fn drop(&mut self) {
-        let _ = exec::run(Command::new(setup::program("umount")).arg("-l").arg(&self.point));
-        let _ = fs::remove_dir(&self.point);
-    }
+/// Another mount of the primary's file system; below it are `data`, the mirrored directory without the gate, and what is not mirrored.
+fn other_mount(mirror: &Mirror) -> Result<Mounted> {
+    let ground = mirror.data().parent().context("the mirrored directory is a root")?;
+    let point = mirror.outside().join("behind");
+    fs::create_dir(&point)?;
+    Mounted::again(ground, &point)
 }
 
 /// Make the situation and check.
@@ -63,8 +38,9 @@ pub fn run(context: &Context) -> Result<Outcome> {
     if !status.capture.behind.watched {
         return Ok(Outcome::NotRun(format!("nobody watches: {}", status.capture.behind.why)));
     }
-    let other = OtherMount::of(&mirror)?;
-    let (data, behind, outside) = (mirror.data().to_owned(), other.data(), other.outside());
+    let other = other_mount(&mirror)?;
+    let (data, behind, outside) =
+        (mirror.data().to_owned(), other.point().join("data"), other.point().join("outside"));
     fs::create_dir(&outside)?;
     plant(&data, &mut Random::new(5), 4, 8, 20_000)?;
     mirror.wait_identical()?;
@@ -248,8 +224,8 @@ pub fn run_overflow(context: &Context) -> Result<Outcome> {
     if limit.trim().parse::<u64>().is_ok_and(|limit| limit >= BURST) {
         return Ok(Outcome::NotRun(format!("fs.fanotify.max_queued_events is {}", limit.trim())));
     }
-    let other = OtherMount::of(&mirror)?;
-    let (data, behind) = (mirror.data().to_owned(), other.data());
+    let other = other_mount(&mirror)?;
+    let (data, behind) = (mirror.data().to_owned(), other.point().join("data"));
     plant(&data, &mut Random::new(6), 3, 5, 10_000)?;
     mirror.wait_identical()?;
     compare::trees(&data, &behind)?;

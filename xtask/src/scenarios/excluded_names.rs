@@ -19,19 +19,10 @@ use crate::lab::{compare, wait};
 
 const SPARE: usize = 64 * 1024;
 
-/// The `[[directory]]` table with the patterns.
-fn table(directory: &Path, exclude: &[&str], include: &[&str]) -> toml::Value {
-    let list = |patterns: &[&str]| patterns.iter().map(|one| (*one).into()).collect::<Vec<toml::Value>>();
-    let mut table = toml::Table::new();
-    table.insert("path".into(), directory.to_string_lossy().into_owned().into());
-    table.insert("exclude".into(), list(exclude).into());
-    table.insert("include".into(), list(include).into());
-    toml::Value::Array(vec![table.into()])
-}
-
 fn set_patterns(node: &mut Node, exclude: &[&str]) {
     let directory = node.directories.first().cloned().unwrap_or_default();
-    node.config.set("directory", table(&directory, exclude, &["keep.tmp"]));
+    let list = |patterns: &[&str]| toml::Value::from(patterns.to_vec());
+    node.config.set_directory(&directory, [("exclude", list(exclude)), ("include", list(&["keep.tmp"]))]);
 }
 
 /// Make the situations and check.

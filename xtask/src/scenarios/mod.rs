@@ -10,6 +10,7 @@ mod behind_the_gate;
 mod capture_rows;
 mod commands;
 mod daemon_crash_mount_replaced;
+mod database_killed;
 mod direct_and_dsync;
 mod excluded_names;
 pub mod files;
@@ -46,8 +47,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lab::image::Filesystem;
-use crate::lab::mirror::Options;
+pub use crate::lab::mirror::Surroundings as Context;
 use crate::lab::{interrupt, place, wait};
 use crate::report::{Report, Row, Verdict};
 use crate::{product, worker};
@@ -58,36 +58,11 @@ pub struct Args {
     /// Names of scenarios, `all`, or `list`.
     #[arg(default_value = "all")]
     names: Vec<String>,
-    /// Force a row of the capture table: tracepoints, gate, fentry.
-    #[arg(long)]
-    capture: Option<String>,
-    /// File system of both nodes.
-    #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
-    fs: Filesystem,
+    #[command(flatten)]
+    surroundings: Context,
     /// Run the one named scenario in this process.
     #[arg(long, hide = true)]
     inside: bool,
-}
-
-/// In which surroundings a scenario runs.
-#[derive(Clone, Debug)]
-pub struct Context {
-    /// Forced row of the capture table.
-    pub capture: Option<String>,
-    /// File system of both nodes.
-    pub filesystem: Filesystem,
-}
-
-impl Context {
-    /// What a mirror is built with if the scenario wants nothing special.
-    #[must_use]
-    pub fn options(&self) -> Options {
-        let options = Options { filesystem: self.filesystem, ..Options::default() };
-        match &self.capture {
-            Some(row) => options.with("mirror.capture", row.as_str()),
-            None => options,
-        }
-    }
 }
 
 /// How a scenario that did not fail ended.
@@ -167,6 +142,9 @@ pub const ALL: &[Scenario] = &[
     scenario("peer_absent_hold", 180, peer_absent_hold::run),
     scenario("secondary_killed_under_load", 180, secondary_killed_under_load::run),
     scenario("primary_killed_under_load", 240, primary_killed_under_load::run),
+    scenario("mariadb_killed", 300, database_killed::run_mariadb),
+    scenario("postgresql_killed", 300, database_killed::run_postgresql),
+    scenario("sqlite_killed", 180, database_killed::run_sqlite),
     scenario("daemon_crash_mount_replaced", 120, daemon_crash_mount_replaced::run),
     scenario("link_reset", 240, link_reset::run),
     scenario("ring_overflow", 120, ring_overflow::run),
@@ -194,7 +172,7 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let chosen = choose(&args.names)?;
-    let context = Context { capture: args.capture, filesystem: args.fs };
+    let context = args.surroundings;
     if args.inside {
         return chosen.iter().try_for_each(|scenario| inside(scenario, &context));
     }
@@ -236,7 +214,7 @@ pub fn run_all(chosen: &[&Scenario], context: &Context) -> Result<Report> {
         if let Some(row) = &context.capture {
             command.args(["--capture", row]);
         }
-        command.args(["--fs", context.filesystem.name()]);
+        command.args(["--fs", context.fs.name()]);
         let verdict = apart(command, scenario.bound)?;
         report.add(Row::new(scenario.name, verdict, begin.elapsed()));
     }

@@ -2,7 +2,7 @@
 //! copy, and what is mounted inside is refused or left out, as configured. The copy is never touched by either.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,41 +10,21 @@ use anyhow::{Context as _, Result, ensure};
 use super::files::{CRASHED, PEER_LOST, plant, require_copied, write_synced};
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::Mirror;
+use crate::lab::mount::Mounted;
 use crate::lab::node::Node;
 use crate::lab::records::Random;
 use crate::lab::{compare, exec, wait};
-use crate::setup;
 
-/// Something mounted at a directory until it is dropped.
-struct Inner(PathBuf);
-
-impl Inner {
-    /// A file system in memory with a file.
-    fn new(point: PathBuf) -> Result<Inner> {
-        let mut command = Command::new(setup::program("mount"));
-        exec::run(command.args(["-t", "tmpfs", "inner"]).arg(&point))?;
-        fs::write(point.join("inner"), "not of the tree")?;
-        Ok(Inner(point))
-    }
-
-    fn unmount(&self) -> Result<()> {
-        exec::run(Command::new(setup::program("umount")).arg(&self.0))
-    }
+/// Mount a file system in memory with a file.
+fn mount_inside(point: &Path) -> Result<Mounted> {
+    let inner = Mounted::memory(point)?;
+    fs::write(point.join("inner"), "not of the tree")?;
+    Ok(inner)
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // Nothing is left to take away after an orderly unmount.
-        let _ = Command::new(setup::program("umount")).arg("-l").arg(&self.0).output();
-    }
-}
-
-/// The `[[directory]]` table that asks for a file.
-fn guard(directory: &Path) -> toml::Value {
-    let mut table = toml::Table::new();
-    table.insert("path".into(), directory.to_string_lossy().into_owned().into());
-    table.insert("must-exist".into(), "d0/guard".into());
-    toml::Value::Array(vec![table.into()])
+/// The file that must exist.
+fn set_guard(node: &mut Node, directory: &Path) {
+    node.config.set_directory(directory, [("must-exist", "d0/guard".into())]);
 }
 
 /// Make the situations and check.
@@ -79,24 +59,24 @@ pub fn run(context: &Context) -> Result<Outcome> {
 fn unmounted(mirror: &mut Mirror) -> Result<()> {
     let data = mirror.data().to_owned();
     let aside = data.with_extension("aside");
-    mirror.primary.config.set("directory", guard(&data));
+    set_guard(&mut mirror.primary, &data);
     fs::rename(&data, &aside)?;
     fs::create_dir(&data)?;
     let refused = mirror.primary.refused(&mirror.net.a);
     fs::remove_dir(&data)?;
     fs::rename(&aside, &data)?;
-    require_words(refused?, &["must-exist", "d0/guard", "not mounted"]).context("the primary")?;
+    refused?.naming(&["must-exist", "d0/guard", "not mounted"]).context("the primary")?;
     // The secondary alike, before it listens: nothing can be applied to what is not the copy.
     mirror.secondary.stop()?;
     let copy = mirror.copy().to_owned();
-    mirror.secondary.config.set("directory", guard(&copy));
+    set_guard(&mut mirror.secondary, &copy);
     let aside = copy.with_extension("aside");
     fs::rename(&copy, &aside)?;
     fs::create_dir(&copy)?;
     let refused = mirror.secondary.refused(&mirror.net.b);
     fs::remove_dir(&copy)?;
     fs::rename(&aside, &copy)?;
-    require_words(refused?, &["must-exist", "d0/guard"]).context("the secondary")?;
+    refused?.naming(&["must-exist", "d0/guard"]).context("the secondary")?;
     mirror.start_nodes()?;
     mirror.wait_identical()?;
     below_a_dead_mount(mirror, &data)
@@ -107,15 +87,14 @@ fn below_a_dead_mount(mirror: &mut Mirror, data: &Path) -> Result<()> {
     let parent = data.parent().context("the directory lies in another")?;
     let below = mirror.outside().join("below");
     fs::create_dir(&below)?;
-    exec::run(Command::new(setup::program("mount")).arg("--bind").arg(parent).arg(&below))?;
-    let below = Inner(below);
-    let inside = below.0.join(data.file_name().context("the directory has a name")?).join("d0");
+    let below = Mounted::again(parent, &below)?;
+    let inside = below.point().join(data.file_name().context("the directory has a name")?).join("d0");
     mirror.primary.kill()?;
     ensure!(fs::metadata(data).is_err(), "the dead mount answers");
     fs::rename(inside.join("guard"), inside.join("moved"))?;
     let refused = mirror.primary.refused(&mirror.net.a);
     fs::rename(inside.join("moved"), inside.join("guard"))?;
-    require_words(refused?, &["must-exist"])
+    refused?.naming(&["must-exist"])
 }
 
 /// Something is mounted inside when the node starts.
@@ -123,9 +102,9 @@ fn mounted_before(mirror: &mut Mirror) -> Result<()> {
     let point = mirror.data().join("inner");
     let shown = point.to_string_lossy().into_owned();
     fs::create_dir(&point)?;
-    let inner = Inner::new(point.clone())?;
+    let inner = mount_inside(&point)?;
     let refused = mirror.primary.refused(&mirror.net.a)?;
-    require_words(refused, &["nested-mounts", &shown, "ignore"])?;
+    refused.naming(&["nested-mounts", &shown, "ignore"])?;
     mirror.primary.config.set("mirror.nested-mounts", "ignore");
     mirror.start_nodes()?;
     show(&mut mirror.primary, &[&shown])?;
@@ -145,7 +124,7 @@ fn mounted_later(mirror: &mut Mirror) -> Result<()> {
     let point = mirror.data().join("later");
     let shown = point.to_string_lossy().into_owned();
     fs::create_dir(&point)?;
-    let inner = Inner::new(point.clone())?;
+    let inner = mount_inside(&point)?;
     show(&mut mirror.primary, &[&shown])?;
     write_synced(&point.join("more"), b"not of the tree")?;
     write_synced(&mirror.data().join("beside"), b"of the tree, later")?;
@@ -161,13 +140,4 @@ fn show(node: &mut Node, points: &[&str]) -> Result<()> {
         status.volumes.first().is_some_and(|volume| volume.nested_mounts == points)
     };
     node.wait_for("the mounts inside are shown", wait::SHORT, named).map(drop)
-}
-
-fn require_words((status, said): (std::process::ExitStatus, String), words: &[&str]) -> Result<()> {
-    ensure!(!said.contains("panicked"), "it panicked: {said}");
-    ensure!(status.code().is_some_and(|code| code != 0), "{status}; it said: {said}");
-    for word in words {
-        ensure!(said.contains(word), "the message does not name `{word}`: {said}");
-    }
-    Ok(())
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::ground::{Ground, tail};
+use super::ground::Ground;
 use super::outcome::{Case, Outcome};
+use crate::lab::log::last;
 use crate::setup;
 
 /// Time that a run may take beside its seconds.
@@ -40,7 +41,7 @@ fn one(ground: &mut Ground, name: &str, arguments: &[&str], seconds: u64) -> Res
     let outcome = match complaint {
         None if ended.status.success() && ended.words.contains("Throughput") => Outcome::Passed,
         Some(line) => Outcome::Failed(line.trim().to_owned()),
-        None => Outcome::Failed(format!("{}: {}", ended.status, tail(&ended.words, 5))),
+        None => Outcome::Failed(format!("{}: {}", ended.status, last(&ended.words, 5))),
     };
     Ok(Case::new(name, outcome))
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::ground::{Ground, tail};
+use super::ground::Ground;
 use super::outcome::{Case, Outcome};
+use crate::lab::log::last;
 use crate::setup;
 
 /// Longest time of one engine.
@@ -74,7 +75,7 @@ fn one(ground: &mut Ground, name: &str, arguments: &[&str]) -> Result<Case> {
     let outcome = if ended.status.success() {
         Outcome::Passed
     } else {
-        Outcome::Failed(format!("{}: {}", ended.status, tail(&ended.words, 8)))
+        Outcome::Failed(format!("{}: {}", ended.status, last(&ended.words, 8)))
     };
     Ok(Case::new(name, outcome))
 }

@@ -4,15 +4,17 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::ground::{Ground, tail};
+use super::ground::Ground;
 use super::install;
 use super::outcome::{Case, Outcome};
+use crate::lab::log::last;
 
 /// Longest time of one operation on a slow and busy machine, for the bound of a run.
 const OPERATION: Duration = Duration::from_millis(20);
@@ -54,30 +56,48 @@ const WAYS: &[Way] = &[
     Way { name: "mappings-not-synced", keys: "nomsyncafterwrite = true\n", sendfile: 2 },
 ];
 
-/// Run `operations` in each way.
+/// The longest time that all of it may take, on both sides.
+#[must_use]
+pub fn bound(operations: u64, seeds: u64) -> Duration {
+    let runs = u32::try_from(seeds).unwrap_or(u32::MAX).saturating_mul(2 * WAYS.len() as u32);
+    one_bound(operations).saturating_mul(runs)
+}
+
+fn one_bound(operations: u64) -> Duration {
+    AROUND + OPERATION * u32::try_from(operations).unwrap_or(u32::MAX)
+}
+
+/// Run `operations` in each way with each seed, and wait after each for both trees to be the same.
 ///
 /// # Errors
-/// It cannot be started, or does not end in time.
-pub fn run(ground: &mut Ground, operations: u64, seed: u64) -> Result<Vec<Case>> {
-    WAYS.iter().map(|way| one(ground, way, operations, seed)).collect()
+/// It cannot be started, or does not end in time; or the trees stay different.
+pub fn run(ground: &mut Ground, operations: u64, seeds: RangeInclusive<u64>) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for seed in seeds {
+        for way in WAYS {
+            cases.push(one(ground, way, operations, seed)?);
+            ground.settle().with_context(|| format!("{}, seed {seed}", way.name))?;
+        }
+    }
+    Ok(cases)
 }
 
 fn one(ground: &mut Ground, way: &Way, operations: u64, seed: u64) -> Result<Case> {
-    let configuration = ground.outside.join(format!("{}.toml", way.name));
+    let name = format!("{} {seed}", way.name);
+    let configuration = ground.outside.join(format!("{name}.toml"));
     fs::write(&configuration, format!("{}{WEIGHTS}sendfile = {}\n", way.keys, way.sendfile))?;
-    let file = ground.directory.join(way.name);
+    let file = ground.directory.join(&name);
     let mut command = Command::new(install::fsx()?);
     command.arg("-f").arg(configuration).arg("-P").arg(&ground.outside);
     command.args(["-N", &operations.to_string(), "-S", &seed.to_string()]).arg(&file);
-    let operations = u32::try_from(operations).unwrap_or(u32::MAX);
-    let ended = ground.run(command, AROUND + OPERATION * operations)?;
+    let ended = ground.run(command, one_bound(operations))?;
     let outcome = if ended.status.success() && ended.words.contains("All operations completed") {
         Outcome::Passed
     } else {
-        Outcome::Failed(format!("{}: {}", ended.status, tail(&ended.words, 8)))
+        Outcome::Failed(format!("{}: {}", ended.status, last(&ended.words, 8)))
     };
     let left = Some(digest(&file)?);
-    Ok(Case { left, ..Case::new(way.name, outcome) })
+    Ok(Case { left, ..Case::new(&name, outcome) })
 }
 
 fn digest(path: &Path) -> Result<u64> {

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use crate::lab::compare::Comparison;
 use crate::lab::exec;
+use crate::lab::log::last;
 use crate::lab::mirror::Mirror;
 use crate::lab::wait;
 
@@ -90,7 +91,7 @@ impl<'a> Ground<'a> {
         let mut running = Running { group: Pid::from_raw(child.id() as i32), child };
         let ended = self.watch(&mut running, bound);
         let words = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
-        let status = ended.with_context(|| format!("`{line}`; it said:\n{}", tail(&words, 15)))?;
+        let status = ended.with_context(|| format!("`{line}`; it said:\n{}", last(&words, 15)))?;
         Ok(Ended { status, words })
     }
 
@@ -131,13 +132,6 @@ impl<'a> Ground<'a> {
             None => Ok(Comparison::default()),
         }
     }
-}
-
-/// The last lines.
-#[must_use]
-pub fn tail(words: &str, lines: usize) -> String {
-    let all: Vec<&str> = words.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 /// A program and those it started; all are killed when this is dropped.

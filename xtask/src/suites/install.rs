@@ -1,4 +1,4 @@
-//! The suites' programs, installed by name: Rust ones below target/, others as Debian packages.
+//! The suites' programs from the Rust registry, installed by name below target/.
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,14 +30,6 @@ pub fn pjdfstest() -> Result<PathBuf> {
 /// It cannot be installed.
 pub fn fsx() -> Result<PathBuf> {
     Crate { name: "fsx", version: "0.3.2" }.installed()
-}
-
-/// A Debian package whose program has the same name.
-///
-/// # Errors
-/// It cannot be installed.
-pub fn debian(program: &'static str) -> Result<()> {
-    setup::require(&[program])
 }
 
 impl Crate {

@@ -14,6 +14,7 @@ mod outcome;
 mod pjdfstest;
 mod stress_ng;
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -23,6 +24,7 @@ use crate::lab::mirror::{Kind, Mirror};
 use crate::lab::place::Place;
 use crate::lab::{interrupt, place, watchdog};
 use crate::report::{Report, Row, Verdict};
+use crate::setup;
 
 use ground::{Ground, Side};
 use outcome::Case;
@@ -31,7 +33,7 @@ use outcome::Case;
 const IMAGE: u64 = 1024 * MIB;
 /// Size of the file system that tests of EXDEV cross over to.
 const OTHER: u64 = 64 * MIB;
-/// No run takes longer: it is then cleared away, which frees whoever waits in a gate that hangs.
+/// No run takes longer, but for what is asked of fsx: it is then cleared away, which frees whoever waits in a gate that hangs.
 const BOUND: Duration = Duration::from_secs(2 * 60 * 60);
 /// How many operations fsx does in each of its ways if nobody says.
 const OPERATIONS: u64 = 20_000;
@@ -52,6 +54,9 @@ pub struct Args {
     /// Seed of fsx.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How many seeds fsx runs, from that one on; the trees are compared after each, and all operations are done with each.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
     /// Seconds of each dbench run.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -63,6 +68,12 @@ pub struct Args {
     slice: bool,
     #[command(flatten)]
     kind: Kind,
+}
+
+impl Args {
+    fn seeds(&self) -> RangeInclusive<u64> {
+        self.seed..=self.seed.saturating_add(self.seeds.saturating_sub(1))
+    }
 }
 
 /// A public suite.
@@ -112,17 +123,15 @@ impl Suite {
         match self {
             Suite::Pjdfstest => install::pjdfstest().map(drop),
             Suite::Fsx => install::fsx().map(drop),
-            Suite::Fio => install::debian("fio"),
-            Suite::StressNg => install::debian("stress-ng"),
-            Suite::Dbench => install::debian("dbench"),
+            Suite::Fio | Suite::StressNg | Suite::Dbench => setup::require(&[self.name()]),
         }
     }
 
     fn run(self, args: &Args, ground: &mut Ground) -> Result<Vec<Case>> {
         match self {
             Suite::Pjdfstest => pjdfstest::run(ground, &args.only),
-            Suite::Fsx if args.slice => fsx::run(ground, SLICE_OPERATIONS, args.seed),
-            Suite::Fsx => fsx::run(ground, args.operations, args.seed),
+            Suite::Fsx if args.slice => fsx::run(ground, SLICE_OPERATIONS, 1..=1),
+            Suite::Fsx => fsx::run(ground, args.operations, args.seeds()),
             Suite::Fio => fio::run(ground, &args.only),
             Suite::StressNg => stress_ng::run(ground, &args.only),
             Suite::Dbench => dbench::run(ground, args.seconds),
@@ -149,7 +158,9 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     place::clear_dead();
-    let _bound = watchdog::arm("the suites", BOUND);
+    let asked =
+        if suites.contains(&Suite::Fsx) { fsx::bound(args.operations, args.seeds) } else { Duration::ZERO };
+    let _bound = watchdog::arm("the suites", BOUND.saturating_add(asked));
     let report = compare(&args, suites)?;
     if !report.is_good() {
         bail!("the gate is not what the file system below is");
@@ -168,7 +179,7 @@ fn words(row: &Row) -> Option<String> {
 
 fn compare(args: &Args, suites: &[Suite]) -> Result<Report> {
     let place = Place::new()?;
-    let plain = LoopImage::new(place.path(), "plain", args.kind.fs, IMAGE)?;
+    let plain = LoopImage::new(place.path(), "plain", args.kind.surroundings.fs, IMAGE)?;
     let other = LoopImage::new(place.path(), "other", Filesystem::Ext4, OTHER)?;
     let mut mirror = Mirror::start(&args.kind.options(IMAGE))?;
     let mut report = Report::default();

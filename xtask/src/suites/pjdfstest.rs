@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::ground::{Ended, Ground, tail};
+use super::ground::{Ended, Ground};
 use super::install;
 use super::outcome::{Case, Outcome};
+use crate::lab::log::last;
 use crate::setup;
 
 /// Longest time of a run.
@@ -88,7 +89,7 @@ fn path_with_mount(outside: &Path) -> Result<OsString> {
 fn read(ended: &Ended) -> Result<Vec<Case>> {
     let cases = cases(&ended.words);
     let total = total(&ended.words)
-        .with_context(|| format!("{}, without a summary:\n{}", ended.status, tail(&ended.words, 15)))?;
+        .with_context(|| format!("{}, without a summary:\n{}", ended.status, last(&ended.words, 15)))?;
     ensure!(total == cases.len(), "{} tests were read of {total}", cases.len());
     Ok(cases)
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::ground::{Ended, Ground, tail};
+use super::ground::{Ended, Ground};
 use super::outcome::{Case, Outcome};
+use crate::lab::log::last;
 use crate::setup;
 
 /// Longest time of one stressor, whatever it is told.
@@ -102,7 +103,7 @@ fn outcome(ended: &Ended) -> Outcome {
         .lines()
         .filter(|line| ["fail:", "error:", "warn:", "skip"].iter().any(|word| line.contains(word)))
         .collect();
-    let told = format!("{}: {}", ended.status, tail(&told.join("\n"), 5));
+    let told = format!("{}: {}", ended.status, last(&told.join("\n"), 5));
     match ended.status.code() {
         Some(0) if ended.words.contains("skipping stress") => Outcome::Skipped(told),
         Some(0) if !ended.words.contains("fail:") => Outcome::Passed,

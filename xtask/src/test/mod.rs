@@ -210,11 +210,11 @@ fn two_nodes(report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let all: Vec<_> = scenarios::ALL.iter().collect();
-    let plain = Context { capture: None, filesystem: Filesystem::Ext4 };
+    let plain = Context { capture: None, fs: Filesystem::Ext4 };
     report.rows.extend(scenarios::run_all(&all, &plain)?.rows);
     for filesystem in [Filesystem::Xfs, Filesystem::Btrfs] {
         let some: Vec<_> = all.iter().copied().filter(|scenario| scenario.on_each_filesystem()).collect();
-        let found = scenarios::run_all(&some, &Context { capture: None, filesystem })?;
+        let found = scenarios::run_all(&some, &Context { capture: None, fs: filesystem })?;
         report.rows.extend(
             found
                 .rows

@@ -204,7 +204,14 @@ pub fn rename(
         .as_ref()
         .filter(|_| other_last)
         .and_then(|other| keep_reachable(server, &new_fd, new_name, other));
-    nix::fcntl::renameat2(&*old_fd, old_name, &*new_fd, new_name, flags)?;
+    if let Err(error) = nix::fcntl::renameat2(&*old_fd, old_name, &*new_fd, new_name, flags) {
+        if whiteout {
+            // ext4 puts the old name back where it finds late that it cannot rename, and renews the directory's times with that.
+            server.sink.attributes(server.file(&old_directory));
+            server.outdate(old_directory.node);
+        }
+        return Err(error.into());
+    }
     if other.as_ref().is_some_and(|other| other.st_ino == moved.st_ino) && !whiteout {
         // Two names of one file: rename(2) does nothing, and exchanging them changes nothing.
         return REPLY;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use replicator_core::event::SegmentContent::{self, Data, Hole};
 use replicator_core::extent::Extent;
@@ -11,7 +12,7 @@ use replicator_core::wire::attributes::Timestamp;
 use replicator_core::wire::namespace::Operation;
 
 use super::fixture;
-use super::random_tree::set_xattr;
+use super::random_tree::{acl, set_xattr};
 use crate::storage::digest::{BLOCK_BYTES, read_full};
 use crate::storage::reader::{self, attributes, digests, list_directory, open_for_read, segments};
 
@@ -45,6 +46,38 @@ fn holes_are_reported_where_the_file_system_says_so() {
     assert_eq!(pieces(&file, Extent { start: 100, end: 9000 }), [(100, 8192, Hole), (8192, 9000, Data)]);
     assert_eq!(pieces(&file, Extent { start: 8193, end: 8200 }), [(8193, 8200, Data)]);
     assert_eq!(pieces(&file, Extent { start: 30_000, end: 40_000 }), []);
+}
+
+/// The mode of one moment with the list of another would be applied as a list that was never there.
+#[test]
+fn a_list_and_a_mode_are_read_of_one_moment() {
+    let Some(directory) = fixture::directory() else { return };
+    let path = directory.path().join("f");
+    let file = fs::File::create(&path).expect("create");
+    // A list whose mode is 0750, and one that is no more than the mode 0777, which takes the other away.
+    let narrow = acl(3);
+    let [owner, group, other] = [(0x01_u16, 7_u16), (0x04, 7), (0x20, 7)].map(|(tag, permissions)| {
+        [tag.to_le_bytes(), permissions.to_le_bytes(), [0xff; 2], [0xff; 2]].concat()
+    });
+    let wide = [&2_u32.to_le_bytes()[..], &owner, &group, &other].concat();
+    let done = AtomicBool::new(false);
+    let torn = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..10_000 {
+                set_xattr(&path, c"system.posix_acl_access", &narrow);
+                set_xattr(&path, c"system.posix_acl_access", &wide);
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut torn = None;
+        while torn.is_none() && !done.load(Ordering::Relaxed) {
+            let found = reader::attributes_of(file.as_fd()).expect("attributes");
+            let listed = found.xattrs.iter().any(|(name, _)| name.starts_with(b"system."));
+            torn = (listed && found.mode & 0o777 != 0o750).then_some(found);
+        }
+        torn
+    });
+    assert_eq!(torn, None);
 }
 
 #[test]

@@ -9,16 +9,13 @@ mod table;
 mod work;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::variants::Variant;
-use crate::lab::image::{Filesystem, LoopImage, MIB};
-use crate::lab::mirror::{Mirror, Options};
-use crate::lab::node::START_BOUND;
-use crate::lab::status::Status;
+use super::variants::{Bench, SETTLE_BOUND, Variant};
+use crate::lab::image::{Filesystem, MIB};
 use crate::lab::{interrupt, place, watchdog};
 use figures::{Cost, Figures};
 use work::{JOBS, Job, Plan};
@@ -52,7 +49,6 @@ pub struct Args {
 /// What is compared: a plain directory, the gate without a peer, the mirror.
 pub const COMPARED: [Variant; 3] = [Variant::Native, Variant::Alone, Variant::Mirror];
 const IMAGE: u64 = 2048 * MIB;
-const SETTLE_BOUND: Duration = Duration::from_secs(180);
 
 /// Everything that was measured: one entry per round, by job, threads and variant.
 type Measured = BTreeMap<(&'static str, usize, Variant), Vec<Figures>>;
@@ -86,6 +82,10 @@ impl Args {
         self.only.is_empty() || self.only.iter().any(|word| name.contains(word.as_str()))
     }
 
+    fn plan(&self, root: &Path, threads: usize) -> Plan {
+        Plan::new(root.join(format!("threads-{threads}")), self.files, threads)
+    }
+
     fn variants(&self) -> Vec<Variant> {
         let chosen = |variant: &Variant| {
             *variant == Variant::Native || self.variant.is_empty() || self.variant.contains(variant)
@@ -96,19 +96,20 @@ impl Args {
 
 fn measure(args: &Args) -> Result<Measured> {
     let mut measured = Measured::new();
-    let mut bench = Bench::build(args)?;
+    let mut bench = Bench::build(args.fs, IMAGE, |directory| {
+        args.threads.iter().try_for_each(|threads| args.plan(directory, *threads).prepare())
+    })?;
     let variants = args.variants();
     for round in 0..args.rounds {
         for step in 0..variants.len() {
             let variant = variants[(round + step) % variants.len()];
             let root = bench.enter(variant)?;
             for threads in &args.threads {
-                let plan = Plan::new(root.join(format!("threads-{threads}")), args.files, *threads);
+                let plan = args.plan(&root, *threads);
                 // All of them: each needs what the ones before it left.
                 for job in JOBS {
                     interrupt::check()?;
-                    let figures = bench
-                        .run(variant, job, &plan)
+                    let figures = run_job(&mut bench, variant, job, &plan)
                         .with_context(|| format!("{} in the variant {variant:?}", job.name))?;
                     if args.chooses(job.name) {
                         let rate = figures.per_second;
@@ -124,85 +125,34 @@ fn measure(args: &Args) -> Result<Measured> {
     Ok(measured)
 }
 
-/// The file systems and the two nodes that all variants use.
-struct Bench {
-    mirror: Mirror,
-    native: LoopImage,
+fn run_job(bench: &mut Bench, variant: Variant, job: &Job, plan: &Plan) -> Result<Figures> {
+    (job.before)(plan)?;
+    let before = cost(bench, variant)?;
+    let (operations, taken) = plan.on_all_threads(job.work)?;
+    let after = cost(bench, variant)?;
+    Ok(Figures::new(operations, taken, &before, &after))
 }
 
-impl Bench {
-    /// Make the file systems and write the trees, on the plain directories.
-    fn build(args: &Args) -> Result<Bench> {
-        let options = Options { filesystem: args.fs, ..Options::default() }.sized(IMAGE);
-        let mirror = Mirror::build(&options)?;
-        let native = LoopImage::new(mirror.outside(), "native", args.fs, IMAGE)?;
-        for directory in [native.path(), mirror.data(), mirror.copy()] {
-            for threads in &args.threads {
-                Plan::new(directory.join(format!("threads-{threads}")), args.files, *threads)
-                    .prepare()
-                    .with_context(|| format!("prepare {}", directory.display()))?;
+/// What the daemon has paid so far, once it rests.
+fn cost(bench: &mut Bench, variant: Variant) -> Result<Cost> {
+    if variant == Variant::Native {
+        return Ok(Cost::default());
+    }
+    bench.settle(variant)?;
+    let primary = &mut bench.mirror.primary;
+    // Releases and forgets come after the calls that cause them: wait until two states in a row show the same.
+    let mut last: Option<(f64, BTreeMap<String, u64>)> = None;
+    let status = primary.wait_for("no more requests come", SETTLE_BOUND, |status| {
+        let requests = figures::requests(status);
+        match &last {
+            Some((uptime, _)) if *uptime >= status.uptime_seconds => false,
+            Some((_, before)) if *before == requests => true,
+            _ => {
+                last = Some((status.uptime_seconds, requests));
+                false
             }
         }
-        Ok(Bench { mirror, native })
-    }
-
-    /// Bring a variant up; returns where to work.
-    fn enter(&mut self, variant: Variant) -> Result<PathBuf> {
-        match variant {
-            Variant::Native => return Ok(self.native.path().to_owned()),
-            Variant::Alone => {
-                self.mirror.start_primary()?;
-                self.mirror.primary.wait_for("Alone", START_BOUND, |status| status.phase == "Alone")?;
-            }
-            _ => self.mirror.start_nodes()?,
-        }
-        Ok(self.mirror.data().to_owned())
-    }
-
-    fn run(&mut self, variant: Variant, job: &Job, plan: &Plan) -> Result<Figures> {
-        (job.before)(plan)?;
-        let before = self.cost(variant)?;
-        let (operations, taken) = plan.on_all_threads(job.work)?;
-        let after = self.cost(variant)?;
-        Ok(Figures::new(operations, taken, &before, &after))
-    }
-
-    /// What the daemon has paid so far, once it rests.
-    fn cost(&mut self, variant: Variant) -> Result<Cost> {
-        match variant {
-            Variant::Native => return Ok(Cost::default()),
-            Variant::Alone => {}
-            _ => drop(self.mirror.primary.wait_for("nothing is dirty", SETTLE_BOUND, Status::is_settled)?),
-        }
-        // Releases and forgets come after the calls that cause them: wait until two states in a row show the same.
-        let mut last: Option<(f64, BTreeMap<String, u64>)> = None;
-        let status = self.mirror.primary.wait_for("no more requests come", SETTLE_BOUND, |status| {
-            let requests = figures::requests(status);
-            match &last {
-                Some((uptime, _)) if *uptime >= status.uptime_seconds => false,
-                Some((_, before)) if *before == requests => true,
-                _ => {
-                    last = Some((status.uptime_seconds, requests));
-                    false
-                }
-            }
-        })?;
-        let pid = self.mirror.primary.pid().context("the primary runs")?;
-        Cost::of(&status, pid)
-    }
-
-    fn leave(&mut self, variant: Variant) -> Result<()> {
-        if variant != Variant::Native {
-            self.mirror.primary.stop()?;
-            self.mirror.secondary.stop()?;
-        }
-        Ok(())
-    }
-
-    /// After all rounds: the fast mirror must also have been a right one.
-    fn finish(mut self) -> Result<()> {
-        self.mirror.start_nodes()?;
-        self.mirror.wait_identical_within(SETTLE_BOUND).context("after the measurements")?;
-        self.mirror.finish(&["lost", "widened", "peer", "session", "link", "connect", "alone"]).map(drop)
-    }
+    })?;
+    let pid = primary.pid().context("the primary runs")?;
+    Cost::of(&status, pid)
 }

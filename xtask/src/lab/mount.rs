@@ -1,0 +1,59 @@
+//! Something mounted at a directory until it is dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::exec;
+use crate::setup;
+
+/// A mount; taken away when dropped, also while it is in use.
+#[derive(Debug)]
+pub struct Mounted {
+    point: PathBuf,
+}
+
+impl Mounted {
+    /// A file system in memory.
+    ///
+    /// # Errors
+    /// mount(8) failed.
+    pub fn memory(point: &Path) -> Result<Mounted> {
+        Mounted::new(Command::new(setup::program("mount")).args(["-t", "tmpfs", "memory"]), point)
+    }
+
+    /// A directory a second time, without what is mounted below it.
+    ///
+    /// # Errors
+    /// mount(8) failed.
+    pub fn again(directory: &Path, point: &Path) -> Result<Mounted> {
+        Mounted::new(Command::new(setup::program("mount")).arg("--bind").arg(directory), point)
+    }
+
+    fn new(mount: &mut Command, point: &Path) -> Result<Mounted> {
+        exec::run(mount.arg(point))?;
+        Ok(Mounted { point: point.to_owned() })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Unmount it in order.
+    ///
+    /// # Errors
+    /// It is in use.
+    pub fn unmount(&self) -> Result<()> {
+        exec::run(Command::new(setup::program("umount")).arg(&self.point))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Nothing is left to take away after an orderly unmount.
+        let _ = exec::run(Command::new(setup::program("umount")).arg("-l").arg(&self.point));
+    }
+}
