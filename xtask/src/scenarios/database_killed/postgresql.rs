@@ -61,7 +61,15 @@ impl Engine for PostgreSql {
 fn server(at: &At) -> Result<Command> {
     let mut server = command("postgres", at)?;
     server.arg("-D").arg(&at.data).arg("-k").arg(&at.outside);
-    server.args(["-c", "listen_addresses=", "-c", "shared_buffers=32MB"]);
+    // In the data directory: what lies elsewhere would be left there by a server that is killed.
+    server.args([
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "shared_buffers=32MB",
+        "-c",
+        "dynamic_shared_memory_type=mmap",
+    ]);
     Ok(server)
 }
 
