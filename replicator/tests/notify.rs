@@ -132,7 +132,7 @@ fn what_others_do_to_names_and_attributes_is_told() {
         let changes = told.until(&names(root, "last"));
         assert_eq!(changes, [names(directory, "new"), names(root, "last")], "{filesystem}");
 
-        ground.others("ln -s x data/link; mknod data/pipe p; ln data/file data/dir/hard; rm data/pipe");
+        ground.others("ln -s x data/link; ln data/file data/dir/hard; mknod data/pipe p; rm data/pipe");
         let changes = told.until(&names(root, "pipe"));
         for expected in [names(root, "link"), names(directory, "hard"), Change::Attributes { file }] {
             assert!(changes.contains(&expected), "{filesystem}: {expected:?} is not in {changes:?}");

@@ -76,7 +76,8 @@ impl Reader {
         for event in Events::new(bytes) {
             match event {
                 Ok(event) if event.mask & libc::FAN_Q_OVERFLOW != 0 => batch.told.add(Change::Lost),
-                // What this process does it knows.
+                // What this process does it knows. That a file was closed which the gate opened is told in the name of who closed
+                // it, as one event with closes of descriptors from elsewhere: it cannot be left out.
                 Ok(event) if event.process == self.own => {}
                 Ok(event) => batch.take(&event),
                 Err(malformed) => {

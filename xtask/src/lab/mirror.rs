@@ -252,8 +252,7 @@ impl Mirror {
     /// They still differ after `bound`.
     pub fn wait_identical_within(&mut self, bound: Duration) -> Result<Comparison> {
         let found = self.wait_same_trees(bound)?;
-        // Marks on what is the same (or gone) would keep a later absence from ending. What was done last may not be counted yet.
-        self.primary.fresh_status()?;
+        // Marks on what is the same (or gone) would keep a later absence from ending.
         self.primary.wait_for("nothing is dirty, as both trees are the same", bound, Status::is_settled)?;
         Ok(found)
     }
