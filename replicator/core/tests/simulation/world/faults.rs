@@ -49,6 +49,10 @@ impl World {
         self.stats.crashes += 1;
         let known = self.replica.known.clone();
         self.replica.crash(&mut self.random);
+        if self.sabotage == Sabotage::UnnoticedCrash {
+            self.replica.known = known;
+            return self.break_link();
+        }
         self.end_secondary();
         self.check_after_crash(&known);
     }
@@ -80,6 +84,7 @@ impl World {
         self.named.clear();
         self.tickets.clear();
         self.config.seed += 1;
+        self.config.incarnation = Some(incarnation(self.config.seed));
         self.primary = Node::primary(self.config.clone(), self.primary_disk, self.now);
     }
 }
