@@ -115,7 +115,8 @@ impl Primary {
                 self.open_gate(file);
                 self.mark_whole(file);
                 self.compare_ended(file);
-                if child.kept {
+                if !child.new {
+                    // Who waits for differences alone would go on without the rest.
                     self.restart_waiters();
                 }
             }
