@@ -187,12 +187,12 @@ impl Primary {
             }
             Resync::Closing(epoch, since) => {
                 if self.stage_of(epoch) == Some(Stage::Ready) {
-                    let covers_fresh = self.covers_fresh(epoch);
+                    let covers_fresh = self.covers_fresh(epoch) && !self.names.fresh.is_in_doubt();
                     self.end_epoch(epoch);
                     if covers_fresh {
                         self.send_resync_end();
                     } else {
-                        // A file got its first name meanwhile: its content comes first.
+                        // A file got its first name meanwhile, or a list may have the peer make one anew: its content comes first.
                         let epoch = self.begin_epoch();
                         self.set_resync(Resync::Closing(epoch, since));
                     }
