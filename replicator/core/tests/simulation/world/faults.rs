@@ -1,5 +1,7 @@
 //! What goes wrong: connections, machines, daemons.
 
+use replicator_core::resume::Beginning;
+
 use super::*;
 
 impl World {
@@ -18,7 +20,8 @@ impl World {
         }
     }
 
-    /// Where it hurts: the secondary is restarted within a list, the connection ends while the end of a resync is under way.
+    /// Where it hurts: the secondary is restarted within a list, the connection ends while the end of a resync is under way, or
+    /// while a session goes on from another.
     fn aimed_fault(&mut self) {
         let is_part = |header: &Header, payload: &Payload| {
             header.kind == Kind::Namespace
@@ -31,6 +34,12 @@ impl World {
             } else {
                 self.restart_secondary();
             }
+        }
+        // A session that goes on from one that went on: what is taken back then was taken back before.
+        let snapshot = self.primary.snapshot();
+        let goes_on = snapshot.beginning == Some(Beginning::Resumed) && snapshot.phase == Phase::Resyncing;
+        if goes_on && self.random.chance(30) {
+            self.break_link();
         }
         let says_up_to_date = self.secondary_disk.data == DataState::UpToDate;
         if self.primary.snapshot().phase == Phase::Resyncing && says_up_to_date && self.random.chance(70) {
