@@ -121,6 +121,8 @@ impl World {
         let hurts = self.shape.aimed && is_left && self.random.chance(2);
         let fails = self.faults && (hurts || self.random.chance(1) && self.random.chance(20));
         if fails && self.random.chance(50) {
+            // Gone, though the machine is told of it only later.
+            self.secondary_failed = true;
             return Err(EIO);
         }
         let outcome = self.replica.apply(header, payload);
