@@ -7,6 +7,7 @@ use crate::extent::Extent;
 use crate::ids::{
     EntryId, Errno, FileId, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, VolumeId,
 };
+use crate::resume::Beginning;
 use crate::wire::header::Header;
 
 /// One order. Orders are carried out in the order given; those with an answer name the event that answers.
@@ -151,6 +152,8 @@ impl DataState {
 pub enum Notice {
     /// Replication phase changed.
     Phase { from: Phase, to: Phase },
+    /// A session begins in this way.
+    Begun { beginning: Beginning },
     /// A file's marks were widened because events were lost or there were too many extents.
     Widened { file: FileId },
     /// Held fsyncs were released with an error because no decision came in time.

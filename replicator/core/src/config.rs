@@ -98,6 +98,9 @@ pub struct PrimaryConfig {
     pub limits: ExtentLimits,
     /// Varies the pauses between attempts to connect; any number, different on each start.
     pub seed: u64,
+    /// Random bytes that no other run of this daemon has: streams are told apart by them. `None`: each session compares
+    /// everything, because something may change that nothing tells of.
+    pub incarnation: Option<[u8; 16]>,
     /// The volumes.
     pub volumes: Vec<VolumeRoot>,
     /// Files may have names that are left out of the tree and never told: one that lost its last name of the tree may live on, and
@@ -125,6 +128,7 @@ impl PrimaryConfig {
             reconnect_max: Duration::from_secs(10),
             limits: ExtentLimits::default(),
             seed: 1,
+            incarnation: None,
             volumes,
             partial: false,
         }
@@ -144,6 +148,8 @@ pub struct SecondaryConfig {
     pub ack_frames: u64,
     /// An `Ack` of anything new is sent after this time.
     pub ack_delay: Duration,
+    /// A session may go on where the last one ended: it is noticed if others change the copy.
+    pub resumes: bool,
 }
 
 impl Default for SecondaryConfig {
@@ -154,6 +160,7 @@ impl Default for SecondaryConfig {
             ack_bytes: 256 << 10,
             ack_frames: 64,
             ack_delay: Duration::from_millis(5),
+            resumes: true,
         }
     }
 }

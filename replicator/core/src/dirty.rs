@@ -195,13 +195,14 @@ impl FileMarks {
         self.dirty.count() + self.mapped.count() + self.compare.count() + self.tail.count()
     }
 
-    /// All that was on its way moves back; what only this session knew is dropped.
-    pub fn on_session_lost(&mut self) {
+    /// All that was on its way moves back; what only this session knew is dropped. `resumes`: the next one may go on from it, else
+    /// it lists and compares everything.
+    pub fn on_session_lost(&mut self, resumes: bool) {
         for read in core::mem::take(&mut self.reads) {
             match read.kind {
                 ReadKind::Data { claim, .. } => self.dirty.insert(claim),
                 ReadKind::Attributes { explicit } => self.mark_attributes(explicit),
-                ReadKind::Digests { .. } => {}
+                ReadKind::Digests { claim, .. } => self.compare.insert(claim),
             }
         }
         for (_, sent) in core::mem::take(&mut self.in_flight) {
@@ -218,9 +219,12 @@ impl FileMarks {
             self.dirty.insert_all(&tail);
             self.mark_attributes(true);
         }
-        // The next session lists and compares everything.
-        self.compare.clear();
-        self.comparing.clear();
+        for (_, extent) in core::mem::take(&mut self.comparing) {
+            self.compare.insert(extent);
+        }
+        if !resumes {
+            self.compare.clear();
+        }
         self.compare_gated = false;
         self.waits.clear();
         (self.ahead, self.streak) = (0, 0);

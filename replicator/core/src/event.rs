@@ -31,6 +31,9 @@ pub enum Event {
     DirectoryChanged { directory: FileId },
     /// Last name and last open are gone: its marks are worth nothing any more.
     FileForgotten { file: FileId },
+    /// Something changed in the tree, or may have, that no other event tells of: the next session compares everything. It does not
+    /// end the present one. `lasting`: more may follow, so that each session does.
+    Untold { lasting: bool },
 
     // ---- gate (primary) ----------------------------------------------------------------------------
     /// A caller waits. Answered by exactly one `Action::ReleaseBarrier` with the same ticket.
@@ -68,6 +71,9 @@ pub enum Event {
     Applied { session: SessionId, sequence: Sequence, outcome: Result<AppliedOutcome, Errno> },
     /// Answer to `Action::MakeDurable`.
     MadeDurable { session: SessionId, barrier: Sequence, result: Result<(), Errno> },
+
+    /// Others changed the copy: the next session is to compare everything.
+    CopyChanged,
 
     // ---- time --------------------------------------------------------------------------------------
     /// Nothing happened, but the batch is over or `next_deadline` was reached.

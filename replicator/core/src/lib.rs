@@ -18,6 +18,7 @@ pub mod ids;
 pub mod node;
 mod primary;
 mod record;
+pub mod resume;
 mod secondary;
 pub mod snapshot;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 use crate::action::{Phase, StateRecord};
 use crate::ids::Sequence;
+use crate::resume::Beginning;
 use crate::wire::body::Ack;
 
 /// Where a node stands.
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub waiting: u64,
     /// Progress of the resync (primary).
     pub resync: ResyncProgress,
+    /// How the session began, or the last one.
+    pub beginning: Option<Beginning>,
     /// Frames received and not applied (secondary).
     pub unapplied_frames: u64,
     /// Counters since the node was made.

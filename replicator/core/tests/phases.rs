@@ -14,7 +14,10 @@ use replicator_core::ids::{
     Ticket, Time, VolumeId,
 };
 use replicator_core::node::Node;
-use replicator_core::wire::body::{Ack, encode_barrier, encode_extents, encode_files};
+use replicator_core::resume::{Held, StreamId};
+use replicator_core::wire::body::{
+    Ack, Holding, Resumption, encode_barrier, encode_extents, encode_files, encode_stream,
+};
 use replicator_core::wire::header::{Header, Kind};
 
 fn id(inode: u64) -> FileId {
@@ -28,6 +31,7 @@ fn record(alone: bool, data: DataState) -> StateRecord {
 fn config(mode: Mode, when_alone: WhenAlone) -> PrimaryConfig {
     let mut config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(1) }]);
     (config.mode, config.when_alone) = (mode, when_alone);
+    config.incarnation = Some([1; 16]);
     config
 }
 
@@ -207,6 +211,9 @@ fn events() -> Vec<Event> {
         Event::CaptureLost { file: id(1) },
         Event::DirectoryChanged { directory: id(1) },
         Event::FileForgotten { file },
+        Event::Untold { lasting: false },
+        Event::Untold { lasting: true },
+        Event::CopyChanged,
         Event::SyncRequested { ticket: Ticket(1), scope: SyncScope::File { file, data_only: false } },
         Event::SyncRequested { ticket: Ticket(2), scope: SyncScope::File { file, data_only: true } },
         Event::SyncRequested { ticket: Ticket(3), scope: SyncScope::Volume(VolumeId(0)) },
@@ -257,6 +264,7 @@ fn events() -> Vec<Event> {
             events.push(Event::Applied { session, sequence: Sequence(number), outcome });
         }
         events.push(Event::SessionOpened { session: SessionId(number), version: 1 });
+        events.push(Event::SessionOpened { session: SessionId(number), version: 2 });
     }
     events.extend(frames());
     events
@@ -301,12 +309,16 @@ fn changes() -> Vec<NamespaceChange> {
 }
 
 fn frames() -> Vec<Event> {
+    let held = Held { stream: StreamId { incarnation: [1; 16], number: 1 }, received: Sequence(2) };
     let bodies = [
         ReceivedBody::Opaque,
         ReceivedBody::Structured(Vec::new()),
         ReceivedBody::Structured(Ack::default().encode()),
         ReceivedBody::Structured(encode_files(&[id(2)])),
         ReceivedBody::Structured(encode_extents(&[Extent::at(0, 4)])),
+        ReceivedBody::Structured(encode_stream(held.stream)),
+        ReceivedBody::Structured(Resumption { stream: held.stream, from: held }.encode()),
+        ReceivedBody::Structured(Holding { generation: Generation(5), held: Some(held) }.encode()),
         ReceivedBody::Structured(encode_barrier(&DurableScope::Files(vec![(id(2), true)]))),
         ReceivedBody::Namespace(NamespaceChange::Unlinked { parent: id(1), file: id(2), last: true }),
     ];

@@ -525,6 +525,53 @@ fn a_file_made_anew_after_the_end_of_a_resync_was_sent_is_waited_for_with_its_di
     assert_eq!(barriers(&driven.held).first(), Some(&vec![(id(2), false), (id(3), false)]));
 }
 
+#[test]
+fn a_resync_does_not_end_while_a_list_may_have_the_peer_make_a_file_anew() {
+    let is_end = |action: &Action| matches!(action, Action::SendFrame { header, .. } if header.kind == Kind::ResyncEnd);
+    let mut driven = Driven::opened();
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent::at(0, 4) });
+    let content = |action: &Action| matches!(action, Action::ReadExtent { .. });
+    // First what was marked before is sent, and then, with callers held, what was marked since.
+    driven.run(|action| content(action) || is_end(action));
+    assert_eq!(driven.held.len(), 1, "{:?}", driven.held);
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent::at(0, 4) });
+    let read = driven.held.remove(0);
+    driven.answer(read);
+    driven.run(|action| content(action) || is_end(action));
+    assert_eq!(driven.held.len(), 1, "{:?}", driven.held);
+    let read = driven.held.remove(0);
+    // A list took the file away, and the next one brings it back.
+    driven.lacking = BTreeSet::from([id(2)]);
+    driven.change(ROOT);
+    driven.run(|action| is_list(action) || is_end(action));
+    assert_eq!(driven.held.len(), 1, "the list is sent");
+    driven.answer(read);
+    driven.run(is_end);
+    assert!(!driven.held.iter().any(is_end), "before the content of the file");
+    driven.let_go();
+    assert_eq!(driven.node.snapshot().phase, Phase::Mirrored);
+}
+
+#[test]
+fn a_file_made_anew_while_a_caller_waits_for_its_comparison_is_waited_for_as_a_whole() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.tell(Event::CaptureLost { file: id(2) });
+    driven.run(reads(2));
+    driven.request_sync(2);
+    driven.run(reads(2));
+    // All is in doubt: what is known is not kept because of the list.
+    driven.lacking = BTreeSet::from([id(2)]);
+    driven.tell(Event::CaptureLost { file: id(ROOT) });
+    driven.run(|action| reads(2)(action) || is_barrier(action));
+    assert!(driven.held.iter().any(reads(2)));
+    assert_eq!(barriers(&driven.held), Vec::<Vec<(FileId, bool)>>::new(), "before the content");
+    driven.let_go();
+}
+
 /// A known file that the next list has the peer make anew is named by the list of the second directory.
 fn made_anew_by_a_list_not_answered() -> Driven {
     let mut driven = Driven::mirrored();

@@ -130,7 +130,7 @@ pub fn render(status: &Status, coloured: bool) -> String {
         ),
     ));
     lines.push(("fsync", fsync(status)));
-    if status.resync.active || status.resync.files > 0 {
+    if status.resync.active || status.resync.files > 0 || status.resync.resumed {
         lines.push(("resync", resync(status)));
     }
     lines.push(("traffic", traffic(&status.counters)));
@@ -289,9 +289,14 @@ fn fsync(status: &Status) -> String {
 }
 
 fn resync(status: &Status) -> String {
-    let resync = status.resync;
+    let resync = &status.resync;
+    let how = match resync.why.as_str() {
+        _ if resync.resumed => ", resumed".to_owned(),
+        "" => String::new(),
+        why => format!(", everything compared ({why})"),
+    };
     format!(
-        "{}: {} to list, {} found, {} compared, {} sent",
+        "{}{how}: {} to list, {} found, {} compared, {} sent",
         if resync.active { "under way" } else { "done" },
         counted(resync.directories, "directory"),
         counted(resync.files, "file"),

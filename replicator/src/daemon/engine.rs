@@ -302,7 +302,10 @@ impl<R: Role> Engine<R> {
             Message::DialFailed { session } => self.core.tell(Event::SessionLost { session }),
             Message::Stranger => self.core.publisher.on_stranger(),
             Message::Gates(gates) => self.core.publisher.on_gates(gates),
-            Message::LocalChanges(found) => self.core.publisher.on_local_changes(&found),
+            Message::LocalChanges(found) => {
+                self.core.publisher.on_local_changes(&found);
+                self.core.tell(Event::CopyChanged);
+            }
             Message::NestedMounts(points) => self.core.publisher.on_nested_mounts(&points),
             Message::Answer(event) => self.core.tell(event),
             Message::Stop => {

@@ -417,8 +417,8 @@ impl Primary {
         );
         core.publisher().on_lost(lost);
         if self.trace_only {
-            // Names may have been lost with them; only a new session lists them all again.
-            core.break_session("kernel events were lost");
+            // Names may have been lost with them; only a session that lists them all sets that right.
+            compare_anew(core, "kernel events were lost");
             return;
         }
         for volume in &self.volumes {
@@ -439,7 +439,7 @@ impl Primary {
         self.compared_at = Some(Instant::now());
         self.compare_due = false;
         for volume in &self.volumes {
-            // In the order of events: without a session nothing is to be remembered, and one that begins compares all.
+            // In the order of events. Without a session it is remembered for the next, if that does not compare all anyway.
             core.tell(Event::CaptureLost { file: volume.root_file() });
         }
     }
@@ -460,6 +460,10 @@ impl Primary {
                 Change::Content { file } => core.mark(Event::CaptureLost { file }),
                 Change::Lost | Change::Ended => {
                     warn!("changes behind the gate were lost: everything is compared");
+                    if matches!(change, Change::Ended) {
+                        // Nobody tells of any more.
+                        core.tell(Event::Untold { lasting: true });
+                    }
                     self.compare_everything(core);
                 }
             }
@@ -490,6 +494,12 @@ impl Primary {
             core.tell(Event::SyncRequested { ticket, scope });
         }
     }
+}
+
+/// Begin a session that compares everything.
+fn compare_anew(core: &mut Core, why: &str) {
+    core.tell(Event::Untold { lasting: false });
+    core.break_session(why);
 }
 
 /// Whether all names of a file are left out of the tree, so that its changes concern nobody.
@@ -616,8 +626,7 @@ impl Role for Primary {
                 core.tell(Event::DigestsRead { read, outcome });
             }
             Message::SyncHere { backing, data_only, reply } => sync_here(core, backing, data_only, reply),
-            // A new session lists everything.
-            Message::Untold => core.break_session("a change of the tree could not be told"),
+            Message::Untold => compare_anew(core, "a change of the tree could not be told"),
             Message::Stop => self.stop(core),
             _ => debug!("a message for another role"),
         }
@@ -648,7 +657,7 @@ impl Role for Primary {
         payload: Shared,
     ) -> Result<ReceivedBody, &'static str> {
         match header.kind {
-            Kind::Ack | Kind::DigestReply | Kind::CreatedReply => {
+            Kind::Ack | Kind::DigestReply | Kind::CreatedReply | Kind::Holding => {
                 Ok(ReceivedBody::Structured(payload.to_vec()))
             }
             _ => Ok(ReceivedBody::Opaque),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use replicator_core::action::{Notice, Phase};
 use replicator_core::ids::Errno;
+use replicator_core::resume::Beginning;
 use replicator_core::snapshot::Snapshot;
 use tracing::{error, info, warn};
 
@@ -254,6 +255,10 @@ impl Publisher {
     pub fn on_notice(&mut self, notice: &Notice) {
         match notice {
             Notice::Phase { from, to } => info!(?from, ?to, "phase changed"),
+            Notice::Begun { beginning: Beginning::Resumed } => {
+                info!("the session goes on where the last one ended");
+            }
+            Notice::Begun { beginning } => info!(why = beginning.text(), "everything is compared"),
             Notice::Widened { file } => {
                 self.status.counters.widened += 1;
                 tracing::debug!(%file, "marks widened");
@@ -295,6 +300,8 @@ impl Publisher {
         status.resync.files = snapshot.resync.files_found;
         status.resync.bytes_sent = snapshot.resync.bytes_sent;
         status.resync.bytes_compared = snapshot.resync.bytes_compared;
+        status.resync.resumed = snapshot.beginning == Some(Beginning::Resumed);
+        status.resync.why = snapshot.beginning.map_or_else(String::new, |how| how.text().to_owned());
         status.counters.widened = snapshot.counters.widened;
         status.counters.frames_sent = total.frames_queued;
         status.counters.frames_received = total.frames_received;

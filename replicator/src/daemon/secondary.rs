@@ -31,7 +31,17 @@ enum Frame {
     Namespace(Operation),
     Digests { header: Header, digests: Shared },
     ResyncBegin,
+    ResumeBegin,
     ResyncEnd,
+}
+
+/// How a stream begins.
+#[derive(Clone, Copy)]
+enum Begin {
+    /// The primary describes its whole tree.
+    Anew,
+    /// It goes on where an earlier stream ended.
+    Resumed,
 }
 
 /// What a completion of the ring belongs to.
@@ -58,9 +68,9 @@ pub struct Secondary {
     pending: HashMap<u64, Pending>,
     next_pending: u64,
     barriers: HashMap<(SessionId, Sequence), Durability>,
-    /// The begin of a resync, held until the last operation of an earlier session has ended: a late write of that
+    /// The begin of a stream, held until the last operation of an earlier session has ended: a late write of that
     /// session must not land on what this one brings.
-    held_resyncs: Vec<(SessionId, Sequence)>,
+    held_begins: Vec<(SessionId, Sequence, Begin)>,
     /// Barriers of the session that have arrived and are not yet answered.
     unanswered: usize,
     waiting: Waiting,
@@ -79,7 +89,7 @@ impl Secondary {
             pending: HashMap::new(),
             next_pending: 1,
             barriers: HashMap::new(),
-            held_resyncs: Vec::new(),
+            held_begins: Vec::new(),
             unanswered: 0,
             waiting,
             stopping: false,
@@ -123,11 +133,8 @@ impl Secondary {
                     .compare(header.file, extent, &digests)
                     .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])))
             }
-            Frame::ResyncBegin => {
-                (self.resyncing, self.listed) = (true, None);
-                self.held_resyncs.push((session, sequence));
-                return self.begin_resync(core);
-            }
+            Frame::ResyncBegin => return self.hold_begin(core, session, sequence, Begin::Anew),
+            Frame::ResumeBegin => return self.hold_begin(core, session, sequence, Begin::Resumed),
             Frame::ResyncEnd => {
                 self.resyncing = false;
                 self.replica.end_resync().map(|()| AppliedOutcome::Done)
@@ -137,21 +144,36 @@ impl Secondary {
         core.tell(Event::Applied { session, sequence, outcome });
     }
 
-    /// Begin the resyncs that are held, if nothing is under way.
-    fn begin_resync(&mut self, core: &mut Core) {
+    fn hold_begin(&mut self, core: &mut Core, session: SessionId, sequence: Sequence, begin: Begin) {
+        (self.resyncing, self.listed) = (true, None);
+        self.held_begins.push((session, sequence, begin));
+        self.begin_streams(core);
+    }
+
+    /// Begin the streams that are held, if nothing is under way.
+    fn begin_streams(&mut self, core: &mut Core) {
         if !self.pending.is_empty() {
             return;
         }
-        for (session, sequence) in std::mem::take(&mut self.held_resyncs) {
-            self.replica.begin_resync();
-            let outcome = core
-                .peer_roots()
-                .iter()
-                .try_for_each(|root| self.replica.set_root(*root))
-                .map(|()| AppliedOutcome::Done)
-                .map_err(|error| complain(core, &error));
+        for (session, sequence, begin) in std::mem::take(&mut self.held_begins) {
+            let outcome = match begin {
+                Begin::Anew => self.begin_anew(core),
+                Begin::Resumed => {
+                    self.replica.resume();
+                    Ok(AppliedOutcome::Done)
+                }
+            };
             core.tell(Event::Applied { session, sequence, outcome });
         }
+    }
+
+    fn begin_anew(&mut self, core: &mut Core) -> Result<AppliedOutcome, Errno> {
+        self.replica.begin_resync();
+        core.peer_roots()
+            .iter()
+            .try_for_each(|root| self.replica.set_root(*root))
+            .map(|()| AppliedOutcome::Done)
+            .map_err(|error| complain(core, &error))
     }
 
     /// Delete what lost its place by a list and was claimed by none that followed within [`UNCLAIMED_AFTER`].
@@ -337,8 +359,8 @@ impl Role for Secondary {
             }
             None => error!("a completion nobody waits for"),
         }
-        if !self.held_resyncs.is_empty() {
-            self.begin_resync(core);
+        if !self.held_begins.is_empty() {
+            self.begin_streams(core);
         }
     }
 
@@ -365,7 +387,8 @@ impl Role for Secondary {
                 (Frame::Namespace(operation), ReceivedBody::Namespace(change))
             }
             Kind::Digests => (Frame::Digests { header: *header, digests: payload }, ReceivedBody::Opaque),
-            Kind::ResyncBegin => (Frame::ResyncBegin, ReceivedBody::Opaque),
+            Kind::ResyncBegin => (Frame::ResyncBegin, ReceivedBody::Structured(payload.to_vec())),
+            Kind::ResumeBegin => (Frame::ResumeBegin, ReceivedBody::Structured(payload.to_vec())),
             Kind::ResyncEnd => (Frame::ResyncEnd, ReceivedBody::Opaque),
             Kind::Barrier => {
                 self.unanswered += 1;

@@ -177,7 +177,7 @@ struct StartedNode {
 
 /// The secondary's directories, guarded against others while it runs.
 struct GuardedCopy {
-    _changes: Option<LocalChanges>,
+    changes: Option<LocalChanges>,
     _protection: Option<Protection>,
 }
 
@@ -197,7 +197,7 @@ impl GuardedCopy {
         } else {
             None
         };
-        Ok(GuardedCopy { _changes: changes, _protection: protection })
+        Ok(GuardedCopy { changes, _protection: protection })
     }
 }
 
@@ -262,8 +262,11 @@ impl StartedNode {
         let mut copy = None;
         let data_plane = match config.node.role {
             Role::Secondary => {
-                copy = Some(GuardedCopy::new(config, &volumes, &mailbox)?);
-                let node = Node::secondary(secondary_config(config), record, Time(0));
+                let guarded = GuardedCopy::new(config, &volumes, &mailbox)?;
+                let resumes = guarded.changes.is_some();
+                copy = Some(guarded);
+                let settings = SecondaryConfig { resumes, ..secondary_config(config) };
+                let node = Node::secondary(settings, record, Time(0));
                 let engine = Engine::new(parts(node, publisher)?, Secondary::new(volumes, waiting));
                 run_data_plane(engine, &mailbox, &stop)?
             }
@@ -272,8 +275,12 @@ impl StartedNode {
                 info!(row, why, "capture");
                 publisher.on_capture(row, &why, tracer.as_ref().map(|tracer| tracer.report()));
                 let (unread, watching) = behind::watch(config.mirror.gate, row, &volumes);
+                let watched = watching.watched;
                 publisher.on_watch(watching);
-                let node = Node::primary(primary_config(config, &volumes), record, Time(0));
+                // Where names change that nobody tells of, only a comparison finds them.
+                let incarnation = (watched || row == "fentry").then(incarnation).transpose()?;
+                let settings = PrimaryConfig { incarnation, ..primary_config(config, &volumes) };
+                let node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
                 let engine = Engine::new(parts(node, publisher)?, primary);
@@ -518,6 +525,13 @@ fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
         partial: volumes.iter().any(|volume| volume.patterns().is_some()),
         ..PrimaryConfig::new(roots)
     }
+}
+
+/// Random bytes that tell this run from all others.
+fn incarnation() -> anyhow::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
+    Ok(bytes)
 }
 
 fn secondary_config(config: &Config) -> SecondaryConfig {

@@ -166,14 +166,15 @@ pub struct Barriers {
 }
 
 /// The comparison of both trees.
-#[derive(Clone, Copy, Deserialize, Default, Debug)]
-#[serde(default)]
+#[derive(Clone, Deserialize, Default, Debug)]
 #[allow(missing_docs)]
 pub struct Resync {
     pub active: bool,
     pub files: u64,
     pub bytes_compared: u64,
     pub bytes_sent: u64,
+    pub resumed: bool,
+    pub why: String,
 }
 
 /// Counters since the daemon's start.

@@ -135,7 +135,7 @@ impl Primary {
         };
         let sequence = self.send_frame(kind, fill, body)?;
         self.counters.barriers += 1;
-        if let Some(session) = &self.session {
+        if self.session.is_some() {
             let queued = |file: FileId| self.marks.get(file).is_none_or(FileMarks::is_queued);
             let covered = |file: FileId| match &scope {
                 DurableScope::Files(files) => files.contains(&(file, false)),
@@ -143,7 +143,7 @@ impl Primary {
                 DurableScope::Everything => true,
             };
             let waited = |file: FileId| waiters.iter().any(|id| self.waits_for_fresh(*id, file));
-            let fresh = session.names.fresh.iter().map(|(file, _)| file);
+            let fresh = self.names.fresh.iter().map(|(file, _)| file);
             let fresh = fresh.filter(|file| covered(*file) && (queued(*file) || waited(*file))).collect();
             self.remember_barrier(sequence, SentBarrier { scope, waiters, fresh, for_callers });
         }
@@ -200,11 +200,7 @@ impl Primary {
                 files.into_iter().for_each(|file| self.confirm(file, sequence, false));
             }
         }
-        if let Some(session) = &mut self.session {
-            barrier.fresh.iter().for_each(|file| {
-                session.names.fresh.cover(*file, sequence);
-            });
-        }
+        barrier.fresh.iter().for_each(|file| self.names.fresh.cover(*file, sequence));
         self.waiters_done(&barrier.waiters, sequence);
         self.on_resync_end_done(sequence);
         let at = self.now.after(self.config.confirm_interval);

@@ -74,14 +74,16 @@ impl Primary {
             self.log.push_back(Logged::Entry(entry, change));
         } else {
             self.mark_change(&change);
+            self.not_told(&change);
             self.out.push(Action::DropEntry { entry });
         }
     }
 
     pub(super) fn on_directory_changed(&mut self, directory: FileId) {
-        // Without a session nothing is to be remembered: a new one lists everything.
         if self.session.is_some() {
             self.log.push_back(Logged::Changed(directory));
+        } else {
+            self.mark_directory(directory, false);
         }
     }
 
@@ -171,9 +173,7 @@ impl Primary {
 
     /// The file is there: reads that began before may yet find a former file with its number gone, and are begun again.
     pub(super) fn read_again(&mut self, file: FileId) {
-        if let Some(session) = &mut self.session {
-            session.names.begin_again(file);
-        }
+        self.names.begin_again(file);
         self.void_reads(file);
         self.requeue(file);
     }

@@ -29,6 +29,11 @@ impl FreshFiles {
         self.0.iter().filter(|(_, fresh)| fresh.since.is_some()).map(|(file, fresh)| (*file, fresh))
     }
 
+    /// Whether the peer may yet say of a file that it made it anew for a list that was sent.
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.values().any(|fresh| fresh.doubted.is_some())
+    }
+
     /// The directory names a file that is new there at this position of the stream.
     pub fn begin(&mut self, file: FileId, directory: FileId, since: Sequence) {
         let fresh = self.0.entry(file).or_default();

@@ -11,6 +11,7 @@ mod local_sync;
 mod nameless;
 mod names;
 mod record;
+mod resumption;
 mod resync;
 mod session;
 mod status;
@@ -26,11 +27,14 @@ use crate::dirty::{DirtySet, WaiterId};
 use crate::event::Event;
 use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
 use crate::record::Record;
+use crate::resume::{Beginning, LastStream, Why};
 use crate::snapshot::Counters;
 use buried::Buried;
 use capture::Logged;
 use local_sync::{LocalSync, Protection};
 use nameless::Nameless;
+use names::Names;
+use resumption::Greeting;
 use session::{Dial, Session};
 use waiter::Waiter;
 
@@ -92,6 +96,15 @@ pub(crate) struct Primary {
     in_flight_bytes: u64,
     in_flight_frames: u64,
     session: Option<Session>,
+    /// A connection on which the peer has not said yet what it holds.
+    greeting: Option<Greeting>,
+    /// What the peer knows of the tree; without a session, while it is to be gone on from, what it is known to have.
+    names: Names,
+    /// The stream that ended last, if it is to be gone on from, or why not.
+    last: Result<LastStream, Why>,
+    /// The present session, or the last one, was not to be gone on from.
+    untold: bool,
+    beginning: Option<Beginning>,
     dial: Dial,
     waiters: BTreeMap<WaiterId, Waiter>,
     /// Waiters whose marks are all on their way, in that order.
@@ -127,6 +140,11 @@ impl Primary {
             in_flight_bytes: 0,
             in_flight_frames: 0,
             session: None,
+            greeting: None,
+            names: Names::default(),
+            last: Err(Why::Started),
+            untold: false,
+            beginning: None,
             dial: Dial::new(config.seed, now),
             waiters: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -174,18 +192,20 @@ impl Primary {
             Event::DigestsRead { read, outcome } => self.on_digests_read(read, outcome),
             Event::DirectoryRead { read, outcome } => self.on_directory_read(read, outcome),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
-            Event::SessionOpened { session, .. } => self.on_session_opened(session),
+            Event::Untold { lasting } => self.on_untold(lasting),
+            Event::SessionOpened { session, version } => self.on_session_opened(session, version),
             Event::FrameReceived { session, header, body } => self.on_frame_received(session, header, body),
             Event::FramesSent { session, upto } => self.on_frames_sent(session, upto),
             Event::SessionLost { session } => self.on_session_lost(session),
             // Not a primary's: the edge answers nothing that was not ordered.
-            Event::Applied { .. } | Event::MadeDurable { .. } => {}
+            Event::Applied { .. } | Event::MadeDurable { .. } | Event::CopyChanged => {}
             _ => {}
         }
     }
 
     fn schedule(&mut self) {
         self.check_silence();
+        self.check_greeting();
         self.check_callers();
         self.protect_volumes();
         self.list_directories();
@@ -217,7 +237,8 @@ impl Primary {
         [
             session.map(|session| session.last_sent.after(self.config.link.keep_alive)),
             session.and_then(|session| session.confirm_at),
-            session.and_then(Session::directory_retry),
+            session.and_then(|_| self.names.retry_at()),
+            self.greeting_deadline(),
             session.and_then(|_| self.closing_deadline()),
             self.dial.deadline(session.is_some() || self.deposed),
             self.record.retry_at(),

@@ -38,8 +38,8 @@ impl Primary {
 
     /// Drop marks of files without a name, while no list is expected that may bring one: that would be work done in vain.
     pub(super) fn drop_nameless(&mut self) {
-        let listed = self.session.as_ref().is_some_and(|session| session.names.is_complete());
-        if self.phase != Phase::Mirrored || !listed {
+        // Without a session nothing need be known, also of files that have names.
+        if self.session.is_none() || self.phase != Phase::Mirrored || !self.names.is_complete() {
             return;
         }
         let mut files = core::mem::take(&mut self.queues.nameless.files);

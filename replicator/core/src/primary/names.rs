@@ -1,9 +1,11 @@
 //! The namespace: operations in the order in which they happened, and directories that are listed because no operation
 //! tells what changed.
 //!
-//! An operation is sent only if the peer knows all it is about from the lists and operations before it in this session.
-//! Any other is dropped, and what it changed is found by listing: a directory not yet listed will be, one that was is listed
-//! again.
+//! An operation is sent only if the peer knows all it is about from the lists and operations before it. Any other is dropped, and
+//! what it changed is found by listing: a directory not yet listed will be, one that was is listed again.
+//!
+//! A file that has a name and is not known has it in directories that are to be listed, all of them: so it will be known, and
+//! compared then. That holds between two sessions, too, as long as the second may go on where the first one ended.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -16,7 +18,6 @@ use crate::wire::header::Kind;
 use super::capture::Logged;
 use super::fresh::FreshFiles;
 use super::resync::Resync;
-use super::session::Session;
 use super::{Primary, RETRY};
 
 /// Most directories that are listed at once.
@@ -34,11 +35,13 @@ pub(super) struct Listing {
     deep: bool,
 }
 
-/// A list of which some parts were sent.
+/// A list of which some parts were sent, or all and that is not answered.
 #[derive(Debug)]
-pub(super) struct OpenList {
-    directory: FileId,
-    children: Vec<Listed>,
+pub(super) struct SentList {
+    pub directory: FileId,
+    /// The directory was not listed before.
+    pub first: bool,
+    pub children: Vec<Listed>,
 }
 
 /// A child in a list that the peer has not answered.
@@ -49,9 +52,11 @@ pub(super) struct Listed {
     pub kind: FileKind,
     /// Known from an earlier list or operation, and not to be compared because of this one.
     pub kept: bool,
+    /// Not known before.
+    pub new: bool,
 }
 
-/// What the peer knows of the tree in this session.
+/// What the peer knows of the tree.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Files of any kind that have a name there.
@@ -76,9 +81,9 @@ pub(super) struct Names {
     /// The peer may have lost files that are known here: a directory was listed once more, and the list did not repeat their
     /// names; or they live on under names that are never told. An operation that names them again has it make them anew, empty.
     may_lack: bool,
-    open: Option<OpenList>,
+    open: Option<SentList>,
     /// Lists that the peer has not answered yet, by the position of their last part.
-    pub unanswered: BTreeMap<Sequence, Vec<Listed>>,
+    pub unanswered: BTreeMap<Sequence, SentList>,
     pub fresh: FreshFiles,
     pub found: u64,
 }
@@ -137,6 +142,47 @@ impl Names {
         }
     }
 
+    /// The connection is gone. What was being listed is to be listed; what a read found gone has no names any more, or gets them
+    /// from the lists of directories that are marked.
+    pub fn on_session_lost(&mut self) {
+        for file in core::mem::take(&mut self.departed) {
+            self.forget(file);
+        }
+        self.fresh = FreshFiles::default();
+        self.open = None;
+        self.unanswered.clear();
+        self.resting.clear();
+        (self.reading, self.found) = (0, 0);
+        for listing in self.listings.values_mut() {
+            listing.read = None;
+            listing.number = listing.again.take().unwrap_or(listing.number);
+        }
+        let mut marked: Vec<(u64, FileId)> =
+            self.listings.iter().map(|(directory, listing)| (listing.number, *directory)).collect();
+        marked.sort_unstable();
+        self.queue = marked.into_iter().map(|(_, directory)| directory).collect();
+    }
+
+    /// Take the lists whose effect on the peer is not known, with the position of the last part of those that are complete.
+    pub fn take_unanswered(&mut self) -> Vec<(Option<Sequence>, SentList)> {
+        let complete = core::mem::take(&mut self.unanswered).into_iter();
+        complete
+            .map(|(last, list)| (Some(last), list))
+            .chain(self.open.take().map(|list| (None, list)))
+            .collect()
+    }
+
+    /// The list of the directory did not reach the peer, or may not have.
+    pub fn list_again(&mut self, list: &SentList) {
+        if !self.known.contains(&list.directory) {
+            return;
+        }
+        if list.first {
+            self.scanned.remove(&list.directory);
+        }
+        self.mark(list.directory, false);
+    }
+
     /// A list that is being read is to be read once more instead.
     pub fn begin_again(&mut self, directory: FileId) {
         if let Some(listing) = self.listings.get_mut(&directory)
@@ -179,12 +225,15 @@ impl Names {
 
 impl Primary {
     pub(super) fn is_known(&self, file: FileId) -> bool {
-        self.session.as_ref().is_some_and(|session| session.names.known.contains(&file))
+        self.names.known.contains(&file)
     }
 
-    /// The directory is to be listed (again). Without a session nothing is to be remembered: a new one lists all.
+    /// The directory is to be listed (again). Where the next session lists all, nothing is to be remembered.
     pub(super) fn mark_directory(&mut self, directory: FileId, deep: bool) {
-        let Some(Session { names, .. }) = &mut self.session else { return };
+        if !self.remembers_names() {
+            return;
+        }
+        let names = &mut self.names;
         // What is known under the number, if it is no directory, is the file before this directory or behind it.
         if names.known.contains(&directory) && names.is_directory(directory) {
             names.mark(directory, deep);
@@ -196,9 +245,7 @@ impl Primary {
     /// The root of a volume is known from the beginning, and listed first.
     pub(super) fn begin_at_root(&mut self, root: FileId) {
         self.become_known(root);
-        if let Some(session) = &mut self.session {
-            session.names.mark(root, false);
-        }
+        self.names.mark(root, false);
         self.on_attributes_changed(root);
     }
 
@@ -220,8 +267,9 @@ impl Primary {
     fn flush_change(&mut self, entry: EntryId, change: &NamespaceChange) {
         self.mark_change(change);
         if self.can_follow(change) {
-            self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry });
-            self.follow(change);
+            let sent = self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry });
+            let new = self.follow(change);
+            self.doubt(sent, change, new);
         } else {
             self.out.push(Action::DropEntry { entry });
             self.list_instead(change);
@@ -230,11 +278,14 @@ impl Primary {
 
     /// Whether the peer knows all that the operation is about.
     fn can_follow(&self, change: &NamespaceChange) -> bool {
-        let Some(session) = &self.session else { return false };
-        let scanned = |directory| session.names.scanned.contains(directory);
+        if self.session.is_none() {
+            return false;
+        }
+        let names = &self.names;
+        let scanned = |directory| names.scanned.contains(directory);
         // What is in a directory that is to be listed again, the peer may not know.
-        let settled = |directory| scanned(directory) && !session.names.listings.contains_key(directory);
-        let known = |file| session.names.known.contains(file) || session.names.departed.contains(file);
+        let settled = |directory| scanned(directory) && !names.listings.contains_key(directory);
+        let known = |file| names.known.contains(file) || names.departed.contains(file);
         match change {
             NamespaceChange::Created { parent, .. }
             | NamespaceChange::Linked { parent, .. }
@@ -249,50 +300,50 @@ impl Primary {
         }
     }
 
-    /// The operation was sent: the peer knows what it says.
-    fn follow(&mut self, change: &NamespaceChange) {
+    /// The operation was sent: the peer knows what it says. Returns whether it is what made the file known that it names.
+    fn follow(&mut self, change: &NamespaceChange) -> bool {
+        let Some(queued) = self.session.as_ref().map(|session| session.positions.queued) else {
+            return false;
+        };
         match *change {
             NamespaceChange::Created { file, kind, .. } => {
-                if let Some(session) = &mut self.session {
-                    session.names.forget(file);
-                    let changed = session.names.changed.remove(&file);
-                    if kind == FileKind::Directory {
-                        session.names.scanned.insert(file);
-                        if changed {
-                            session.names.mark(file, false);
-                        }
+                self.names.forget(file);
+                let changed = self.names.changed.remove(&file);
+                if kind == FileKind::Directory {
+                    self.names.scanned.insert(file);
+                    if changed {
+                        self.names.mark(file, false);
                     }
                 }
                 self.become_known(file);
+                true
             }
             NamespaceChange::Linked { parent, file, kind } => {
                 if kind != FileKind::Directory && self.is_directory(file) {
                     self.lose_name(file);
                 }
                 let known = self.is_known(file);
-                if let Some(session) = &mut self.session {
-                    let new = kind == FileKind::Regular && (!known || session.names.may_lack);
-                    if new {
-                        session.names.fresh.begin(file, parent, session.positions.queued);
-                    } else {
-                        session.names.fresh.name(file, parent);
-                    }
+                if kind == FileKind::Regular && (!known || self.names.may_lack) {
+                    self.names.fresh.begin(file, parent, queued);
+                } else {
+                    self.names.fresh.name(file, parent);
                 }
                 self.become_known(file);
+                !known
             }
-            NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
+            NamespaceChange::Unlinked { file, last, .. } => {
+                self.forget_name(file, last);
+                false
+            }
             NamespaceChange::Renamed { old_parent, new_parent, file, other, other_last, exchanged } => {
-                if let Some(session) = &mut self.session {
-                    session.names.fresh.name(file, new_parent);
-                    if let Some(other) = other {
-                        session.names.fresh.name(other, old_parent);
-                    }
-                }
+                self.names.fresh.name(file, new_parent);
                 if let Some(other) = other {
+                    self.names.fresh.name(other, old_parent);
                     self.forget_name(other, other_last && !exchanged);
                 }
+                false
             }
-            NamespaceChange::Listed { .. } => {}
+            NamespaceChange::Listed { .. } => false,
         }
     }
 
@@ -317,43 +368,45 @@ impl Primary {
 
     /// A read found the file gone.
     pub(super) fn depart(&mut self, file: FileId) {
+        self.names.depart(file);
         if let Some(session) = &mut self.session {
-            session.names.depart(file);
             session.compare_files.remove(&file);
         }
     }
 
     /// What the peer has under this number is another file, or will be.
-    fn lose_name(&mut self, file: FileId) {
+    pub(super) fn lose_name(&mut self, file: FileId) {
+        self.names.forget(file);
         if let Some(session) = &mut self.session {
-            session.names.forget(file);
             session.compare_files.remove(&file);
             self.note_nameless(file);
         }
     }
 
-    /// Whether the file is a directory, as far as this session tells.
+    /// Whether the file is a directory, as far as was told.
     pub(super) fn is_directory(&self, file: FileId) -> bool {
-        self.session.as_ref().is_some_and(|session| session.names.is_directory(file))
+        self.names.is_directory(file)
     }
 
-    fn forget_name(&mut self, file: FileId, last: bool) {
-        if last && let Some(session) = &mut self.session {
-            session.names.forget(file);
-            session.compare_files.remove(&file);
+    pub(super) fn forget_name(&mut self, file: FileId, last: bool) {
+        if last {
+            self.lose_name(file);
             self.drop_waits(file);
-            self.note_nameless(file);
         }
     }
 
     /// The peer has the file: its marks can be sent.
     pub(super) fn become_known(&mut self, file: FileId) {
-        let Some(session) = &mut self.session else { return };
-        if !session.names.known.insert(file) {
+        if self.session.is_none() || !self.names.known.insert(file) {
             return;
         }
-        session.names.departed.remove(&file);
-        session.names.found += 1;
+        self.names.departed.remove(&file);
+        self.names.found += 1;
+        self.queue_known(file);
+    }
+
+    /// Put the marks of a file that the peer has into the queues they belong to.
+    pub(super) fn queue_known(&mut self, file: FileId) {
         let Some(marks) = self.marks.get(file) else { return };
         if marks.needs_sync() {
             self.queues.mapped.insert((self.now, file));
@@ -370,55 +423,54 @@ impl Primary {
         last: bool,
         children: &[(FileId, FileKind)],
     ) {
-        let Some(session) = &mut self.session else {
-            self.out.push(Action::DropEntry { entry });
-            return;
-        };
         if first {
-            let known = session.names.known.contains(&directory);
-            session.names.open = known.then(|| OpenList { directory, children: Vec::new() });
+            let known = self.names.known.contains(&directory);
+            let is_first = !self.names.scanned.contains(&directory);
+            self.names.open = known.then(|| SentList { directory, first: is_first, children: Vec::new() });
         }
         // Parts of a list that began in a former session, or whose directory is gone, are worth nothing.
-        if session.names.open.as_ref().is_none_or(|open| open.directory != directory) {
+        if self.session.is_none() || self.names.open.as_ref().is_none_or(|open| open.directory != directory) {
             self.out.push(Action::DropEntry { entry });
             return;
         }
         // In a directory's first list the peer takes files it has for those of the list: nothing told before is to be relied
         // on, though a child may have been seen elsewhere.
-        let deep = !session.names.scanned.contains(&directory)
-            || session.names.listings.get(&directory).is_some_and(|listing| listing.deep);
+        let deep = !self.names.scanned.contains(&directory)
+            || self.names.listings.get(&directory).is_some_and(|listing| listing.deep);
         let Some(sequence) = self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry }) else { return };
         for &(file, kind) in children {
             self.see(file, kind, deep);
         }
-        if last && let Some(session) = &mut self.session {
-            if let Some(open) = session.names.open.take() {
-                session.names.unanswered.insert(sequence, open.children);
+        if last {
+            if let Some(open) = self.names.open.take() {
+                self.names.unanswered.insert(sequence, open);
             }
             // Marked again while it was read for the first time, it was not known then that this would be another list.
-            session.names.may_lack |= !session.names.scanned.insert(directory);
+            self.names.may_lack |= !self.names.scanned.insert(directory);
             self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
         }
     }
 
     /// A name in a list that was sent.
     fn see(&mut self, file: FileId, kind: FileKind, deep: bool) {
-        let Some(session) = &mut self.session else { return };
-        if session.names.departed.contains(&file) {
+        let Some(session) = &self.session else { return };
+        let (queued, scanning) = (session.positions.queued, session.resync == Resync::Scanning);
+        let names = &mut self.names;
+        if names.departed.contains(&file) {
             // The number was given to a new file.
-            session.names.forget(file);
+            names.forget(file);
         }
-        let known = session.names.known.contains(&file);
+        let known = names.known.contains(&file);
         // A number that belongs to a file of another kind than before belongs to another file.
-        let was_directory = session.names.scanned.contains(&file) || session.names.is_marked(file);
+        let was_directory = names.is_directory(file);
         let kept = known && !deep && was_directory == (kind == FileKind::Directory);
-        let Some(open) = &mut session.names.open else { return };
+        let Some(open) = &mut names.open else { return };
         let directory = open.directory;
-        open.children.push(Listed { directory, file, kind, kept });
+        open.children.push(Listed { directory, file, kind, kept, new: !known });
         if kept && kind == FileKind::Regular {
-            session.names.fresh.doubt(file, directory, session.positions.queued);
+            names.fresh.doubt(file, directory, queued);
         } else {
-            session.names.fresh.name(file, directory);
+            names.fresh.name(file, directory);
         }
         if known {
             self.read_again(file);
@@ -426,9 +478,8 @@ impl Primary {
         if kept {
             return;
         }
-        let Some(session) = &mut self.session else { return };
         if known && was_directory && kind != FileKind::Directory {
-            session.names.forget(file);
+            self.names.forget(file);
         }
         if kind != FileKind::Regular
             && let Some(marks) = self.marks.get_mut(file)
@@ -444,19 +495,15 @@ impl Primary {
         match kind {
             FileKind::Directory => {
                 self.become_known(file);
-                if let Some(session) = &mut self.session {
-                    session.names.changed.remove(&file);
-                    session.names.scanned.remove(&file);
-                    session.names.found_marks += 1;
-                    session.names.mark(file, known);
-                }
+                self.names.changed.remove(&file);
+                self.names.scanned.remove(&file);
+                self.names.found_marks += 1;
+                self.names.mark(file, known);
                 self.on_attributes_changed(file);
             }
             FileKind::Regular => {
-                if let Some(session) = &mut self.session
-                    && session.resync != Resync::Scanning
-                {
-                    session.names.fresh.begin(file, directory, session.positions.queued);
+                if !scanning {
+                    self.names.fresh.begin(file, directory, queued);
                 }
                 self.become_known(file);
                 self.mark_compare(file, true);
@@ -471,7 +518,10 @@ impl Primary {
     /// Ask for the lists of marked directories, a few at a time.
     pub(super) fn list_directories(&mut self) {
         let now = self.now;
-        let Some(Session { names, .. }) = &mut self.session else { return };
+        if self.session.is_none() {
+            return;
+        }
+        let names = &mut self.names;
         while let Some(&(at, directory)) = names.resting.first() {
             if at > now {
                 break;
@@ -495,11 +545,10 @@ impl Primary {
     }
 
     pub(super) fn on_directory_read(&mut self, read: ReadId, outcome: ReadOutcome<()>) {
-        let (Some(Some(directory)), Some(Session { names, .. })) =
-            (self.reads.remove(&read), &mut self.session)
-        else {
+        let Some(directory) = self.reads.remove(&read).flatten().filter(|_| self.session.is_some()) else {
             return;
         };
+        let names = &mut self.names;
         names.reading -= 1;
         let Some(listing) = names.listings.get_mut(&directory).filter(|l| l.read == Some(read)) else {
             return;

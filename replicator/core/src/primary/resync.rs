@@ -1,4 +1,5 @@
-//! Bringing a peer up to date: list everything, compare everything, and then agree that both nodes hold the same.
+//! Bringing a peer up to date: list and compare what is marked for it (in a session that does not go on where another ended,
+//! everything), and then agree that both nodes hold the same.
 //!
 //! ```text
 //!  Scanning --all listed, answered, compared--> Draining --epoch sent--> Closing --epoch sent--> EndSent
@@ -17,6 +18,7 @@ use crate::action::{Body, CloseReason, DurableScope, Phase};
 use crate::dirty::{FileMarks, WaiterId};
 use crate::extent::{Extent, ExtentSet};
 use crate::ids::{FileId, FileKind, Sequence, Time};
+use crate::wire::body::encode_stream;
 use crate::wire::header::Kind;
 
 use super::Primary;
@@ -56,7 +58,9 @@ impl Resync {
 impl Primary {
     /// A session was opened: nothing is known of the peer's tree but its roots.
     pub(super) fn begin_resync(&mut self) {
-        self.send_frame(Kind::ResyncBegin, |_| {}, Body::Empty);
+        let stream = self.session.as_ref().and_then(|session| session.stream);
+        let body = stream.map_or(Body::Empty, |stream| Body::Structured(encode_stream(stream)));
+        self.send_frame(Kind::ResyncBegin, |_| {}, body);
         let roots: Vec<FileId> = self.config.volumes.iter().map(|volume| volume.root).collect();
         for root in roots {
             self.begin_at_root(root);
@@ -70,33 +74,24 @@ impl Primary {
         created: &[FileId],
         more: bool,
     ) -> Result<(), CloseReason> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let Some(mut listed) = session.names.unanswered.remove(&list) else {
+        let Some(mut listed) = self.names.unanswered.remove(&list) else {
             return Err(CloseReason::Protocol("an answer to a list that was not sent"));
         };
         let created: BTreeSet<FileId> = created.iter().copied().collect();
-        for child in listed.iter().filter(|child| created.contains(&child.file)) {
+        for child in listed.children.iter().filter(|child| created.contains(&child.file)) {
             self.made_anew(child);
-            self.end_doubt(child.file, list);
+            self.names.fresh.end_doubt(child.file, list);
         }
-        listed.retain(|child| !created.contains(&child.file));
+        listed.children.retain(|child| !created.contains(&child.file));
         if more {
-            if let Some(session) = &mut self.session {
-                session.names.unanswered.insert(list, listed);
-            }
+            self.names.unanswered.insert(list, listed);
             return Ok(());
         }
-        for child in listed {
-            self.end_doubt(child.file, list);
+        for child in listed.children {
+            self.names.fresh.end_doubt(child.file, list);
             self.open_gate(child.file);
         }
         Ok(())
-    }
-
-    fn end_doubt(&mut self, file: FileId, list: Sequence) {
-        if let Some(session) = &mut self.session {
-            session.names.fresh.end_doubt(file, list);
-        }
     }
 
     /// A listed file was not there, or not any more, and is new and empty at the peer.
@@ -108,11 +103,11 @@ impl Primary {
         }
         match child.kind {
             FileKind::Regular => {
-                if let Some(session) = &mut self.session
+                if let Some(session) = &self.session
                     && (child.kept || session.resync != Resync::Scanning)
                 {
                     // What it held may have been acknowledged.
-                    session.names.fresh.begin(file, child.directory, session.positions.queued);
+                    self.names.fresh.begin(file, child.directory, session.positions.queued);
                 }
                 if let Some(marks) = self.marks.get_mut(file) {
                     marks.compare.clear();
@@ -120,7 +115,8 @@ impl Primary {
                 self.open_gate(file);
                 self.mark_whole(file);
                 self.compare_ended(file);
-                if child.kept {
+                if !child.new {
+                    // Who waits for differences alone would go on without the rest.
                     self.restart_waiters();
                 }
             }
@@ -177,7 +173,7 @@ impl Primary {
         let Some(session) = &self.session else { return };
         match session.resync {
             Resync::Scanning => {
-                if session.names.is_complete() && session.compare_files.is_empty() {
+                if self.names.is_complete() && session.compare_files.is_empty() {
                     let epoch = self.begin_epoch();
                     self.set_resync(Resync::Draining(epoch));
                 }
@@ -191,12 +187,12 @@ impl Primary {
             }
             Resync::Closing(epoch, since) => {
                 if self.stage_of(epoch) == Some(Stage::Ready) {
-                    let covers_fresh = self.covers_fresh(epoch);
+                    let covers_fresh = self.covers_fresh(epoch) && !self.names.fresh.is_in_doubt();
                     self.end_epoch(epoch);
                     if covers_fresh {
                         self.send_resync_end();
                     } else {
-                        // A file got its first name meanwhile: its content comes first.
+                        // A file got its first name meanwhile, or a list may have the peer make one anew: its content comes first.
                         let epoch = self.begin_epoch();
                         self.set_resync(Resync::Closing(epoch, since));
                     }
@@ -242,8 +238,7 @@ impl Primary {
 
     /// Whether the epoch has the content of all files that got their first name.
     fn covers_fresh(&self, epoch: WaiterId) -> bool {
-        let mut fresh = self.session.iter().flat_map(|session| session.names.fresh.iter());
-        fresh.all(|(file, _)| self.waits_for_fresh(epoch, file))
+        self.names.fresh.iter().all(|(file, _)| self.waits_for_fresh(epoch, file))
     }
 
     fn send_resync_end(&mut self) {

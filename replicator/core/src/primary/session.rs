@@ -4,18 +4,19 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::time::Duration;
 
-use crate::action::{Action, Body, CloseReason, Notice, Phase};
+use crate::action::{Action, Body, CloseReason, Notice};
 use crate::dirty::WaiterId;
 use crate::event::ReceivedBody;
 use crate::extent::Extent;
 use crate::ids::{Errno, FileId, Sequence, SessionId, Time};
+use crate::resume::{Held, StreamId};
 use crate::snapshot::Positions;
 use crate::wire::body::{Ack, decode_extents, decode_files};
 use crate::wire::header::{FLAG_MORE, Header, Kind};
 
 use super::barrier::SentBarrier;
 use super::capture::Logged;
-use super::names::Names;
+use super::resumption::Doubt;
 use super::resync::Resync;
 use super::waiter::Stage;
 use super::{Primary, Queues};
@@ -28,7 +29,6 @@ pub(super) struct Session {
     pub last_sent: Time,
     /// How long nothing was heard, counted while this node was running.
     pub silence: Duration,
-    pub names: Names,
     pub resync: Resync,
     /// Known regular files with something to compare.
     pub compare_files: BTreeSet<FileId>,
@@ -41,16 +41,23 @@ pub(super) struct Session {
     pub unapplied_bytes: u64,
     pub bytes_sent: u64,
     pub bytes_compared: u64,
+    /// What the stream is called, if the peer may be asked to go on from it.
+    pub stream: Option<StreamId>,
+    /// What the peer held when it began.
+    pub before: Option<Held>,
+    /// Frames up to this one arrived, by what the peer says or answers.
+    pub proven: Sequence,
+    /// Namespace operations behind that.
+    pub doubts: VecDeque<Doubt>,
 }
 
 impl Session {
-    fn new(id: SessionId, now: Time, partial: bool) -> Session {
+    pub(super) fn new(id: SessionId, now: Time, stream: Option<StreamId>) -> Session {
         Session {
             id,
             positions: Positions::default(),
             last_sent: now,
             silence: Duration::ZERO,
-            names: Names::new(partial),
             resync: Resync::Scanning,
             compare_files: BTreeSet::new(),
             digests: BTreeMap::new(),
@@ -60,11 +67,11 @@ impl Session {
             unapplied_bytes: 0,
             bytes_sent: 0,
             bytes_compared: 0,
+            stream,
+            before: None,
+            proven: Sequence(0),
+            doubts: VecDeque::new(),
         }
-    }
-
-    pub(super) fn directory_retry(&self) -> Option<Time> {
-        self.names.retry_at()
     }
 }
 
@@ -121,32 +128,25 @@ impl Primary {
         }
     }
 
-    fn pause_dialing(&mut self) {
+    pub(super) fn pause_dialing(&mut self) {
         let doubled = self.dial.pause * 2;
         self.dial.pause = doubled.clamp(self.config.reconnect_min, self.config.reconnect_max);
         let pause = self.dial.jittered();
         self.dial.state = DialState::Pausing(self.now.after(pause));
     }
 
-    pub(super) fn on_session_opened(&mut self, id: SessionId) {
-        if self.session.is_some() || self.dial.state != DialState::Dialing(id) || self.deposed {
-            let reason = CloseReason::Protocol("a session that was not dialled");
-            self.out.push(Action::CloseSession { session: id, reason });
-            return;
-        }
-        self.counters.sessions += 1;
-        self.session = Some(Session::new(id, self.now, self.config.partial));
-        self.set_phase(Phase::Resyncing);
-        self.review = true;
-        self.begin_resync();
-    }
-
     pub(super) fn on_session_lost(&mut self, id: SessionId) {
         if self.session.as_ref().is_some_and(|session| session.id == id) {
-            self.lose_session();
+            self.lose_session(None);
         } else if self.dial.state == DialState::Dialing(id) {
+            self.greeting = None;
             self.pause_dialing();
         }
+    }
+
+    /// Whether a connection with that number was asked for.
+    pub(super) fn is_dialled(&self, id: SessionId) -> bool {
+        self.session.is_none() && self.dial.state == DialState::Dialing(id)
     }
 
     /// End the session for a reason of this node.
@@ -156,25 +156,27 @@ impl Primary {
         if reason == CloseReason::StaleTerm {
             self.deposed = true;
         }
-        self.lose_session();
+        self.lose_session(Some(reason));
     }
 
     /// The peer is lost: all that was on its way is marked again, and who answers callers is decided anew.
-    fn lose_session(&mut self) {
-        let Some(session) = self.session.take() else { return };
+    fn lose_session(&mut self, reason: Option<CloseReason>) {
+        let Some(mut session) = self.session.take() else { return };
         self.counters.sessions_lost += 1;
         if session.resync == Resync::Done {
             self.dial.pause = Duration::ZERO;
         }
         self.pause_dialing();
+        self.keep_stream(&mut session, reason);
         for logged in core::mem::take(&mut self.log) {
             match logged {
                 Logged::Entry(entry, change) => {
                     self.mark_change(&change);
+                    self.not_told(&change);
                     self.out.push(Action::DropEntry { entry });
                 }
                 Logged::Forgotten(file) => self.forget_nameless(file),
-                Logged::Changed(_) => {}
+                Logged::Changed(directory) => self.mark_directory(directory, false),
             }
         }
         self.reads.values_mut().for_each(|read| *read = None);
@@ -182,7 +184,8 @@ impl Primary {
         self.queues = Queues::default();
         self.unconfirmed.clear();
         (self.in_flight_bytes, self.in_flight_frames) = (0, 0);
-        self.marks.files.values_mut().for_each(|marks| marks.on_session_lost());
+        let resumes = self.last.is_ok();
+        self.marks.files.values_mut().for_each(|marks| marks.on_session_lost(resumes));
         self.marks.files.retain(|_, marks| !marks.is_clean());
         for file in self.marks.bound() {
             self.report(Notice::Widened { file });
@@ -244,14 +247,20 @@ impl Primary {
     }
 
     pub(super) fn on_frame_received(&mut self, id: SessionId, header: Header, body: ReceivedBody) {
-        let Some(session) = self.session.as_mut().filter(|session| session.id == id) else { return };
+        let Some(session) = self.session.as_mut().filter(|session| session.id == id) else {
+            return self.on_greeted(id, &header, body);
+        };
         session.silence = Duration::ZERO;
         if header.term > self.record.durable().term {
             self.close(CloseReason::StaleTerm);
             return;
         }
-        if let Err(reason) = self.take_frame(&header, body) {
-            self.close(reason);
+        match self.take_frame(&header, body) {
+            Ok(()) if matches!(header.kind, Kind::BarrierDone | Kind::DigestReply | Kind::CreatedReply) => {
+                self.prove(Sequence(header.offset));
+            }
+            Ok(()) => {}
+            Err(reason) => self.close(reason),
         }
     }
 
@@ -291,6 +300,7 @@ impl Primary {
             session.unapplied.pop_front();
             session.unapplied_bytes -= bytes;
         }
+        self.prove(ack.received);
         self.on_received(ack.received);
         Ok(())
     }

@@ -25,19 +25,20 @@ impl Primary {
             window_bytes: self.reading_bytes + session.map_or(0, |session| session.unapplied_bytes),
             waiting: self.waiting_callers() as u64,
             resync: session.map_or_else(ResyncProgress::default, |session| ResyncProgress {
-                directories_left: session.names.directories_left() as u64,
-                files_found: session.names.found,
+                directories_left: self.names.directories_left() as u64,
+                files_found: self.names.found,
                 files_left: session.compare_files.len() as u64,
                 bytes_compared: session.bytes_compared,
                 bytes_sent: session.bytes_sent,
             }),
             unapplied_frames: 0,
+            beginning: self.beginning,
             counters: Counters { widened: self.marks.widened, ..self.counters },
         }
     }
 
     pub fn is_marked(&self, file: FileId) -> bool {
-        let listing = self.session.as_ref().is_some_and(|session| session.names.is_marked(file));
+        let listing = self.names.is_marked(file);
         // What was logged and not yet looked at may mark any file.
         !self.log.is_empty() || listing || self.marks.get(file).is_some_and(|marks| !marks.is_clean())
     }

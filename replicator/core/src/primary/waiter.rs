@@ -126,8 +126,10 @@ impl Primary {
 
     /// Take the marks that are present now as what this waiter waits for.
     pub(super) fn start_waiter(&mut self, id: WaiterId) {
-        let Some(session) = &self.session else { return };
-        let (mark, found_marks) = (session.names.last_mark(), session.names.found_marks());
+        if self.session.is_none() {
+            return;
+        }
+        let (mark, found_marks) = (self.names.last_mark(), self.names.found_marks());
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.stage = Stage::Names(mark);
             waiter.found_marks = found_marks;
@@ -139,14 +141,14 @@ impl Primary {
     pub(super) fn advance_waiter(&mut self, id: WaiterId) {
         let (Some(session), Some(waiter)) = (&self.session, self.waiters.get_mut(&id)) else { return };
         if let Stage::Names(mark) = waiter.stage
-            && session.names.listed_up_to(mark)
+            && self.names.listed_up_to(mark)
         {
             waiter.stage = Stage::Answers(session.positions.queued);
         }
         if let Stage::Answers(position) = waiter.stage
-            && session.names.unanswered.first_key_value().is_none_or(|(list, _)| *list > position)
+            && self.names.unanswered.first_key_value().is_none_or(|(list, _)| *list > position)
         {
-            if waiter.found_marks == session.names.found_marks() {
+            if waiter.found_marks == self.names.found_marks() {
                 self.take_content(id);
             } else {
                 // A list led to others, which may bring back what it took away.
@@ -163,13 +165,13 @@ impl Primary {
         let own_sync = waiter.caller.as_ref().map(|caller| caller.sync);
         let mut left = 0;
         let mut files = self.files_in(scope);
-        if let (Some(session), Some(waiter)) = (&self.session, self.waiters.get_mut(&id)) {
+        if let Some(waiter) = self.waiters.get_mut(&id) {
             let relies = |(file, fresh): &(FileId, &Fresh)| match scope {
                 WaitScope::File(scope, _) => fresh.directories.contains(&scope),
                 WaitScope::Volume(volume) => file.volume == volume,
                 WaitScope::Everything => true,
             };
-            waiter.fresh = session.names.fresh.iter().filter(relies).map(|(file, _)| file).collect();
+            waiter.fresh = self.names.fresh.iter().filter(relies).map(|(file, _)| file).collect();
             files.extend(&waiter.fresh);
             files.sort_unstable();
             files.dedup();

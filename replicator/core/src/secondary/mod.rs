@@ -4,6 +4,9 @@
 //! When a session is lost, what was received is still applied: in semi-sync mode callers were let go on the strength of it.
 //! Then the copy is made durable and the record becomes `Consistent` (whole, but the primary may go on alone); until that is
 //! recorded it says `UpToDate`, which the generation refutes if the primary did go on alone.
+//!
+//! A later stream may go on where one ended, because what was received is applied before anything of it. That holds until
+//! something is not applied, or others change the copy; then this node says that it holds nothing.
 
 mod answer;
 mod durable;
@@ -19,9 +22,10 @@ use crate::config::SecondaryConfig;
 use crate::event::{Event, ReceivedBody};
 use crate::ids::{Errno, FileId, PersistId, Sequence, SessionId, Term, Time};
 use crate::record::Record;
+use crate::resume::{Beginning, Held, StreamId, Why};
 use crate::snapshot::{Counters, Positions, ResyncProgress, Snapshot};
-use crate::wire::body::{Ack, decode_barrier};
-use crate::wire::header::{Header, Kind};
+use crate::wire::body::{Ack, Holding, Resumption, decode_barrier, decode_stream};
+use crate::wire::header::{Header, Kind, VERSION_RESUMES};
 use durable::Durability;
 use pipeline::{Frame, Pipeline, Slot};
 
@@ -61,6 +65,9 @@ pub(crate) struct Secondary {
     last_slot: Slot,
     pipeline: Pipeline,
     durability: Durability,
+    /// What a later stream may go on from: nothing after a start, after a failure, and once others changed the copy.
+    held: Option<Held>,
+    beginning: Option<Beginning>,
     counters: Counters,
     out: Vec<Action>,
 }
@@ -75,6 +82,8 @@ impl Secondary {
             last_slot: Slot(0),
             pipeline: Pipeline::new(config.applies_max),
             durability: Durability::default(),
+            held: None,
+            beginning: None,
             counters: Counters::default(),
             out: Vec::new(),
             config,
@@ -88,12 +97,13 @@ impl Secondary {
             session.silence += passed;
         }
         match event {
-            Event::SessionOpened { session, .. } => self.on_session_opened(session),
+            Event::SessionOpened { session, version } => self.on_session_opened(session, version),
             Event::FrameReceived { session, header, body } => self.on_frame_received(session, &header, body),
             Event::SessionLost { session } if self.is_open(session) => self.lose_session(),
             Event::Applied { session, sequence, outcome } => self.on_applied(session, sequence, outcome),
             Event::MadeDurable { session, barrier, result } => self.on_made_durable(session, barrier, result),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
+            Event::CopyChanged => self.held = None,
             Event::Tick => {
                 if let Some(session) = &mut self.session {
                     session.ack_now = true;
@@ -137,7 +147,7 @@ impl Secondary {
         self.session.as_ref().is_some_and(|session| session.id == id)
     }
 
-    fn on_session_opened(&mut self, id: SessionId) {
+    fn on_session_opened(&mut self, id: SessionId, version: u16) {
         if self.session.is_some() {
             // The primary connected anew before this node saw the old connection end.
             self.close(CloseReason::Protocol("the primary opened another session"));
@@ -158,6 +168,14 @@ impl Secondary {
             created: Vec::new(),
         });
         self.set_phase(Phase::Receiving);
+        if version >= VERSION_RESUMES {
+            // Final: nothing of an earlier session is taken any more.
+            let holding = Holding {
+                generation: self.record.durable().generation,
+                held: self.held.filter(|_| self.config.resumes),
+            };
+            self.send_frame(Kind::Holding, |_| {}, Body::Structured(holding.encode()));
+        }
     }
 
     fn close(&mut self, reason: CloseReason) {
@@ -172,6 +190,7 @@ impl Secondary {
 
     /// Apply nothing more of what was received, of any session: the edge is told for each that it holds nothing in vain.
     fn abandon(&mut self, closed: Option<SessionId>, reason: CloseReason) {
+        self.held = None;
         for session in self.pipeline.abandon() {
             if Some(session) != closed {
                 self.out.push(Action::CloseSession { session, reason });
@@ -272,8 +291,9 @@ impl Secondary {
         if header.sequence != session.received.next() {
             return Err(CloseReason::Protocol("a gap in the stream"));
         }
-        if (header.sequence == Sequence(1)) != (header.kind == Kind::ResyncBegin) {
-            return Err(CloseReason::Protocol("a stream begins with ResyncBegin, once"));
+        let begins = matches!(header.kind, Kind::ResyncBegin | Kind::ResumeBegin);
+        if (header.sequence == Sequence(1)) != begins {
+            return Err(CloseReason::Protocol("a stream begins with ResyncBegin or ResumeBegin, once"));
         }
         let end = header.offset.checked_add(header.length);
         if matches!(header.kind, Kind::Data | Kind::Hole | Kind::Digests)
@@ -281,9 +301,17 @@ impl Secondary {
         {
             return Err(CloseReason::Protocol("an impossible extent"));
         }
+        let begun = if begins { Some(begun_by(header.kind, &body, self.held)?) } else { None };
         let slot = Slot(session.base.0 + header.sequence.0);
         let frame = Frame::new(session.id, slot, header, body)?;
         session.received = header.sequence;
+        if let Some((stream, beginning)) = begun {
+            self.held = stream.map(|stream| Held { stream, received: header.sequence });
+            self.beginning = Some(beginning);
+            self.out.push(Action::Report(Notice::Begun { beginning }));
+        } else if let Some(held) = &mut self.held {
+            held.received = header.sequence;
+        }
         session.unacked_bytes += if header.kind == Kind::Data { header.length } else { 0 };
         session.unacked_frames += 1;
         self.last_slot = slot;
@@ -351,8 +379,32 @@ impl Secondary {
             window_bytes: 0,
             waiting: 0,
             resync: ResyncProgress::default(),
+            beginning: self.beginning,
             unapplied_frames: self.pipeline.len() as u64,
             counters: self.counters,
         }
     }
+}
+
+/// Which stream a first frame begins (none that could be gone on from: the primary does not name it), and how.
+fn begun_by(
+    kind: Kind,
+    body: &ReceivedBody,
+    held: Option<Held>,
+) -> Result<(Option<StreamId>, Beginning), CloseReason> {
+    let body: &[u8] = if let ReceivedBody::Structured(body) = body { body } else { &[] };
+    if kind == Kind::ResumeBegin {
+        let resumption =
+            Resumption::decode(body).map_err(|_| CloseReason::Protocol("the beginning of a stream"))?;
+        if Some(resumption.from) != held {
+            return Err(CloseReason::Protocol("a stream goes on from what is not held"));
+        }
+        return Ok((Some(resumption.stream), Beginning::Resumed));
+    }
+    let compared = Beginning::Compared(Why::Primary);
+    if body.is_empty() {
+        return Ok((None, compared));
+    }
+    let stream = decode_stream(body).map_err(|_| CloseReason::Protocol("the beginning of a stream"))?;
+    Ok((Some(stream), compared))
 }

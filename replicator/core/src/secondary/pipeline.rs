@@ -1,7 +1,7 @@
 //! The order in which frames are applied: as many at once as do not conflict.
 //!
 //! Frames of one file start in their order; `Data` and `Hole` run beside each other where they do not overlap, `Attributes`
-//! and `Digests` run alone on their file. A *fence* (`Namespace`, `ResyncBegin`, `ResyncEnd`) waits for everything
+//! and `Digests` run alone on their file. A *fence* (`Namespace`, `ResyncBegin`, `ResumeBegin`, `ResyncEnd`) waits for everything
 //! before it and holds everything behind it.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -42,6 +42,7 @@ pub(super) enum WorkKind {
     Attributes,
     Digests,
     Names(NamespaceChange),
+    /// `ResyncBegin` or `ResumeBegin`.
     Begin,
     End(Generation),
 }
@@ -60,7 +61,7 @@ impl Frame {
             (Kind::Attributes, _) => WorkKind::Attributes,
             (Kind::Digests, _) => WorkKind::Digests,
             (Kind::Namespace, ReceivedBody::Namespace(change)) => WorkKind::Names(change),
-            (Kind::ResyncBegin, _) => WorkKind::Begin,
+            (Kind::ResyncBegin | Kind::ResumeBegin, _) => WorkKind::Begin,
             (Kind::ResyncEnd, _) => WorkKind::End(Generation(header.offset)),
             _ => return Err(CloseReason::Protocol("a frame without its body")),
         };

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use super::cursor::{BodyError, Cursor, Put};
 use crate::action::DurableScope;
 use crate::extent::Extent;
-use crate::ids::{FileId, Sequence, VolumeId};
+use crate::ids::{FileId, Generation, Sequence, VolumeId};
+use crate::resume::{Held, StreamId};
 
 /// Most extents in one `DigestReply` frame.
 pub const EXTENTS_MAX: usize = 65_536;
@@ -159,6 +160,107 @@ pub fn decode_files(body: &[u8]) -> Result<Vec<FileId>, BodyError> {
     let files = (0..count).map(|_| cursor.file()).collect::<Result<Vec<_>, _>>()?;
     cursor.finish()?;
     Ok(files)
+}
+
+fn put_stream(body: &mut Vec<u8>, stream: StreamId) {
+    body.put(&stream.incarnation);
+    body.put_u64(stream.number);
+}
+
+fn stream(cursor: &mut Cursor<'_>) -> Result<StreamId, BodyError> {
+    Ok(StreamId { incarnation: cursor.array()?, number: cursor.u64()? })
+}
+
+/// Payload of a `ResyncBegin` from version 2 on: which stream begins.
+#[must_use]
+pub fn encode_stream(id: StreamId) -> Vec<u8> {
+    let mut body = Vec::with_capacity(24);
+    put_stream(&mut body, id);
+    body
+}
+
+/// The stream that a `ResyncBegin` names.
+///
+/// # Errors
+/// [`BodyError`].
+pub fn decode_stream(body: &[u8]) -> Result<StreamId, BodyError> {
+    let mut cursor = Cursor::new(body);
+    let id = stream(&mut cursor)?;
+    cursor.finish()?;
+    Ok(id)
+}
+
+/// Payload of a `ResumeBegin`: which stream begins, and what the secondary holds, from where it goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resumption {
+    /// The stream that begins.
+    pub stream: StreamId,
+    /// What the secondary said it holds.
+    pub from: Held,
+}
+
+impl Resumption {
+    /// The payload.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(56);
+        put_stream(&mut body, self.stream);
+        put_stream(&mut body, self.from.stream);
+        body.put_u64(self.from.received.0);
+        body
+    }
+
+    /// The resumption in a payload.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub fn decode(body: &[u8]) -> Result<Resumption, BodyError> {
+        let mut cursor = Cursor::new(body);
+        let begun = stream(&mut cursor)?;
+        let from = Held { stream: stream(&mut cursor)?, received: Sequence(cursor.u64()?) };
+        cursor.finish()?;
+        Ok(Resumption { stream: begun, from })
+    }
+}
+
+/// Payload of a `Holding`: what a secondary has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holding {
+    /// The generation its record has.
+    pub generation: Generation,
+    /// What of which stream; `None`: nothing that could be gone on from.
+    pub held: Option<Held>,
+}
+
+impl Holding {
+    /// The payload.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(41);
+        body.put_u64(self.generation.0);
+        body.put_u8(u8::from(self.held.is_some()));
+        if let Some(held) = self.held {
+            put_stream(&mut body, held.stream);
+            body.put_u64(held.received.0);
+        }
+        body
+    }
+
+    /// What a payload says is held.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub fn decode(body: &[u8]) -> Result<Holding, BodyError> {
+        let mut cursor = Cursor::new(body);
+        let generation = Generation(cursor.u64()?);
+        let held = if cursor.flag("held")? {
+            Some(Held { stream: stream(&mut cursor)?, received: Sequence(cursor.u64()?) })
+        } else {
+            None
+        };
+        cursor.finish()?;
+        Ok(Holding { generation, held })
+    }
 }
 
 /// Payload of a `Digests` frame: one digest for each block of the frame's extent, the last block as long as is left.

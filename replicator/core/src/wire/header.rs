@@ -11,7 +11,9 @@ pub const HEADER_BYTES: usize = 64;
 /// First four bytes of every frame: "RPL1" read as little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RPL1");
 /// Newest protocol version this build speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// Oldest version in which a stream can go on where an earlier one ended.
+pub const VERSION_RESUMES: u16 = 2;
 /// Oldest protocol version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// Largest payload in bytes; a longer one is refused before any of it is read.
@@ -79,6 +81,10 @@ pub enum Kind {
     Proof = 18,
     /// The acceptor found the dialer's proof right: the session is open.
     Accept = 19,
+    /// What the secondary holds, its first frame: which stream, and up to which position. Not before version 2.
+    Holding = 20,
+    /// The stream goes on where an earlier one ended: instead of ResyncBegin. Not before version 2.
+    ResumeBegin = 21,
 }
 
 /// Flag of `DigestReply` and `CreatedReply`: another frame of the same answer follows.
@@ -86,7 +92,7 @@ pub const FLAG_MORE: u16 = 1;
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 21] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::KeepAlive,
@@ -106,6 +112,8 @@ impl Kind {
         Kind::Goodbye,
         Kind::Proof,
         Kind::Accept,
+        Kind::Holding,
+        Kind::ResumeBegin,
     ];
 
     /// The kind with that number on the wire.
@@ -128,6 +136,7 @@ impl Kind {
                 | Kind::Barrier
                 | Kind::ResyncBegin
                 | Kind::ResyncEnd
+                | Kind::ResumeBegin
         )
     }
 }

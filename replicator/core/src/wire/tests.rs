@@ -1,5 +1,6 @@
 //! Pinned bytes, round trips, and what happens to bytes that are not what they should be.
 
+use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -9,7 +10,8 @@ use proptest::prelude::*;
 use super::BodyError;
 use super::attributes::{Attributes, Timestamp};
 use super::body::{
-    Ack, Digests, decode_barrier, decode_extents, decode_files, encode_barrier, encode_extents, encode_files,
+    Ack, Digests, Holding, Resumption, decode_barrier, decode_extents, decode_files, decode_stream,
+    encode_barrier, encode_extents, encode_files, encode_stream,
 };
 use super::checksum::crc32c;
 use super::header::{HEADER_BYTES, Header, HeaderError, Kind, MAGIC, PAYLOAD_MAX};
@@ -18,6 +20,7 @@ use super::namespace::{ListedEntry, NewNode, Operation};
 use crate::action::{DataState, DurableScope};
 use crate::extent::Extent;
 use crate::ids::{FileId, FileKind, Generation, Sequence, Term, VolumeId};
+use crate::resume::{Held, StreamId};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| alloc::format!("{byte:02x}")).collect()
@@ -48,10 +51,10 @@ const PINNED_MIDDLE: &str = "0300000000000000070605040000000008000201\
 #[test]
 fn pinned_headers() {
     // The header's own checksum for each kind, in the order of their numbers.
-    const CHECKSUMS: [&str; 19] = [
+    const CHECKSUMS: [&str; 21] = [
         "f1dd545b", "0a066244", "a3b08f4e", "fcb10f7a", "5507e270", "aedcd46f", "076a3965", "10ded406",
         "b968390c", "42b30f13", "eb05e219", "b404622d", "1db28f27", "e669b938", "4fdf5432", "c80162ff",
-        "61b78ff5", "9a6cb9ea", "33da54e0",
+        "61b78ff5", "9a6cb9ea", "33da54e0", "6cdbd4d4", "c56d39de",
     ];
     for (kind, checksum) in Kind::ALL.into_iter().zip(CHECKSUMS) {
         let bytes = header(kind).encode(1, 10, 0x0b0c_0d0e);
@@ -67,7 +70,7 @@ fn kinds_have_the_numbers_of_their_places() {
         assert_eq!(Kind::from_u16(kind as u16), Some(kind));
     }
     assert_eq!(Kind::from_u16(0), None);
-    assert_eq!(Kind::from_u16(20), None);
+    assert_eq!(Kind::from_u16(22), None);
 }
 
 /// A header with a right checksum over whatever it says.
@@ -120,6 +123,16 @@ fn pinned_bodies() {
         "0100000001000000000000000200000000000000"
     );
     assert_eq!(hex(&encode_files(&[file(6)])), "0100000001000600000000000000");
+    let stream = StreamId { incarnation: [0xEF; 16], number: 7 };
+    let held = Held { stream: StreamId { incarnation: [0xEE; 16], number: 6 }, received: Sequence(5) };
+    assert_eq!(hex(&encode_stream(stream)), "ef".repeat(16) + "0700000000000000");
+    let resumption = Resumption { stream, from: held };
+    let from = "ee".repeat(16) + "06000000000000000500000000000000";
+    assert_eq!(hex(&resumption.encode()), hex(&encode_stream(stream)) + &from);
+    let holding = Holding { generation: Generation(4), held: Some(held) };
+    assert_eq!(hex(&holding.encode()), "040000000000000001".to_owned() + &from);
+    let nothing = Holding { held: None, ..holding };
+    assert_eq!(hex(&nothing.encode()), "040000000000000000");
     let digests = Digests { block_bytes: 4096, digests: vec![[0xAB; 16]] };
     assert_eq!(hex(&digests.encode()), "0010000001000000abababababababababababababababab");
     assert_eq!(hex(&Proof([0xCD; 32]).encode()), "cd".repeat(32));
@@ -373,6 +386,9 @@ fn decode_all(bytes: &[u8]) {
     let _ = Ack::decode(bytes);
     let _ = Digests::decode(bytes);
     let _ = decode_barrier(bytes);
+    let _ = decode_stream(bytes);
+    let _ = Resumption::decode(bytes);
+    let _ = Holding::decode(bytes);
     let _ = decode_extents(bytes);
     let _ = decode_files(bytes);
 }
@@ -389,7 +405,7 @@ fn is_exact<T: core::fmt::Debug>(bytes: &[u8], decode: impl Fn(&[u8]) -> Result<
 
 proptest! {
     #[test]
-    fn headers_survive(kind in 0..19_usize, term: u64, sequence: u64, about in any_file(), rest: (u16, u64, u64), sum: u32, length in 0..=PAYLOAD_MAX) {
+    fn headers_survive(kind in 0..21_usize, term: u64, sequence: u64, about in any_file(), rest: (u16, u64, u64), sum: u32, length in 0..=PAYLOAD_MAX) {
         let header = Header {
             kind: Kind::ALL[kind],
             flags: rest.0,
@@ -405,7 +421,7 @@ proptest! {
     }
 
     #[test]
-    fn a_header_with_any_byte_changed_is_refused(at in 0..HEADER_BYTES, change in 1..=255_u8, kind in 0..19_usize) {
+    fn a_header_with_any_byte_changed_is_refused(at in 0..HEADER_BYTES, change in 1..=255_u8, kind in 0..21_usize) {
         let mut bytes = header(Kind::ALL[kind]).encode(1, 10, 0x0b0c_0d0e);
         bytes[at] ^= change;
         prop_assert!(Header::decode(&bytes, &(1..=1)).is_err());
@@ -427,6 +443,12 @@ proptest! {
         is_exact(&attributes.encode(), Attributes::decode);
         is_exact(&hello().encode(), Hello::decode);
         is_exact(&Ack::default().encode(), Ack::decode);
+        let held = Held { stream: StreamId::default(), received: Sequence(3) };
+        is_exact(&encode_stream(held.stream), decode_stream);
+        is_exact(&Resumption { stream: held.stream, from: held }.encode(), Resumption::decode);
+        for held in [None, Some(held)] {
+            is_exact(&Holding { generation: Generation(1), held }.encode(), Holding::decode);
+        }
     }
 
     #[test]

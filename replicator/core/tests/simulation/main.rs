@@ -15,6 +15,8 @@
 //! answer for each ticket, positions in order, names-in-order (while all changes pass the gate, every name is what the
 //! operation says). Sabotaged edges show that they see what they are made for.
 //!
+//! Half of the sessions go on where the one before ended, also where that had not come far itself.
+//!
 //! `REPLICATOR_SEEDS=<n>` runs n seeds, `REPLICATOR_SEEDS=<from>..<to>` those of a range; `REPLICATOR_SEED=<seed>` replays one.
 
 mod files;
@@ -63,8 +65,24 @@ fn promises_hold_for_every_seed() {
     }
     println!("{total:?}");
     if number("REPLICATOR_SEED").is_none() {
+        assert!(total.resumed > 0);
         assert!(total.acknowledged_by_both > 0 && total.mirrored > 0 && total.acknowledged_alone > 0);
     }
+}
+
+#[test]
+fn frames_that_are_dropped_at_the_end_of_a_session_are_caught() {
+    assert!(is_caught(Sabotage::DropsWhatIsLeft, "same-tree"));
+}
+
+#[test]
+fn a_crash_that_the_secondary_does_not_notice_is_caught() {
+    assert!(is_caught(Sabotage::UnnoticedCrash, "same-tree"));
+}
+
+#[test]
+fn names_that_are_forgotten_between_two_sessions_are_caught() {
+    assert!(is_caught(Sabotage::LostNames, "same-tree"));
 }
 
 /// Whether the checker of that promise fires.

@@ -189,6 +189,12 @@ impl Replica {
                 self.nodes.values_mut().for_each(|node| node.late = false);
                 Ok(AppliedOutcome::Done)
             }
+            (Kind::ResumeBegin, _) => {
+                self.resyncing = true;
+                // All content that is to come comes before the end.
+                self.nodes.values_mut().for_each(|node| node.late = false);
+                Ok(AppliedOutcome::Done)
+            }
             (Kind::Data, Payload::Cells(cells)) => {
                 self.put(header, cells);
                 Ok(AppliedOutcome::Done)

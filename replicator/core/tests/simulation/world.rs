@@ -23,7 +23,7 @@ use replicator_core::ids::{
     Ticket, Time, VolumeId,
 };
 use replicator_core::node::Node;
-use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
 use crate::files::{File, Files, PAGE, id, inode_of, root_of, volume_of};
@@ -42,6 +42,12 @@ pub enum Sabotage {
     EarlyBarrierDone,
     LostWrites,
     EarlyRelease,
+    /// What was received and not applied when a session ended is not applied after it.
+    DropsWhatIsLeft,
+    /// The secondary's machine crashes, and its daemon does not notice that.
+    UnnoticedCrash,
+    /// Namespace operations are lost while there is no session.
+    LostNames,
 }
 
 /// splitmix64 (Steele, Lea, Flood 2014).
@@ -77,7 +83,10 @@ pub struct Stats {
     pub refused: u64,
     pub mirrored: u64,
     pub sessions: u64,
+    pub resumed: u64,
     pub crashes: u64,
+    /// Frames that could not be applied, though nothing was wrong with the disk.
+    pub not_applicable: u64,
 }
 
 impl Stats {
@@ -87,7 +96,9 @@ impl Stats {
         self.refused += other.refused;
         self.mirrored += other.mirrored;
         self.sessions += other.sessions;
+        self.resumed += other.resumed;
         self.crashes += other.crashes;
+        self.not_applicable += other.not_applicable;
     }
 }
 
@@ -185,6 +196,11 @@ pub struct World {
     stats: Stats,
 }
 
+/// What tells one run of the primary's daemon from all others.
+fn incarnation(seed: u64) -> [u8; 16] {
+    u128::from(seed).to_le_bytes()
+}
+
 impl World {
     pub fn new(seed: u64, sabotage: Sabotage) -> World {
         let mut random = Random(seed);
@@ -204,6 +220,7 @@ impl World {
         config.barriers_max = 1 + random.below(4);
         config.limits = ExtentLimits { per_file: 3 + random.below(6), total: 40 };
         config.seed = seed;
+        config.incarnation = Some(incarnation(seed));
         let alone = random.chance(60);
         let primary_disk =
             StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone };
@@ -294,6 +311,10 @@ impl World {
             self.step();
             if let Some(reason) = self.failure.take() {
                 return Err(reason);
+            }
+            if self.is_quiet() {
+                // What was told last waits in the log for the next event.
+                self.tell_primary(Event::Tick);
             }
             if self.is_quiet() {
                 self.check_same_tree()?;

@@ -1,7 +1,7 @@
 //! The secondary's side: frames become files.
 //!
-//! The replica keeps a map from the primary's files to its own. The map is built anew in each session by a resync in
-//! which the primary lists every directory; it lives in memory only.
+//! The replica keeps a map from the primary's files to its own. The map is built by a resync in which the primary lists every
+//! directory; it lives in memory only, and outlives a session if the next one goes on where it ended.
 //!
 //! * Every function is idempotent and converges: after it, the name is that file, the file has those attributes. A state
 //!   other than expected is set right and counted, not refused.
@@ -138,18 +138,22 @@ impl Replica {
     /// The primary begins to describe its whole tree: forget what is known of it, but the roots. The directories that were
     /// known are kept as hints, so that one that was renamed while the peer was away is found and not copied again.
     pub fn begin_resync(&self) {
-        for volume in self.volumes.values() {
-            if let Err(error) = orphanage::prepare(volume) {
-                // If it is needed, that shows as an error of the operation that needs it.
-                tracing::warn!(volume = %volume.path.display(), %error, "cannot make replicator's own directory");
-            }
-        }
+        self.prepare();
         let mut namespace = self.lock_namespace();
         namespace.listing = None;
         self.resyncing.store(true, Ordering::Relaxed);
         self.detached().clear();
         self.map().begin_session();
         self.descriptors.clear();
+    }
+
+    /// The primary goes on where its last stream ended: what is mapped stays mapped. Some directories are listed again, until
+    /// [`Replica::end_resync`]; a list that was cut off is one of them.
+    pub fn resume(&self) {
+        self.prepare();
+        let mut namespace = self.lock_namespace();
+        namespace.listing = None;
+        self.resyncing.store(true, Ordering::Relaxed);
     }
 
     /// The whole tree was described: what nobody claimed is deleted. Takes time with the number of deleted files.
@@ -248,6 +252,15 @@ impl Replica {
     #[must_use]
     pub fn known_files(&self) -> usize {
         self.map().len()
+    }
+
+    fn prepare(&self) {
+        for volume in self.volumes.values() {
+            if let Err(error) = orphanage::prepare(volume) {
+                // If it is needed, that shows as an error of the operation that needs it.
+                tracing::warn!(volume = %volume.path.display(), %error, "cannot make replicator's own directory");
+            }
+        }
     }
 
     fn map(&self) -> MutexGuard<'_, FileMap> {

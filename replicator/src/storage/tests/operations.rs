@@ -335,6 +335,28 @@ fn what_was_deleted_too_early_is_made_anew_and_not_adopted() {
 }
 
 #[test]
+fn a_stream_that_goes_on_keeps_what_is_mapped_and_drops_half_a_list() {
+    let Some(replicated) = Replicated::new() else { return };
+    let replica = &replicated.mirror.replica;
+    for (number, name) in [(1000, "f"), (1001, "g"), (1002, "h")] {
+        replicated.create(number, name, Regular);
+    }
+    let inodes = ["f", "g"].map(|name| replicated.inode(name));
+    let Operation::List { directory, entries, .. } = replicated.list(&[("g", 1000, Regular)]) else { return };
+    // The session ends within a list, by which one file has the name of another.
+    let half = Operation::List { directory, first: true, last: false, entries };
+    replica.apply_namespace(&half).expect("the first part");
+    replica.resume();
+    assert!(replica.descriptor(replicated.file(1001)).expect("still a file").is_some());
+    let outcome = replicated.apply(&replicated.list(&[("g", 1000, Regular), ("moved", 1001, Regular)]));
+    assert_eq!(outcome, AppliedOutcome::Done);
+    assert_eq!([replicated.inode("g"), replicated.inode("moved")], inodes);
+    replica.end_resync().expect("end");
+    assert_eq!(replicated.names(), ["g", "moved"]);
+    assert_eq!(replica.counters().deviations, 0);
+}
+
+#[test]
 fn a_list_is_not_interrupted() {
     let Some(replicated) = Replicated::new() else { return };
     let replica = &replicated.mirror.replica;

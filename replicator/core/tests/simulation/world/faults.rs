@@ -1,5 +1,7 @@
 //! What goes wrong: connections, machines, daemons.
 
+use replicator_core::resume::Beginning;
+
 use super::*;
 
 impl World {
@@ -18,7 +20,8 @@ impl World {
         }
     }
 
-    /// Where it hurts: the secondary is restarted within a list, the connection ends while the end of a resync is under way.
+    /// Where it hurts: the secondary is restarted within a list, the connection ends while the end of a resync is under way, or
+    /// while a session goes on from another.
     fn aimed_fault(&mut self) {
         let is_part = |header: &Header, payload: &Payload| {
             header.kind == Kind::Namespace
@@ -31,6 +34,12 @@ impl World {
             } else {
                 self.restart_secondary();
             }
+        }
+        // A session that goes on from one that went on: what is taken back then was taken back before.
+        let snapshot = self.primary.snapshot();
+        let goes_on = snapshot.beginning == Some(Beginning::Resumed) && snapshot.phase == Phase::Resyncing;
+        if goes_on && self.random.chance(30) {
+            self.break_link();
         }
         let says_up_to_date = self.secondary_disk.data == DataState::UpToDate;
         if self.primary.snapshot().phase == Phase::Resyncing && says_up_to_date && self.random.chance(70) {
@@ -49,6 +58,10 @@ impl World {
         self.stats.crashes += 1;
         let known = self.replica.known.clone();
         self.replica.crash(&mut self.random);
+        if self.sabotage == Sabotage::UnnoticedCrash {
+            self.replica.known = known;
+            return self.break_link();
+        }
         self.end_secondary();
         self.check_after_crash(&known);
     }
@@ -80,6 +93,7 @@ impl World {
         self.named.clear();
         self.tickets.clear();
         self.config.seed += 1;
+        self.config.incarnation = Some(incarnation(self.config.seed));
         self.primary = Node::primary(self.config.clone(), self.primary_disk, self.now);
     }
 }

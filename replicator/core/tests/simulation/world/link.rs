@@ -21,8 +21,9 @@ impl World {
         });
         self.stats.sessions += 1;
         self.secondary_failed = false;
-        self.tell_secondary(Event::SessionOpened { session: secondary, version: 1 });
-        self.tell_primary(Event::SessionOpened { session, version: 1 });
+        let version = if self.random.chance(5) { VERSION_MIN } else { VERSION };
+        self.tell_secondary(Event::SessionOpened { session: secondary, version });
+        self.tell_primary(Event::SessionOpened { session, version });
     }
 
     pub(super) fn break_link(&mut self) {

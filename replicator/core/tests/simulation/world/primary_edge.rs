@@ -4,6 +4,10 @@ use super::*;
 
 impl World {
     pub(super) fn tell_primary(&mut self, event: Event) {
+        let alone = self.primary.snapshot().positions.queued == Sequence(0);
+        if self.sabotage == Sabotage::LostNames && alone && matches!(event, Event::NamespaceLogged { .. }) {
+            return;
+        }
         let mut actions = Vec::new();
         self.trace("primary", &event);
         self.primary.handle(self.now, event, &mut actions);
@@ -37,7 +41,10 @@ impl World {
             Action::ReleaseBarrier { ticket, result } => self.released(ticket, result),
             Action::PersistState { persist, record } => self.doing.push(Doing::Persist { persist, record }),
             Action::Dial { session } => self.dial(session),
-            Action::SendFrame { session, header, body } => self.send_to_secondary(session, header, body),
+            Action::SendFrame { session, header, body } => {
+                self.stats.resumed += u64::from(header.kind == Kind::ResumeBegin);
+                self.send_to_secondary(session, header, body);
+            }
             Action::CloseSession { session, reason } => {
                 if self.sabotage == Sabotage::None
                     && matches!(reason, CloseReason::Protocol(_) | CloseReason::StaleTerm)

@@ -80,10 +80,7 @@ impl World {
                 let Some((header, payload)) = self.payloads.remove(&(session, sequence)) else {
                     return self.fail(format!("no payload of {session:?} {sequence}"));
                 };
-                let mut outcome: Result<AppliedOutcome, Errno> = self.replica.apply(&header, &payload);
-                if self.faults && self.random.chance(1) && self.random.chance(20) {
-                    outcome = Err(EIO);
-                }
+                let outcome = self.apply(session, &header, &payload);
                 Event::Applied { session, sequence, outcome }
             }
             Serving::MakeDurable { session, barrier, scope } => {
@@ -108,6 +105,29 @@ impl World {
             }
         };
         self.serving.push(Serving::Done(done));
+    }
+
+    fn apply(
+        &mut self,
+        session: SessionId,
+        header: &Header,
+        payload: &Payload,
+    ) -> Result<AppliedOutcome, Errno> {
+        let is_left = self.link.as_ref().is_none_or(|link| link.secondary != session || !link.secondary_up);
+        if is_left && self.sabotage == Sabotage::DropsWhatIsLeft {
+            return Ok(AppliedOutcome::Done);
+        }
+        // Where nobody is connected to be told of it, a failure hurts most.
+        let hurts = self.shape.aimed && is_left && self.random.chance(2);
+        let fails = self.faults && (hurts || self.random.chance(1) && self.random.chance(20));
+        if fails && self.random.chance(50) {
+            // Gone, though the machine is told of it only later.
+            self.secondary_failed = true;
+            return Err(EIO);
+        }
+        let outcome = self.replica.apply(header, payload);
+        self.stats.not_applicable += u64::from(outcome.is_err());
+        if fails { Err(EIO) } else { outcome }
     }
 
     pub(super) fn tick_secondary(&mut self) {
