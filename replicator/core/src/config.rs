@@ -96,6 +96,8 @@ pub struct PrimaryConfig {
     pub reconnect_max: Duration,
     /// Bound on the memory for marks.
     pub limits: ExtentLimits,
+    /// No further directory is listed while so many files that lists brought are not dealt with.
+    pub listed_files_max: usize,
     /// Varies the pauses between attempts to connect; any number, different on each start.
     pub seed: u64,
     /// Random bytes that no other run of this daemon has: streams are told apart by them. `None`: each session compares
@@ -127,6 +129,7 @@ impl PrimaryConfig {
             reconnect_min: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(10),
             limits: ExtentLimits::default(),
+            listed_files_max: 1 << 16,
             seed: 1,
             incarnation: None,
             volumes,

@@ -126,6 +126,8 @@ pub(crate) struct FileMarks {
     /// Reads behind a range to the end of the file that may be issued before its end is known, and how many next time.
     pub ahead: u8,
     pub streak: u8,
+    /// Marked because a list brought it; counted by [`DirtySet::listed`].
+    listed: bool,
     /// A name was given to the file since the mark record exists.
     pub named: bool,
     /// In one of the background queues / in the queue of files with waiting callers / in the queue for digests.
@@ -197,7 +199,8 @@ impl FileMarks {
 
     /// All that was on its way moves back; what only this session knew is dropped. `resumes`: the next one may go on from it, else
     /// it lists and compares everything.
-    pub fn on_session_lost(&mut self, resumes: bool) {
+    fn on_session_lost(&mut self, resumes: bool) {
+        self.listed = false;
         for read in core::mem::take(&mut self.reads) {
             match read.kind {
                 ReadKind::Data { claim, .. } => self.dirty.insert(claim),
@@ -242,6 +245,8 @@ impl FileMarks {
 #[derive(Debug)]
 pub(crate) struct DirtySet {
     pub files: BTreeMap<FileId, Box<FileMarks>>,
+    /// How many of them were marked because a list brought them.
+    listed: usize,
     limits: ExtentLimits,
     /// Upper bound on the number of extents; exact after each count.
     extents: usize,
@@ -253,7 +258,7 @@ pub(crate) struct DirtySet {
 
 impl DirtySet {
     pub fn new(limits: ExtentLimits) -> DirtySet {
-        DirtySet { files: BTreeMap::new(), limits, extents: 0, count_at: limits.total, widened: 0 }
+        DirtySet { files: BTreeMap::new(), listed: 0, limits, extents: 0, count_at: limits.total, widened: 0 }
     }
 
     pub fn get_mut(&mut self, file: FileId) -> Option<&mut FileMarks> {
@@ -273,8 +278,42 @@ impl DirtySet {
     pub fn tidy(&mut self, file: FileId) {
         let clean = |marks: &FileMarks| marks.is_clean() && marks.waits.is_empty();
         if self.get(file).is_some_and(clean) {
-            self.files.remove(&file);
+            self.remove(file);
         }
+    }
+
+    /// Drop the file's record, whatever is in it.
+    pub fn remove(&mut self, file: FileId) -> Option<Box<FileMarks>> {
+        self.unlist(file);
+        self.files.remove(&file)
+    }
+
+    /// The file is marked because a list brought it.
+    pub fn note_listed(&mut self, file: FileId) {
+        if let Some(marks) = self.files.get_mut(&file) {
+            self.listed += usize::from(!core::mem::replace(&mut marks.listed, true));
+        }
+    }
+
+    /// The file's marks may stay for a reason of their own.
+    pub fn unlist(&mut self, file: FileId) {
+        if let Some(marks) = self.files.get_mut(&file) {
+            self.listed -= usize::from(core::mem::take(&mut marks.listed));
+        }
+    }
+
+    /// How many files have marks because a list brought them.
+    pub fn listed(&self) -> usize {
+        self.listed
+    }
+
+    /// See [`FileMarks::on_session_lost`].
+    pub fn on_session_lost(&mut self, resumes: bool) {
+        self.listed = 0;
+        self.files.retain(|_, marks| {
+            marks.on_session_lost(resumes);
+            !marks.is_clean()
+        });
     }
 
     /// Add to one of the file's sets. Returns the file's marks, and whether the set had too many extents and was widened.

@@ -399,7 +399,7 @@ impl Primary {
         if let Some(session) = &mut self.session {
             session.compare_files.remove(&file);
         }
-        if let Some(marks) = self.marks.files.remove(&file) {
+        if let Some(marks) = self.marks.remove(file) {
             if marks.stored {
                 self.bury(file);
             }

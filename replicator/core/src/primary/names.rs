@@ -369,6 +369,7 @@ impl Primary {
     /// A read found the file gone.
     pub(super) fn depart(&mut self, file: FileId) {
         self.names.depart(file);
+        self.marks.unlist(file);
         if let Some(session) = &mut self.session {
             session.compare_files.remove(&file);
         }
@@ -377,6 +378,7 @@ impl Primary {
     /// What the peer has under this number is another file, or will be.
     pub(super) fn lose_name(&mut self, file: FileId) {
         self.names.forget(file);
+        self.marks.unlist(file);
         if let Some(session) = &mut self.session {
             session.compare_files.remove(&file);
             self.note_nameless(file);
@@ -513,9 +515,11 @@ impl Primary {
                 self.on_attributes_changed(file);
             }
         }
+        self.marks.note_listed(file);
     }
 
-    /// Ask for the lists of marked directories, a few at a time.
+    /// Ask for the lists of marked directories, a few at a time, and none while what earlier ones brought is not dealt with: that
+    /// bounds the memory for marks, but for those of one directory.
     pub(super) fn list_directories(&mut self) {
         let now = self.now;
         if self.session.is_none() {
@@ -529,7 +533,7 @@ impl Primary {
             names.resting.pop_first();
             names.queue.push_back(directory);
         }
-        while names.reading < LISTINGS_MAX {
+        while names.reading < LISTINGS_MAX && self.marks.listed() < self.config.listed_files_max {
             let Some(directory) = names.queue.pop_front() else { break };
             let Some(listing) = names.listings.get_mut(&directory).filter(|listing| listing.read.is_none())
             else {

@@ -185,8 +185,7 @@ impl Primary {
         self.unconfirmed.clear();
         (self.in_flight_bytes, self.in_flight_frames) = (0, 0);
         let resumes = self.last.is_ok();
-        self.marks.files.values_mut().for_each(|marks| marks.on_session_lost(resumes));
-        self.marks.files.retain(|_, marks| !marks.is_clean());
+        self.marks.on_session_lost(resumes);
         for file in self.marks.bound() {
             self.report(Notice::Widened { file });
         }

@@ -219,6 +219,7 @@ impl World {
         config.window_bytes = if random.chance(50) { 300 } else { 16 << 20 };
         config.barriers_max = 1 + random.below(4);
         config.limits = ExtentLimits { per_file: 3 + random.below(6), total: 40 };
+        config.listed_files_max = 1 + random.below(12);
         config.seed = seed;
         config.incarnation = Some(incarnation(seed));
         let alone = random.chance(60);
