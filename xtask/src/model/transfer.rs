@@ -1,12 +1,17 @@
-//! Bytes from one open file into another without passing through this process.
+//! Bytes from one open file into another without passing through this process; where the source refuses that (EINVAL), as callers
+//! do it: by reading.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use nix::fcntl::OFlag;
 
 use super::operation::Copying;
+
+/// What a new pipe holds (pipe(7)).
+const PIPE_BYTES: u64 = 64 << 10;
 
 /// Copy, and return how much it was.
 ///
@@ -15,7 +20,10 @@ use super::operation::Copying;
 pub fn copy(how: Copying, from: (&File, u64), to: (&File, u64), length: u64) -> io::Result<u64> {
     match how {
         Copying::Range => range(from, to, length),
-        Copying::Send => send(from, to, length),
+        // Of the source or of the target: the other way tells.
+        Copying::Send => {
+            send(from, to, length).or_else(|error| refused(error).and_then(|()| splice(from, to, length)))
+        }
         Copying::Splice => splice(from, to, length),
     }
 }
@@ -41,7 +49,9 @@ fn send((from, from_at): (&File, u64), (to, to_at): (&File, u64), length: u64) -
 fn splice((from, from_at): (&File, u64), (to, to_at): (&File, u64), length: u64) -> io::Result<u64> {
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     until(length, |left, done| {
-        let filled = move_to_pipe(from, from_at + done, &writer, left)?;
+        let at = from_at + done;
+        let filled = move_to_pipe(from, at, &writer, left)
+            .or_else(|error| refused(error).and_then(|()| read_to_pipe(from, at, &writer, left)))?;
         let at = to_at + done;
         until(filled, |left, done| move_from_pipe(&reader, to, at + done, left))
     })
@@ -52,6 +62,12 @@ fn move_to_pipe(from: &File, at: u64, pipe: &OwnedFd, length: u64) -> io::Result
     let (from, pipe, length) = (from.as_raw_fd(), pipe.as_raw_fd(), length as usize);
     // SAFETY: the offset outlives the call.
     count(unsafe { libc::splice(from, &raw mut at, pipe, none, length, 0) })
+}
+
+fn read_to_pipe(from: &File, at: u64, pipe: &OwnedFd, length: u64) -> io::Result<u64> {
+    let mut bytes = vec![0; length.min(PIPE_BYTES) as usize];
+    let read = from.read_at(&mut bytes, at)?;
+    Ok(nix::unistd::write(pipe, &bytes[..read])? as u64)
 }
 
 fn move_from_pipe(pipe: &OwnedFd, to: &File, at: u64, length: u64) -> io::Result<u64> {
@@ -75,4 +91,9 @@ fn until(length: u64, mut call: impl FnMut(u64, u64) -> io::Result<u64>) -> io::
 
 fn count(result: isize) -> io::Result<u64> {
     u64::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Whether the kernel cannot do it for these files; else the error.
+fn refused(error: io::Error) -> io::Result<()> {
+    if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) }
 }
