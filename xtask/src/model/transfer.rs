@@ -20,7 +20,8 @@ const PIPE_BYTES: u64 = 64 << 10;
 pub fn copy(how: Copying, from: (&File, u64), to: (&File, u64), length: u64) -> io::Result<u64> {
     match how {
         Copying::Range => range(from, to, length),
-        // Of the source or of the target: the other way tells.
+        // A target that appends refuses it everywhere.
+        Copying::Send if appends(to.0)? => send(from, to, length),
         Copying::Send => {
             send(from, to, length).or_else(|error| refused(error).and_then(|()| splice(from, to, length)))
         }
@@ -96,4 +97,9 @@ fn count(result: isize) -> io::Result<u64> {
 /// Whether the kernel cannot do it for these files; else the error.
 fn refused(error: io::Error) -> io::Result<()> {
     if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) }
+}
+
+fn appends(file: &File) -> io::Result<bool> {
+    let flags = nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_GETFL)?;
+    Ok(OFlag::from_bits_retain(flags).contains(OFlag::O_APPEND))
 }
