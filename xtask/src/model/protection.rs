@@ -162,9 +162,12 @@ impl State {
                 .filter(|entry| lost(*entry))
                 .any(|(_, child)| self.inode(*child).protection != Protection::Nothing)
         });
+        // A write that would take set-id bits away changes the mode (notify_change, fs/attr.c).
+        let clears_set_ids = self.inode(id).mode != after.inode(id).mode;
         loses_protected
             || match self.inode(id).protection {
                 Protection::Nothing => false,
+                _ if clears_set_ids => true,
                 Protection::Immutable => !(self.late_writes && is_late_write(operation)),
                 Protection::AppendOnly => !self.is_addition(after, id, operation),
             }
