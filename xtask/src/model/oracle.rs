@@ -190,11 +190,11 @@ fn illegal(entry: &Entry, versions: &[Entry], synced: bool) -> Vec<String> {
     found
 }
 
-/// Whether it waits for its lists, open to its owner only.
+/// Whether it waits for its lists, open to its owner only. They may come just after its mode was looked at.
 fn is_closed(entry: &Entry, versions: &[Entry]) -> bool {
     let has_list = |entry: &Entry| entry.attributes.contains_key(acl::ACCESS);
     let waits_for = |version: &Entry| has_list(version) && version.mode & !0o077 == entry.mode;
-    entry.mode & 0o077 == 0 && !has_list(entry) && versions.iter().any(waits_for)
+    entry.mode & 0o077 == 0 && versions.iter().any(waits_for)
 }
 
 fn illegal_bytes(bytes: &[u8], versions: &[&[u8]], synced: bool) -> Option<String> {
