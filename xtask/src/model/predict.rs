@@ -33,6 +33,7 @@ impl State {
 
     /// Whether a step may be done: a store beyond the end of the file would kill the process, what a copy through a pipe gives is
     /// foretold only between two files, and whether a hole behind the end takes set-id bits away is the file system's affair (btrfs: no).
+    /// Nor is a set-group-id bit that marks no program, and so stays if the caller may set it, which a gate is not told.
     #[must_use]
     pub fn allows(&self, step: &Step) -> bool {
         let process = &self.processes[usize::from(step.actor)];
@@ -46,6 +47,11 @@ impl State {
                 open(from)
                     .zip(open(to))
                     .is_none_or(|(from, to)| from.id != to.id && file(from.id) && file(to.id))
+            }
+            Operation::SetOwner { target, .. } => {
+                let id = self.target(usize::from(step.actor), target, false).ok().flatten();
+                !id.map(|id| self.inode(id))
+                    .is_some_and(|inode| inode.mode & (SET_GID | 0o010) == SET_GID && inode.gid != 0)
             }
             Operation::Allocate { slot, space: Space::Punch, at, .. } => process.slots[usize::from(*slot)]
                 .is_none_or(|open| {
