@@ -307,6 +307,15 @@ impl DirtySet {
         self.listed
     }
 
+    /// Everything will be compared: what was to be is worth nothing.
+    pub fn forget_comparisons(&mut self) {
+        let files: Vec<FileId> = self.files.keys().copied().collect();
+        for file in files {
+            self.entry(file).compare.clear();
+            self.tidy(file);
+        }
+    }
+
     /// See [`FileMarks::on_session_lost`].
     pub fn on_session_lost(&mut self, resumes: bool) {
         self.listed = 0;

@@ -148,6 +148,20 @@ pub enum NamespaceChange {
     Listed { directory: FileId, first: bool, last: bool, children: Vec<(FileId, FileKind)> },
 }
 
+impl NamespaceChange {
+    /// The directories whose names the operation changed; none for a list.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = FileId> + use<> {
+        let (one, other) = match *self {
+            NamespaceChange::Created { parent, .. }
+            | NamespaceChange::Linked { parent, .. }
+            | NamespaceChange::Unlinked { parent, .. } => (Some(parent), None),
+            NamespaceChange::Renamed { old_parent, new_parent, .. } => (Some(old_parent), Some(new_parent)),
+            NamespaceChange::Listed { .. } => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
+}
+
 /// What the core needs to know of a received payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReceivedBody {

@@ -199,6 +199,13 @@ impl Driven {
         self.tell(Event::FrameReceived { session: self.session, header, body });
     }
 
+    /// The connection breaks: what the peer holds then, if all that was sent arrived.
+    fn cut(&mut self) -> Held {
+        let held = Held { stream: stream(self.session.0), received: self.queued };
+        self.tell(Event::SessionLost { session: self.session });
+        held
+    }
+
     fn log(&mut self, change: NamespaceChange) {
         self.entries += 1;
         self.tell(Event::NamespaceLogged { entry: EntryId(self.entries), change });
@@ -249,8 +256,7 @@ fn what_did_not_change_does_not_travel() {
 #[test]
 fn what_changed_meanwhile_travels_and_nothing_else() {
     let mut driven = Driven::mirrored();
-    let held = Held { stream: stream(driven.session.0), received: driven.queued };
-    driven.tell(Event::SessionLost { session: driven.session });
+    let held = driven.cut();
     driven.write(3);
     driven.tell(Event::AttributesChanged { file: id(5) });
     driven.create(4, 6);
@@ -312,8 +318,7 @@ fn an_operation_that_is_known_to_have_arrived_is_not_told_again() {
 #[test]
 fn a_number_that_was_given_to_a_new_file_meanwhile_is_sent_whole() {
     let mut driven = Driven::mirrored();
-    let held = Held { stream: stream(driven.session.0), received: driven.queued };
-    driven.tell(Event::SessionLost { session: driven.session });
+    let held = driven.cut();
     driven.lists.insert(ROOT, vec![(2, FileKind::Regular), (4, FileKind::Directory)]);
     driven.log(NamespaceChange::Unlinked { parent: id(ROOT), file: id(3), last: true });
     driven.tell(Event::FileForgotten { file: id(3) });
@@ -342,8 +347,7 @@ fn a_list_without_an_answer_is_taken_again() {
 #[test]
 fn lost_events_are_made_up_for_in_the_next_session() {
     let mut driven = Driven::mirrored();
-    let held = Held { stream: stream(driven.session.0), received: driven.queued };
-    driven.tell(Event::SessionLost { session: driven.session });
+    let held = driven.cut();
     driven.tell(Event::CaptureLost { file: id(2) });
     driven.tell(Event::CaptureLost { file: id(4) });
     driven.tell(Event::DirectoryChanged { directory: id(ROOT) });
@@ -357,8 +361,7 @@ fn lost_events_are_made_up_for_in_the_next_session() {
 #[test]
 fn a_stream_of_which_nothing_arrived_changes_nothing() {
     let mut driven = Driven::mirrored();
-    let held = Held { stream: stream(driven.session.0), received: driven.queued };
-    driven.tell(Event::SessionLost { session: driven.session });
+    let held = driven.cut();
     driven.create(4, 6);
     for _ in 0..3 {
         driven.open(VERSION, Some(held));

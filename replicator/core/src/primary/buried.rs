@@ -14,7 +14,6 @@ use alloc::collections::BTreeSet;
 use crate::ids::{FileId, FileKind};
 
 use super::Primary;
-use super::local_sync::Protection;
 
 /// Most numbers that are kept. Where numbers are not used again, nothing else takes them away.
 const BURIED_MAX: usize = 1 << 16;
@@ -29,10 +28,8 @@ impl Primary {
             self.buried.insert(file);
             return;
         }
-        // Nothing is read for the peer before all of the volumes is synced, which makes all pages read-only.
         self.buried.clear();
-        let volumes = self.config.volumes.iter();
-        self.unprotected = volumes.map(|volume| (volume.volume, Protection::Due(self.now))).collect();
+        self.unprotect();
     }
 
     /// There is a new file with that number.

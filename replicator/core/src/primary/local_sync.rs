@@ -134,6 +134,12 @@ impl Primary {
         }
     }
 
+    /// All volumes are to be synced before anything is read for the peer, which makes all pages read-only.
+    pub(super) fn unprotect(&mut self) {
+        let volumes = self.config.volumes.iter();
+        self.unprotected = volumes.map(|volume| (volume.volume, Protection::Due(self.now))).collect();
+    }
+
     fn protected(&mut self, volume: VolumeId, sync: LocalSyncId, result: Result<(), Errno>) {
         // Another one may have been found necessary after it had begun.
         if matches!(self.unprotected.get(&volume), Some(Protection::Running(running)) if *running == sync) {

@@ -121,8 +121,6 @@ pub(crate) struct Primary {
 impl Primary {
     pub fn new(config: PrimaryConfig, record: StateRecord, now: Time) -> Primary {
         let phase = if record.alone { Phase::Alone } else { Phase::Holding };
-        let volumes = config.volumes.iter();
-        let unprotected = volumes.map(|volume| (volume.volume, Protection::Due(now))).collect();
         let mut primary = Primary {
             phase,
             record: Record::new(record),
@@ -150,12 +148,13 @@ impl Primary {
             ready: VecDeque::new(),
             review: false,
             syncs: BTreeMap::new(),
-            unprotected,
+            unprotected: BTreeMap::new(),
             numbers: Numbers::default(),
             counters: Counters::default(),
             out: Vec::new(),
             config,
         };
+        primary.unprotect();
         primary.decide_without_peer(false);
         primary
     }

@@ -143,14 +143,13 @@ impl Names {
     }
 
     /// The connection is gone. What was being listed is to be listed; what a read found gone has no names any more, or gets them
-    /// from the lists of directories that are marked.
-    pub fn on_session_lost(&mut self) {
+    /// from the lists of directories that are marked. Returns the lists whose effect on the peer is not known, with the position of
+    /// the last part of those that are complete.
+    pub fn on_session_lost(&mut self) -> Vec<(Option<Sequence>, SentList)> {
         for file in core::mem::take(&mut self.departed) {
             self.forget(file);
         }
         self.fresh = FreshFiles::default();
-        self.open = None;
-        self.unanswered.clear();
         self.resting.clear();
         (self.reading, self.found) = (0, 0);
         for listing in self.listings.values_mut() {
@@ -161,10 +160,6 @@ impl Names {
             self.listings.iter().map(|(directory, listing)| (listing.number, *directory)).collect();
         marked.sort_unstable();
         self.queue = marked.into_iter().map(|(_, directory)| directory).collect();
-    }
-
-    /// Take the lists whose effect on the peer is not known, with the position of the last part of those that are complete.
-    pub fn take_unanswered(&mut self) -> Vec<(Option<Sequence>, SentList)> {
         let complete = core::mem::take(&mut self.unanswered).into_iter();
         complete
             .map(|(last, list)| (Some(last), list))
@@ -319,9 +314,7 @@ impl Primary {
                 true
             }
             NamespaceChange::Linked { parent, file, kind } => {
-                if kind != FileKind::Directory && self.is_directory(file) {
-                    self.lose_name(file);
-                }
+                self.lose_former_directory(file, kind);
                 let known = self.is_known(file);
                 if kind == FileKind::Regular && (!known || self.names.may_lack) {
                     self.names.fresh.begin(file, parent, queued);
@@ -349,20 +342,33 @@ impl Primary {
 
     /// The operation was not sent: directories that were listed before are listed again.
     fn list_instead(&mut self, change: &NamespaceChange) {
+        self.lose_names(change);
+        if matches!(change, NamespaceChange::Renamed { .. }) {
+            change.directories().for_each(|directory| self.mark_directory(directory, false));
+            // The lists may take the files away before they bring them back, and say so in their answers.
+            self.restart_waiters();
+        }
+    }
+
+    /// Of what an operation that is not sent was about, the peer knows some no more.
+    pub(super) fn lose_names(&mut self, change: &NamespaceChange) {
         match *change {
             // Whatever the peer knows under this number is another file.
             NamespaceChange::Created { file, .. } => self.lose_name(file),
-            NamespaceChange::Linked { .. } | NamespaceChange::Listed { .. } => {}
             NamespaceChange::Unlinked { file, last, .. } => self.forget_name(file, last),
-            NamespaceChange::Renamed { old_parent, new_parent, other, other_last, exchanged, .. } => {
-                self.mark_directory(old_parent, false);
-                self.mark_directory(new_parent, false);
-                if let Some(other) = other {
-                    self.forget_name(other, other_last && !exchanged);
-                }
-                // The lists may take the files away before they bring them back, and say so in their answers.
-                self.restart_waiters();
+            NamespaceChange::Renamed { other: Some(other), other_last, exchanged, .. } => {
+                self.forget_name(other, other_last && !exchanged);
             }
+            NamespaceChange::Linked { .. }
+            | NamespaceChange::Renamed { other: None, .. }
+            | NamespaceChange::Listed { .. } => {}
+        }
+    }
+
+    /// A file of another kind got a name: a directory that is known under its number is another file.
+    pub(super) fn lose_former_directory(&mut self, file: FileId, kind: FileKind) {
+        if kind != FileKind::Directory && self.is_directory(file) {
+            self.lose_name(file);
         }
     }
 

@@ -202,12 +202,13 @@ impl Primary {
 
     /// There is nothing to go on from.
     fn forget_stream(&mut self, why: Why) {
+        self.forget_names(why);
+        self.marks.forget_comparisons();
+    }
+
+    fn forget_names(&mut self, why: Why) {
         self.last = Err(why);
         self.names = Names::new(self.config.partial);
-        for marks in self.marks.files.values_mut() {
-            marks.compare.clear();
-        }
-        self.marks.files.retain(|_, marks| !marks.is_clean() || !marks.waits.is_empty());
     }
 
     /// A session has ended: what of it the next one may go on from. Comes before its log and its marks are looked at.
@@ -223,16 +224,12 @@ impl Primary {
                 self.last = Ok(LastStream { stream, proven, queued, before: session.before });
                 self.take_doubts_back(session);
             }
-            (_, why) => {
-                self.last = Err(why.unwrap_or(Why::Unable));
-                self.names = Names::new(self.config.partial);
-            }
+            (_, why) => self.forget_names(why.unwrap_or(Why::Unable)),
         }
     }
 
     fn take_doubts_back(&mut self, session: &mut Session) {
-        let lists = self.names.take_unanswered();
-        self.names.on_session_lost();
+        let lists = self.names.on_session_lost();
         for Doubt { change, new, .. } in core::mem::take(&mut session.doubts) {
             self.take_back(&change, new);
         }
@@ -243,20 +240,12 @@ impl Primary {
 
     /// The operation may have reached the peer, or not.
     fn take_back(&mut self, change: &NamespaceChange, new: bool) {
-        match *change {
-            NamespaceChange::Created { parent, file, .. } | NamespaceChange::Linked { parent, file, .. } => {
-                if new {
-                    self.lose_name(file);
-                }
-                self.mark_directory(parent, false);
-            }
-            NamespaceChange::Unlinked { parent, .. } => self.mark_directory(parent, false),
-            NamespaceChange::Renamed { old_parent, new_parent, .. } => {
-                self.mark_directory(old_parent, false);
-                self.mark_directory(new_parent, false);
-            }
-            NamespaceChange::Listed { .. } => {}
+        if let (true, NamespaceChange::Created { file, .. } | NamespaceChange::Linked { file, .. }) =
+            (new, change)
+        {
+            self.lose_name(*file);
         }
+        change.directories().for_each(|directory| self.mark_directory(directory, false));
     }
 
     /// The list was applied, or may have been; which of its files the peer made anew for it is not known.
@@ -286,31 +275,11 @@ impl Primary {
         if !self.remembers_names() {
             return;
         }
-        match *change {
-            NamespaceChange::Created { parent, file, .. } => {
-                // Whatever the peer knows under this number is another file.
-                self.lose_name(file);
-                self.mark_directory(parent, false);
-            }
-            NamespaceChange::Linked { parent, file, kind } => {
-                if kind != FileKind::Directory && self.is_directory(file) {
-                    self.lose_name(file);
-                }
-                self.mark_directory(parent, false);
-            }
-            NamespaceChange::Unlinked { parent, file, last } => {
-                self.mark_directory(parent, false);
-                self.forget_name(file, last);
-            }
-            NamespaceChange::Renamed { old_parent, new_parent, other, other_last, exchanged, .. } => {
-                self.mark_directory(old_parent, false);
-                self.mark_directory(new_parent, false);
-                if let Some(other) = other {
-                    self.forget_name(other, other_last && !exchanged);
-                }
-            }
-            NamespaceChange::Listed { .. } => {}
+        if let NamespaceChange::Linked { file, kind, .. } = *change {
+            self.lose_former_directory(file, kind);
         }
+        self.lose_names(change);
+        change.directories().for_each(|directory| self.mark_directory(directory, false));
     }
 }
 
