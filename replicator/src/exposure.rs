@@ -6,6 +6,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// Group's and others' bits.
 const NOT_THE_OWNERS: u32 = 0o077;
 
+/// The attribute that holds a file's access control list.
+pub const ACCESS_LIST: &CStr = c"system.posix_acl_access";
+
 /// How a file is reached.
 #[derive(Clone, Copy)]
 pub enum Place<'a> {
@@ -25,7 +28,7 @@ pub fn of_new_copy(mode: u32, place: Place<'_>) -> u32 {
 
 /// Whether a file has an access list; also if that cannot be told.
 fn has_list(place: Place<'_>) -> bool {
-    let list = c"system.posix_acl_access";
+    let list = ACCESS_LIST;
     let length = match place {
         // SAFETY: the string is NUL-terminated and outlives the call, which with size 0 writes nothing.
         Place::Open(file) => unsafe {
@@ -74,7 +77,7 @@ mod tests {
             list.extend(id.to_le_bytes());
         }
         let path = CString::new(path.as_os_str().as_bytes()).expect("a path");
-        let name = c"system.posix_acl_access";
+        let name = ACCESS_LIST;
         // SAFETY: both strings are NUL-terminated, the value is readable for its length.
         let set =
             unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), list.as_ptr().cast(), list.len(), 0) };

@@ -8,7 +8,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
@@ -63,7 +62,7 @@ impl QuickWakeUps {
     /// # Errors
     /// The thread cannot be started.
     pub fn start() -> io::Result<QuickWakeUps> {
-        let latency = tolerable();
+        let latency = tolerable(&driver());
         QuickWakeUps::with(move || request(latency))
     }
 
@@ -99,29 +98,34 @@ impl Drop for QuickWakeUps {
 /// # Errors
 /// The device cannot be opened.
 pub fn describe() -> io::Result<String> {
-    let latency = tolerable();
+    let driver = driver();
+    let latency = tolerable(&driver);
     request(latency)?;
-    let driver = fs::read_to_string(DRIVER).unwrap_or_default();
-    Ok(match driver.trim() {
+    Ok(match driver.as_str() {
         "" | "none" => "no driver of idle states: processors wake as quickly as they do".to_owned(),
         driver => format!("idle driver {driver}: at most {latency} us are asked for while callers wait"),
     })
 }
 
-fn tolerable() -> i32 {
-    let driver = fs::read_to_string(DRIVER).unwrap_or_default();
-    if driver.trim() == GUEST_DRIVER { 0 } else { SHALLOW_MICROSECONDS }
+/// Who puts idle processors to sleep; empty where that is not told.
+fn driver() -> String {
+    fs::read_to_string(DRIVER).unwrap_or_default().trim().to_owned()
+}
+
+fn tolerable(driver: &str) -> i32 {
+    if driver == GUEST_DRIVER { 0 } else { SHALLOW_MICROSECONDS }
 }
 
 /// Ask for a latency, in microseconds, as long as the file is open.
 fn request(microseconds: i32) -> io::Result<File> {
-    let mut device = OpenOptions::new().write(true).open(Path::new(DEVICE))?;
+    let mut device = OpenOptions::new().write(true).open(DEVICE)?;
     device.write_all(&microseconds.to_ne_bytes())?;
     Ok(device)
 }
 
 fn keep<R>(shared: &Shared, ask: &impl Fn() -> io::Result<R>) {
     let calls_of_a_window = || {
+        // Calls are counted over a time: there is no state to wait for.
         thread::sleep(WINDOW);
         shared.calls.swap(0, Ordering::Relaxed)
     };

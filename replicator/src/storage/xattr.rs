@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use super::status::magic_path;
+use crate::exposure;
 
 /// How often a list or value that grows between two calls is asked for again.
 const ATTEMPTS: usize = 16;
@@ -14,7 +15,7 @@ const ATTEMPTS: usize = 16;
 const LISTS_OF_XFS: [&[u8]; 2] = [b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"];
 
 /// Name of the access control list.
-pub(super) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+pub(super) const ACCESS_LIST: &[u8] = exposure::ACCESS_LIST.to_bytes();
 
 /// The permission bits that an access control list stands for (acl(5), linux/posix_acl_xattr.h): of its owner, of its mask, or the
 /// owner's group where it has none, and of others. `None` if it is no such list.
