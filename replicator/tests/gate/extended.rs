@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use super::support::{Fixture, Ground, Image, Seen, both, errno, run, runnable};
 use replicator::gate::{KernelCache, Passthrough};
+
+use super::support::{Fixture, Ground, Image, Seen, both, both_over, errno, run, runnable, small_ext4};
 
 const CAPABILITY: &str = "security.capability";
 
@@ -202,11 +203,7 @@ struct Page([u8; 4096]);
 
 #[test]
 fn access_control_lists_count() {
-    if !runnable() {
-        return;
-    }
-    for passthrough in [Passthrough::Auto, Passthrough::Off] {
-        let fixture = Fixture::over(Ground::Image(Image::ext4(16)), passthrough);
+    both_over(small_ext4, |fixture| {
         let (file, directory) = (fixture.join("file"), fixture.join("directory"));
         fs::write(&file, b"x").unwrap();
         fs::create_dir(&directory).unwrap();
@@ -221,7 +218,7 @@ fn access_control_lists_count() {
         assert_eq!(fs::metadata(&inside).unwrap().mode() & 0o777, 0o666);
         let shown = Command::new("getfacl").args(["-cpn", inside.to_str().unwrap()]).output().unwrap();
         assert!(String::from_utf8_lossy(&shown.stdout).contains("user:1000:rwx"));
-    }
+    });
 }
 
 #[test]

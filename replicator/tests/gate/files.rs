@@ -4,13 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::process::Command;
 
 use replicator::gate::Passthrough;
 use replicator_core::extent::Extent;
 use replicator_core::wire::namespace::Operation;
 
-use super::support::{Fixture, Ground, Image, Seen, as_user, both, errno, runnable};
+use super::support::{Fixture, Ground, Image, Seen, as_user, both, both_over, errno, runnable, small_ext4};
 
 #[test]
 fn what_was_written_is_read_and_stays() {
@@ -41,11 +42,7 @@ fn all_kinds_of_handles_are_coherent() {
     both(|fixture| {
         let path = fixture.join("file");
         fs::write(&path, vec![b'a'; 8192]).unwrap();
-        let plain = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let synchronous =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_DSYNC).open(&path).unwrap();
-        let direct =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+        let [plain, synchronous, direct] = kinds_of_handles(&path);
         let mapping = Mapping::new(&plain, 8192);
         let all = |offset: u64, wanted: u8| {
             for file in [&plain, &synchronous] {
@@ -69,6 +66,12 @@ fn all_kinds_of_handles_are_coherent() {
     });
 }
 
+/// A buffered handle, one with O_DSYNC, one with O_DIRECT, to read and write.
+fn kinds_of_handles(path: &Path) -> [File; 3] {
+    [0, libc::O_DSYNC, libc::O_DIRECT]
+        .map(|flags| OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).unwrap())
+}
+
 /// What sendfile(2) takes from a file: what is there now, whatever it took before. From a handle whose writes are held it may be
 /// refused instead.
 #[test]
@@ -76,16 +79,12 @@ fn sendfile_shows_no_former_bytes() {
     both(|fixture| {
         let path = fixture.join("file");
         fs::write(&path, vec![b'a'; 8192]).unwrap();
-        let plain = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let open = |flags| OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path).unwrap();
+        let [plain, synchronous, direct] = kinds_of_handles(&path);
         let read_only = OpenOptions::new().read(true).custom_flags(libc::O_SYNC).open(&path).unwrap();
         let mapping = Mapping::new(&plain, 8192);
-        for (file, may_refuse) in [
-            (&plain, false),
-            (&read_only, false),
-            (&open(libc::O_DIRECT), false),
-            (&open(libc::O_DSYNC), true),
-        ] {
+        for (file, may_refuse) in
+            [(&plain, false), (&read_only, false), (&direct, false), (&synchronous, true)]
+        {
             for value in [b'b', b'c'] {
                 mapping.set(5000, value);
                 match sent(file, 8192) {
@@ -408,11 +407,7 @@ fn ranges_are_copied_by_the_daemon() {
 
 #[test]
 fn a_full_disk_is_reported_as_such() {
-    if !runnable() {
-        return;
-    }
-    for passthrough in [Passthrough::Auto, Passthrough::Off] {
-        let fixture = Fixture::over(Ground::Image(Image::ext4(16)), passthrough);
+    both_over(small_ext4, |fixture| {
         let mut file = File::create(fixture.join("big")).unwrap();
         let block = vec![1; 1 << 20];
         let error = (0..64).find_map(|_| file.write_all(&block).err()).unwrap();
@@ -420,7 +415,7 @@ fn a_full_disk_is_reported_as_such() {
         drop(file);
         fs::remove_file(fixture.join("big")).unwrap();
         fs::write(fixture.join("small"), b"fits").unwrap();
-    }
+    });
 }
 
 /// The file system keeps a part of itself for root, whoever moves the bytes.

@@ -5,9 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use replicator::gate::Passthrough;
-
-use super::support::{Fixture, Ground, Image, both, errno, run, runnable};
+use super::support::{Ground, Image, both, both_over, errno, run, small_ext4};
 
 /// What the bare call returned, or its error.
 fn checked(returned: libc::c_long) -> std::io::Result<libc::c_long> {
@@ -35,47 +33,43 @@ fn nobody_writes_beyond_a_limit_on_the_size_of_files() {
 
 #[test]
 fn no_file_is_larger_than_the_file_system_allows() {
-    if !runnable() {
-        return;
-    }
-    for passthrough in [Passthrough::Auto, Passthrough::Off] {
-        let fixture = Fixture::over(Ground::Image(Image::ext4(16)), passthrough);
+    both_over(small_ext4, |fixture| {
         for flags in [0, libc::O_DSYNC] {
             let path = fixture.join("file");
             let file = OpenOptions::new().create(true).write(true).custom_flags(flags).open(&path).unwrap();
             // ext4 with blocks of 1 or 4 KiB ends at 16 GiB x block size or before.
             let behind = 1 << 45;
-            assert_eq!(errno(file.write_at(b"x", behind)), libc::EFBIG, "{passthrough:?} {flags:o}");
-            assert_eq!(errno(file.set_len(behind)), libc::EFBIG, "{passthrough:?} {flags:o}");
+            assert_eq!(errno(file.write_at(b"x", behind)), libc::EFBIG, "{flags:o}");
+            assert_eq!(errno(file.set_len(behind)), libc::EFBIG, "{flags:o}");
             assert_eq!(file.metadata().unwrap().len(), 0);
         }
-    }
+    });
 }
 
 #[test]
 fn a_full_quota_is_reported_as_such() {
-    if !runnable() {
-        return;
-    }
-    for passthrough in [Passthrough::Auto, Passthrough::Off] {
+    let limited = || {
         let Some(image) = Image::of("btrfs", 256) else {
-            return println!("not run: no btrfs here");
+            println!("not run: no btrfs here");
+            return None;
         };
         let path = image.path();
         run("btrfs", &["quota", "enable", path.to_str().unwrap()]);
         run("btrfs", &["qgroup", "limit", "2M", path.to_str().unwrap()]);
-        let fixture = Fixture::over(Ground::Image(image), passthrough);
+        Some(Ground::Image(image))
+    };
+    both_over(limited, |fixture| {
         for flags in [0, libc::O_DSYNC] {
             let path = fixture.join("file");
             let mut file = File::options().create(true).write(true).custom_flags(flags).open(&path).unwrap();
             let block = vec![1; 64 << 10];
             let error = (0..64).find_map(|_| file.write_all(&block).err()).unwrap();
-            assert_eq!(error.raw_os_error(), Some(libc::EDQUOT), "{passthrough:?} {flags:o}");
+            assert_eq!(error.raw_os_error(), Some(libc::EDQUOT), "{flags:o}");
             drop(file);
             fs::remove_file(&path).unwrap();
             nix::unistd::syncfs(fixture.volume.root()).unwrap();
         }
-    }
+    });
 }
 
 /// What the kernel does not pass on to a FUSE file system.

@@ -338,32 +338,12 @@ fn ring_write(file: &File, bytes: &[u8], flags: i32) -> Option<i64> {
 
 /// What one write through the kernel's older asynchronous interface returns (io_submit(2)); `None` where there is none.
 fn aio_write(file: &File, bytes: &[u8], flags: i32) -> Option<i64> {
-    /// `struct iocb` (linux/aio_abi.h) on little-endian machines.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Request {
-        data: u64,
-        key: u32,
-        flags: i32,
-        opcode: u16,
-        priority: i16,
-        file: u32,
-        buffer: u64,
-        length: u64,
-        offset: i64,
-        reserved: u64,
-        request_flags: u32,
-        event_file: u32,
-    }
     const WRITE: u16 = 1;
-    let mut request = Request {
-        flags,
-        opcode: WRITE,
-        file: file.as_raw_fd() as u32,
-        buffer: bytes.as_ptr() as u64,
-        length: bytes.len() as u64,
-        ..Request::default()
-    };
+    // SAFETY: integers throughout, for which zeroes are valid.
+    let mut request: libc::iocb = unsafe { std::mem::zeroed() };
+    (request.aio_fildes, request.aio_lio_opcode) = (file.as_raw_fd() as u32, WRITE);
+    (request.aio_buf, request.aio_nbytes) = (bytes.as_ptr() as u64, bytes.len() as u64);
+    request.aio_rw_flags = flags;
     let mut context: libc::c_ulong = 0;
     // `struct io_event`: data, object, two results.
     let mut event = [0_i64; 4];

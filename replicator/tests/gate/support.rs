@@ -329,12 +329,24 @@ pub fn runnable() -> bool {
 
 /// Run a test with passthrough and without.
 pub fn both(test: impl Fn(Fixture)) {
-    if runnable() {
-        for passthrough in [Passthrough::Auto, Passthrough::Off] {
-            println!("passthrough {passthrough:?}");
-            test(Fixture::new(passthrough));
-        }
+    both_over(|| Some(Ground::temporary()), test);
+}
+
+/// The same over another ground, if there is one.
+pub fn both_over(ground: impl Fn() -> Option<Ground>, test: impl Fn(Fixture)) {
+    if !runnable() {
+        return;
     }
+    for passthrough in [Passthrough::Auto, Passthrough::Off] {
+        println!("passthrough {passthrough:?}");
+        let Some(ground) = ground() else { return };
+        test(Fixture::over(ground, passthrough));
+    }
+}
+
+/// A small file system of its own.
+pub fn small_ext4() -> Option<Ground> {
+    Some(Ground::Image(Image::ext4(16)))
 }
 
 /// The error number of a failed call.

@@ -106,24 +106,6 @@ fn by_ring(ring: &mut IoUring, file: &File, call: &mut Call) -> io::Result<i32> 
 /// Of io_setup(2); ended when dropped.
 struct Context(libc::c_ulong);
 
-/// `struct iocb` (linux/aio_abi.h) on little-endian machines.
-#[repr(C)]
-#[derive(Default)]
-struct Request {
-    data: u64,
-    key: u32,
-    flags: i32,
-    opcode: u16,
-    priority: i16,
-    file: u32,
-    buffer: u64,
-    length: u64,
-    offset: i64,
-    reserved: u64,
-    request_flags: u32,
-    event_file: u32,
-}
-
 impl Context {
     fn new() -> io::Result<Context> {
         let mut context = 0;
@@ -135,26 +117,23 @@ impl Context {
     }
 
     fn take(&self, file: &File, call: &mut Call) -> io::Result<i64> {
-        let plain = Request { file: file.as_raw_fd() as u32, ..Request::default() };
-        let mut request = match call {
-            Call::Read(bytes, at) => Request {
-                opcode: AIO_READ,
-                buffer: bytes.as_mut_ptr() as u64,
-                length: bytes.len() as u64,
-                offset: *at as i64,
-                ..plain
-            },
-            Call::Write(bytes, at, flags) => Request {
-                opcode: AIO_WRITE,
-                buffer: bytes.as_ptr() as u64,
-                length: bytes.len() as u64,
-                offset: *at as i64,
-                flags: *flags,
-                ..plain
-            },
-            Call::Sync => Request { opcode: AIO_SYNC, ..plain },
-            Call::DataSync => Request { opcode: AIO_DATA_SYNC, ..plain },
-        };
+        // SAFETY: integers throughout, for which zeroes are valid.
+        let mut request: libc::iocb = unsafe { std::mem::zeroed() };
+        request.aio_fildes = file.as_raw_fd() as u32;
+        match call {
+            Call::Read(bytes, at) => {
+                request.aio_lio_opcode = AIO_READ;
+                (request.aio_buf, request.aio_nbytes) = (bytes.as_mut_ptr() as u64, bytes.len() as u64);
+                request.aio_offset = *at as i64;
+            }
+            Call::Write(bytes, at, flags) => {
+                request.aio_lio_opcode = AIO_WRITE;
+                (request.aio_buf, request.aio_nbytes) = (bytes.as_ptr() as u64, bytes.len() as u64);
+                (request.aio_offset, request.aio_rw_flags) = (*at as i64, *flags);
+            }
+            Call::Sync => request.aio_lio_opcode = AIO_SYNC,
+            Call::DataSync => request.aio_lio_opcode = AIO_DATA_SYNC,
+        }
         let mut list = [&raw mut request];
         // SAFETY: one request; it and the bytes it names outlive the wait below.
         if unsafe { libc::syscall(libc::SYS_io_submit, self.0, 1, list.as_mut_ptr()) } < 0 {
