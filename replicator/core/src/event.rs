@@ -75,6 +75,11 @@ pub enum Event {
     /// Others changed the copy: the next session is to compare everything.
     CopyChanged,
 
+    // ---- end (both) --------------------------------------------------------------------------------
+    /// The node is to end in order: the session is closed, and none is opened any more. When [`crate::node::Node::is_at_rest`],
+    /// [`crate::node::Node::checkpoint`] says what the next run may go on from.
+    Stop,
+
     // ---- time --------------------------------------------------------------------------------------
     /// Nothing happened, but the batch is over or `next_deadline` was reached.
     Tick,

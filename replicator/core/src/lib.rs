@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod action;
+pub mod checkpoint;
 pub mod config;
 mod dirty;
 pub mod event;

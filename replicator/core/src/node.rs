@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::action::{Action, StateRecord};
+use crate::checkpoint::Checkpoint;
 use crate::config::{PrimaryConfig, SecondaryConfig};
 use crate::event::Event;
 use crate::ids::{FileId, Time};
@@ -70,6 +71,35 @@ impl Node {
         match &self.role {
             Role::Primary(primary) => primary.snapshot(),
             Role::Secondary(secondary) => secondary.snapshot(),
+        }
+    }
+
+    /// Go on from what an earlier run of this node knew. To be called before anything else. What has changed between the two runs
+    /// is to be told, before a session is opened, as if it was captured now; if that cannot be done, [`Event::Untold`] or
+    /// [`Event::CopyChanged`] is. That of another role is worth nothing.
+    pub fn restore(&mut self, checkpoint: Checkpoint) {
+        match (&mut self.role, checkpoint) {
+            (Role::Primary(primary), Checkpoint::Primary(checkpoint)) => primary.restore(checkpoint),
+            (Role::Secondary(secondary), Checkpoint::Secondary(held)) => secondary.restore(held),
+            _ => {}
+        }
+    }
+
+    /// After [`Event::Stop`]: whether all is done that was under way.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.is_at_rest(),
+            Role::Secondary(secondary) => secondary.is_at_rest(),
+        }
+    }
+
+    /// What the next run may go on from, of a node that is at rest. `None`: nothing, everything is to be compared.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        match &self.role {
+            Role::Primary(primary) => primary.checkpoint().map(Checkpoint::Primary),
+            Role::Secondary(secondary) => secondary.checkpoint().map(Checkpoint::Secondary),
         }
     }
 

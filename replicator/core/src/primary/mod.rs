@@ -4,6 +4,7 @@ mod barrier;
 mod buried;
 mod callers;
 mod capture;
+mod checkpoint;
 mod compare;
 mod drain;
 mod fresh;
@@ -80,6 +81,8 @@ pub(crate) struct Primary {
     record: Record,
     /// A peer with a higher term was heard: this node answers nobody any more.
     deposed: bool,
+    /// Told to stop: nobody is connected to any more.
+    stopping: bool,
     now: Time,
     /// Time in which this node was running: like `now`, without its own absences.
     awake: Time,
@@ -125,6 +128,7 @@ impl Primary {
             phase,
             record: Record::new(record),
             deposed: false,
+            stopping: false,
             now,
             awake: now,
             marks: DirtySet::new(config.limits),
@@ -196,6 +200,7 @@ impl Primary {
             Event::FrameReceived { session, header, body } => self.on_frame_received(session, header, body),
             Event::FramesSent { session, upto } => self.on_frames_sent(session, upto),
             Event::SessionLost { session } => self.on_session_lost(session),
+            Event::Stop => self.on_stop(),
             // Not a primary's: the edge answers nothing that was not ordered.
             Event::Applied { .. } | Event::MadeDurable { .. } | Event::CopyChanged => {}
             _ => {}
@@ -239,7 +244,7 @@ impl Primary {
             session.and_then(|_| self.names.retry_at()),
             self.greeting_deadline(),
             session.and_then(|_| self.closing_deadline()),
-            self.dial.deadline(session.is_some() || self.deposed),
+            self.dial.deadline(session.is_some() || self.deposed || self.stopping),
             self.record.retry_at(),
             self.queues.settling.front().map(|(due, _)| *due),
             self.queues.delayed.first().map(|(due, _)| *due),

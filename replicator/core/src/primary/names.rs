@@ -11,6 +11,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use crate::action::{Action, Body, Notice};
+use crate::checkpoint::PrimaryCheckpoint;
 use crate::event::{NamespaceChange, ReadOutcome};
 use crate::ids::{EntryId, Errno, FileId, FileKind, ReadId, Sequence, Time};
 use crate::wire::header::Kind;
@@ -93,6 +94,34 @@ impl Names {
         Names { may_lack: partial, ..Names::default() }
     }
 
+    /// What an earlier run knew of a peer that has not forgotten it.
+    pub fn restored(checkpoint: &PrimaryCheckpoint) -> Names {
+        let mut names = Names::new(checkpoint.may_lack);
+        names.known = checkpoint.known.iter().copied().collect();
+        names.scanned = checkpoint.scanned.iter().copied().collect();
+        names.changed = checkpoint.changed.iter().copied().collect();
+        checkpoint.marked.iter().for_each(|&(directory, deep)| names.mark(directory, deep));
+        names.found_marks = 0;
+        names
+    }
+
+    /// The marked directories in the order of their marks, and whether what was known of everything in them is not to be relied on.
+    pub fn marked(&self) -> Vec<(FileId, bool)> {
+        let mut marked: Vec<_> = self.listings.iter().collect();
+        marked.sort_unstable_by_key(|(_, listing)| listing.number);
+        marked.into_iter().map(|(directory, listing)| (*directory, listing.deep)).collect()
+    }
+
+    /// Directories that are to be marked as soon as they are known.
+    pub fn changed(&self) -> impl Iterator<Item = FileId> {
+        self.changed.iter().copied()
+    }
+
+    /// Whether the peer may have lost files that are known here.
+    pub fn may_lack(&self) -> bool {
+        self.may_lack
+    }
+
     /// The number of the last mark of a directory.
     pub fn last_mark(&self) -> u64 {
         self.marks
@@ -156,10 +185,7 @@ impl Names {
             listing.read = None;
             listing.number = listing.again.take().unwrap_or(listing.number);
         }
-        let mut marked: Vec<(u64, FileId)> =
-            self.listings.iter().map(|(directory, listing)| (listing.number, *directory)).collect();
-        marked.sort_unstable();
-        self.queue = marked.into_iter().map(|(_, directory)| directory).collect();
+        self.queue = self.marked().into_iter().map(|(directory, _)| directory).collect();
         let complete = core::mem::take(&mut self.unanswered).into_iter();
         complete
             .map(|(last, list)| (Some(last), list))

@@ -44,7 +44,8 @@ impl Primary {
             return;
         }
         self.set_phase(Phase::Holding);
-        if self.config.when_alone == WhenAlone::Release || was_alone {
+        let may = self.config.when_alone == WhenAlone::Release && !self.stopping;
+        if may || was_alone {
             let generation = self.record.durable().generation.max(self.record.wanted.generation);
             self.record.wanted.alone = true;
             self.record.wanted.generation = generation.next();

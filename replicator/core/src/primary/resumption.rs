@@ -139,7 +139,7 @@ impl Primary {
         }
     }
 
-    fn end_greeting(&mut self, reason: CloseReason) {
+    pub(super) fn end_greeting(&mut self, reason: CloseReason) {
         let Some(greeting) = self.greeting.take() else { return };
         self.out.push(Action::CloseSession { session: greeting.id, reason });
         if reason == CloseReason::StaleTerm {

@@ -115,7 +115,7 @@ impl Dial {
 impl Primary {
     /// Connect if there is no connection and the pause is over.
     pub(super) fn connect(&mut self) {
-        if self.session.is_some() || self.deposed {
+        if self.session.is_some() || self.deposed || self.stopping {
             return;
         }
         if let DialState::Pausing(until) = self.dial.state
@@ -146,7 +146,7 @@ impl Primary {
 
     /// Whether a connection with that number was asked for.
     pub(super) fn is_dialled(&self, id: SessionId) -> bool {
-        self.session.is_none() && self.dial.state == DialState::Dialing(id)
+        self.session.is_none() && !self.stopping && self.dial.state == DialState::Dialing(id)
     }
 
     /// End the session for a reason of this node.

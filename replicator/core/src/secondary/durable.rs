@@ -65,6 +65,11 @@ impl Durability {
         files.into_iter().chain(self.names.map(|names| names.first)).min()
     }
 
+    /// Whether nothing that a session left is to be made durable, or is being made so.
+    pub fn is_at_rest(&self) -> bool {
+        self.left.is_none() && self.ending.is_none()
+    }
+
     pub fn note_received(&mut self, work: &Work) {
         let slot = work.slot;
         match &work.kind {

@@ -68,6 +68,8 @@ pub(crate) struct Secondary {
     /// What a later stream may go on from: nothing after a start, after a failure, and once others changed the copy.
     held: Option<Held>,
     beginning: Option<Beginning>,
+    /// Told to stop: no session is opened any more.
+    stopping: bool,
     counters: Counters,
     out: Vec<Action>,
 }
@@ -84,10 +86,38 @@ impl Secondary {
             durability: Durability::default(),
             held: None,
             beginning: None,
+            stopping: false,
             counters: Counters::default(),
             out: Vec::new(),
             config,
         }
+    }
+
+    /// Go on from what an earlier run held.
+    pub fn restore(&mut self, held: Held) {
+        self.held = Some(held);
+    }
+
+    /// Say goodbye. What was received is still applied.
+    fn on_stop(&mut self) {
+        self.stopping = true;
+        self.send_frame(Kind::Goodbye, |_| {}, Body::Empty);
+        self.close(CloseReason::Stopping);
+    }
+
+    /// Whether all that was received is applied and durable, and the record says what it has to.
+    pub fn is_at_rest(&self) -> bool {
+        self.stopping
+            && self.session.is_none()
+            && self.pipeline.is_empty()
+            && self.durability.is_at_rest()
+            && self.record.is_settled()
+    }
+
+    /// What a later run may say that it holds.
+    pub fn checkpoint(&self) -> Option<Held> {
+        let whole = matches!(self.record.durable().data, DataState::Consistent | DataState::UpToDate);
+        self.held.filter(|_| self.is_at_rest() && whole && self.config.resumes)
     }
 
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {
@@ -104,6 +134,7 @@ impl Secondary {
             Event::MadeDurable { session, barrier, result } => self.on_made_durable(session, barrier, result),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
             Event::CopyChanged => self.held = None,
+            Event::Stop => self.on_stop(),
             Event::Tick => {
                 if let Some(session) = &mut self.session {
                     session.ack_now = true;
@@ -148,6 +179,10 @@ impl Secondary {
     }
 
     fn on_session_opened(&mut self, id: SessionId, version: u16) {
+        if self.stopping {
+            self.out.push(Action::CloseSession { session: id, reason: CloseReason::Stopping });
+            return;
+        }
         if self.session.is_some() {
             // The primary connected anew before this node saw the old connection end.
             self.close(CloseReason::Protocol("the primary opened another session"));

@@ -5,7 +5,7 @@
 pub mod attributes;
 pub mod body;
 pub mod checksum;
-mod cursor;
+pub(crate) mod cursor;
 pub mod header;
 pub mod hello;
 pub mod namespace;

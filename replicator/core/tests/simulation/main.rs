@@ -15,6 +15,8 @@
 //! answer for each ticket, positions in order, names-in-order (while all changes pass the gate, every name is what the
 //! operation says). Sabotaged edges show that they see what they are made for.
 //!
+//! Either node is stopped in order, too, and goes on from what it kept; files change while the primary is stopped.
+//!
 //! Half of the sessions go on where the one before ended, also where that had not come far itself.
 //!
 //! `REPLICATOR_SEEDS=<n>` runs n seeds, `REPLICATOR_SEEDS=<from>..<to>` those of a range; `REPLICATOR_SEED=<seed>` replays one.
@@ -65,7 +67,7 @@ fn promises_hold_for_every_seed() {
     }
     println!("{total:?}");
     if number("REPLICATOR_SEED").is_none() {
-        assert!(total.resumed > 0);
+        assert!(total.resumed > 0 && total.checkpoints > 0);
         assert!(total.acknowledged_by_both > 0 && total.mirrored > 0 && total.acknowledged_alone > 0);
     }
 }
@@ -83,6 +85,11 @@ fn a_crash_that_the_secondary_does_not_notice_is_caught() {
 #[test]
 fn names_that_are_forgotten_between_two_sessions_are_caught() {
     assert!(is_caught(Sabotage::LostNames, "same-tree"));
+}
+
+#[test]
+fn changes_between_two_runs_that_are_not_looked_for_are_caught() {
+    assert!(is_caught(Sabotage::UnseenChanges, "same-tree"));
 }
 
 /// Whether the checker of that promise fires.

@@ -9,6 +9,7 @@ mod link;
 mod primary_edge;
 mod secondary_edge;
 mod shape;
+mod stops;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -48,6 +49,8 @@ pub enum Sabotage {
     UnnoticedCrash,
     /// Namespace operations are lost while there is no session.
     LostNames,
+    /// What was changed while the primary was stopped is not looked for.
+    UnseenChanges,
 }
 
 /// splitmix64 (Steele, Lea, Flood 2014).
@@ -85,6 +88,8 @@ pub struct Stats {
     pub sessions: u64,
     pub resumed: u64,
     pub crashes: u64,
+    /// Orderly stops after which the next run went on.
+    pub checkpoints: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
     pub not_applicable: u64,
 }
@@ -98,6 +103,7 @@ impl Stats {
         self.sessions += other.sessions;
         self.resumed += other.resumed;
         self.crashes += other.crashes;
+        self.checkpoints += other.checkpoints;
         self.not_applicable += other.not_applicable;
     }
 }

@@ -16,6 +16,8 @@ impl World {
             6 => self.secondary_off = !self.secondary_off && self.random.chance(50),
             7 => self.now.0 += 4_000_000_000,
             8 => self.secondary_off = false,
+            9 | 10 => self.stop_primary(),
+            11 | 12 => self.stop_secondary(),
             _ => {}
         }
     }
@@ -48,7 +50,7 @@ impl World {
     }
 
     /// The daemon is killed and started anew: what it had applied is there, durable or not.
-    fn restart_secondary(&mut self) {
+    pub(super) fn restart_secondary(&mut self) {
         self.stats.crashes += 1;
         self.replica.restart();
         self.end_secondary();
@@ -67,7 +69,7 @@ impl World {
     }
 
     /// All that was on its way is gone.
-    fn end_secondary(&mut self) {
+    pub(super) fn end_secondary(&mut self) {
         self.secondary_failed = true;
         self.break_link();
         if let Some(link) = &mut self.link {

@@ -1,0 +1,74 @@
+//! The end in order, and what of it the next run may go on from.
+
+use crate::action::{Body, CloseReason};
+use crate::checkpoint::{FileCheckpoint, PrimaryCheckpoint, set_of};
+use crate::dirty::FileMarks;
+use crate::wire::header::Kind;
+
+use super::Primary;
+use super::names::Names;
+
+impl Primary {
+    /// Say goodbye. From now on nobody is connected to, and that nobody is connected does not mean to go on alone: what changes
+    /// is marked, for the next run.
+    pub(super) fn on_stop(&mut self) {
+        self.stopping = true;
+        self.send_frame(Kind::Goodbye, |_| {}, Body::Empty);
+        self.close(CloseReason::Stopping);
+        self.end_greeting(CloseReason::Stopping);
+    }
+
+    /// Whether nothing is under way that the checkpoint would miss.
+    pub fn is_at_rest(&self) -> bool {
+        self.stopping && self.session.is_none() && self.record.is_settled()
+    }
+
+    /// What the next run may go on from; `None`: nothing, everything is to be compared.
+    pub fn checkpoint(&self) -> Option<PrimaryCheckpoint> {
+        let last = self.last.ok().filter(|_| self.is_at_rest() && !self.untold)?;
+        self.config.incarnation?;
+        Some(PrimaryCheckpoint {
+            last,
+            known: self.names.known.iter().copied().collect(),
+            scanned: self.names.scanned.iter().copied().collect(),
+            marked: self.names.marked(),
+            changed: self.names.changed().collect(),
+            may_lack: self.names.may_lack(),
+            files: self.marks.files.iter().map(|(file, marks)| (*file, kept(marks))).collect(),
+        })
+    }
+
+    /// Go on from what an earlier run knew. Comes before anything else is told.
+    pub fn restore(&mut self, checkpoint: PrimaryCheckpoint) {
+        if self.config.incarnation.is_none() {
+            return;
+        }
+        self.last = Ok(checkpoint.last);
+        self.names = Names::restored(&checkpoint);
+        for (file, kept) in checkpoint.files {
+            let marks = self.marks.entry(file);
+            marks.dirty = set_of(&kept.dirty);
+            marks.mapped = set_of(&kept.mapped);
+            marks.compare = set_of(&kept.compare);
+            marks.lost = kept.lost;
+            marks.stored = kept.lost || !kept.mapped.is_empty();
+            (marks.attributes, marks.explicit) = (kept.attributes, kept.explicit);
+            self.marks.tidy(file);
+        }
+        self.marks.bound();
+    }
+}
+
+/// What is marked of a file while there is no session.
+fn kept(marks: &FileMarks) -> FileCheckpoint {
+    let mut mapped = marks.mapped.clone();
+    marks.syncing.iter().for_each(|syncing| mapped.insert_all(&syncing.stored));
+    FileCheckpoint {
+        dirty: marks.dirty.iter().collect(),
+        mapped: mapped.iter().collect(),
+        compare: marks.compare.iter().collect(),
+        lost: marks.lost || marks.syncing.iter().any(|syncing| syncing.lost),
+        attributes: marks.attributes,
+        explicit: marks.explicit,
+    }
+}
