@@ -92,6 +92,14 @@ impl FileHandle {
     /// # Errors
     /// What name_to_handle_at(2) returns; EOPNOTSUPP where the file system has none.
     pub fn of(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<FileHandle> {
+        Ok(FileHandle::with_mount(directory, name)?.0)
+    }
+
+    /// The same with the number of the mount it was found on.
+    ///
+    /// # Errors
+    /// As [`FileHandle::of`].
+    pub fn with_mount(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<(FileHandle, i32)> {
         let mut raw = RawHandle { bytes: HANDLE_BYTES_MAX as u32, kind: 0, data: [0; HANDLE_BYTES_MAX] };
         let mut mount: libc::c_int = 0;
         let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
@@ -111,7 +119,7 @@ impl FileHandle {
             return Err(io::Error::last_os_error());
         }
         let length = (raw.bytes as usize).min(HANDLE_BYTES_MAX);
-        Ok(FileHandle { kind: raw.kind, bytes: raw.data[..length].into() })
+        Ok((FileHandle { kind: raw.kind, bytes: raw.data[..length].into() }, mount))
     }
 
     /// Open the file with open(2) flags; `mount` is any descriptor on its file system (not O_PATH).

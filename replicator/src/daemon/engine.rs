@@ -15,6 +15,7 @@ use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::hello::Hello;
 use tracing::{error, info, warn};
 
+use super::ending::Ending;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::publish::Publisher;
@@ -23,7 +24,9 @@ use super::state::StateKeeper;
 use super::workers::Workers;
 use crate::link::handshake::Established;
 use crate::link::{Connection, LinkEvent, Payload};
+use crate::storage::replica::Copies;
 use crate::uring::{Completion, Pool, Ring, Shared, Token};
+use crate::volume::Volume;
 
 /// Top byte of the connection's tokens.
 const LINK_TOKENS: u8 = 1;
@@ -87,14 +90,26 @@ pub trait Role {
     /// Whether somebody waits for this node now.
     fn is_awaited(&self) -> bool;
 
-    /// Whether an orderly stop may end now.
+    /// The node is told to stop: have the peer take what is left.
+    fn stop(&mut self, core: &mut Core);
+
+    /// Whether the session may be closed now.
     fn may_stop(&self) -> bool;
+
+    /// The volumes, in the order of the configuration.
+    fn volumes(&self) -> &[Arc<Volume>];
+
+    /// Bring the files into the state in which the next run is to find them; whether that was possible. For a worker.
+    fn tidy(&self) -> Box<dyn FnOnce() -> bool + Send>;
+
+    /// Which files are copies of which, volume by volume. `None`: that is not known of all of them.
+    fn copies(&self) -> Option<Vec<Copies>>;
 }
 
 /// The engine without its role: what both share.
 pub struct Core {
     /// The state machine.
-    node: Node,
+    pub(super) node: Node,
     /// The thread's ring.
     pub ring: Ring,
     /// Memory for reads.
@@ -110,9 +125,18 @@ pub struct Core {
     session: Option<(SessionId, Connection)>,
     peer_roots: Vec<FileId>,
     sessions: Sessions,
-    state: StateKeeper,
+    pub(super) state: StateKeeper,
     publisher: Publisher,
-    stopping: Option<Instant>,
+    /// What was kept by an earlier run is being looked at: nobody is connected to, or answered, until it is known whether it holds.
+    pub(super) preparing: Option<Waiting>,
+    pub(super) ending: Option<Ending>,
+}
+
+/// What waits until the node is prepared.
+#[derive(Default)]
+pub(super) struct Waiting {
+    dial: Option<SessionId>,
+    accepted: Option<Box<Established>>,
 }
 
 impl Core {
@@ -166,21 +190,23 @@ pub struct Parts {
     pub sessions: Sessions,
     pub state: StateKeeper,
     pub publisher: Publisher,
+    /// [`Message::Prepared`] will come.
+    pub prepares: bool,
     /// The moment that is time zero for `node`.
     pub began: Instant,
 }
 
 /// A node's data plane.
 pub struct Engine<R: Role> {
-    core: Core,
-    role: R,
+    pub(super) core: Core,
+    pub(super) role: R,
     priority: Priority,
 }
 
 impl<R: Role> Engine<R> {
     /// Join the parts.
     pub fn new(parts: Parts, role: R) -> Engine<R> {
-        let Parts { node, ring, mailbox, workers, sessions, state, publisher, began } = parts;
+        let Parts { node, ring, mailbox, workers, sessions, state, publisher, prepares, began } = parts;
         let core = Core {
             node,
             ring,
@@ -195,7 +221,8 @@ impl<R: Role> Engine<R> {
             sessions,
             state,
             publisher,
-            stopping: None,
+            preparing: prepares.then(Waiting::default),
+            ending: None,
         };
         Engine { core, role, priority: Priority::default() }
     }
@@ -216,7 +243,7 @@ impl<R: Role> Engine<R> {
             // was asked is in the ring by the time the message is seen.
             self.core.mailbox.take(&mut messages);
             let exact =
-                messages.iter().any(|message| matches!(message, Message::Sync { .. } | Message::Stop));
+                messages.iter().any(|message| matches!(message, Message::Sync { .. } | Message::Stop { .. }));
             let traced = self.role.poll(&mut self.core, exact);
             if traced || !messages.is_empty() || !completions.is_empty() {
                 active = Instant::now();
@@ -237,7 +264,7 @@ impl<R: Role> Engine<R> {
                 published = Instant::now();
                 self.publish();
             }
-            if self.stopped() {
+            if self.has_ended() {
                 return Ok(());
             }
         }
@@ -292,9 +319,14 @@ impl<R: Role> Engine<R> {
         }
     }
 
-    fn on_message(&mut self, message: Message) {
+    pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Connected { session, established } => self.on_connected(session, *established),
+            Message::Accepted { established } if self.core.preparing.is_some() => {
+                if let Some(waiting) = &mut self.core.preparing {
+                    waiting.accepted = Some(established);
+                }
+            }
             Message::Accepted { established } => {
                 let session = self.core.sessions.number_accepted();
                 self.on_connected(session, *established);
@@ -308,11 +340,26 @@ impl<R: Role> Engine<R> {
             }
             Message::NestedMounts(points) => self.core.publisher.on_nested_mounts(&points),
             Message::Answer(event) => self.core.tell(event),
-            Message::Stop => {
-                self.core.stopping.get_or_insert_with(Instant::now);
-                self.role.on_message(&mut self.core, Message::Stop);
-            }
+            Message::Prepared { holds } => self.on_prepared(holds),
+            Message::Surveyed(found) => self.on_surveyed(found),
+            Message::Stop { watch, keeps } => self.on_stop(watch, keeps),
             other => self.role.on_message(&mut self.core, other),
+        }
+    }
+
+    /// It is known whether what an earlier run kept holds.
+    fn on_prepared(&mut self, holds: bool) {
+        let Some(Waiting { dial, accepted }) = self.core.preparing.take() else { return };
+        if !holds {
+            // One of them is about this role.
+            self.core.tell(Event::Untold { lasting: false });
+            self.core.tell(Event::CopyChanged);
+        }
+        if let Some(session) = dial {
+            self.core.sessions.dial(session);
+        }
+        if let Some(established) = accepted {
+            self.on_message(Message::Accepted { established });
         }
     }
 
@@ -346,7 +393,7 @@ impl<R: Role> Engine<R> {
     }
 
     /// Give the core all events and carry out all its orders until there are none.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             for action in std::mem::take(&mut self.core.actions) {
                 self.perform(action);
@@ -366,7 +413,10 @@ impl<R: Role> Engine<R> {
         match action {
             Action::SendFrame { session, header, body } => self.send(session, &header, body),
             Action::CloseSession { session, reason } => self.close(session, reason),
-            Action::Dial { session } => self.core.sessions.dial(session),
+            Action::Dial { session } => match &mut self.core.preparing {
+                Some(waiting) => waiting.dial = Some(session),
+                None => self.core.sessions.dial(session),
+            },
             Action::PersistState { persist, record } => {
                 self.core.state.persist(persist, record, &self.core.workers, &self.core.mailbox);
             }
@@ -423,20 +473,6 @@ impl<R: Role> Engine<R> {
         self.role.publish(&mut self.core.publisher);
         self.core.publisher.publish();
     }
-
-    fn stopped(&mut self) -> bool {
-        let Some(since) = self.core.stopping else { return false };
-        if !self.role.may_stop() && since.elapsed() < STOP_LIMIT {
-            return false;
-        }
-        if let Some((session, _)) = &self.core.session {
-            let session = *session;
-            let header = Header::new(Kind::Goodbye, self.core.node.snapshot().record.term);
-            self.send(session, &header, Body::Empty);
-            self.close(session, CloseReason::Stopping);
-        }
-        true
-    }
 }
 
 /// The data plane's place in the scheduler: what nobody waits for must not take the processor from the application.
@@ -468,6 +504,3 @@ fn roots_of(peer: &Hello) -> Vec<FileId> {
         .map(|(number, root)| FileId { volume: VolumeId(number), inode: root.inode })
         .collect()
 }
-
-/// An orderly stop waits this long for the secondary to take what is left.
-const STOP_LIMIT: Duration = Duration::from_secs(5);

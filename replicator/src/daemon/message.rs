@@ -1,5 +1,6 @@
 //! What other threads tell the data-plane thread.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::notify::Change;
 use crate::notify::local_changes::Found;
+use crate::storage::survey::Fingerprints;
 
 /// One message to a data-plane thread.
 pub enum Message {
@@ -95,6 +97,18 @@ pub enum Message {
     NestedMounts(Vec<Vec<PathBuf>>),
     /// Others changed the copy.
     LocalChanges(Found),
+    /// Whether what was kept by an earlier run holds: what was changed since is told.
+    Prepared {
+        /// If not, everything is to be compared.
+        holds: bool,
+    },
+    /// What all files look like, for the next run.
+    Surveyed(io::Result<Vec<Fingerprints>>),
     /// End in order.
-    Stop,
+    Stop {
+        /// What tells of changes that others make. When it is dropped, it has told all it saw.
+        watch: Box<dyn Send>,
+        /// Nothing has failed: the next run may go on from what this one knows.
+        keeps: bool,
+    },
 }

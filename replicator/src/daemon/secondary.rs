@@ -19,7 +19,7 @@ use super::message::Message;
 use super::publish::Publisher;
 use crate::idle::Waiting;
 use crate::link::Payload;
-use crate::storage::replica::{Replica, ReplicaError, SyncTarget};
+use crate::storage::replica::{Copies, Replica, ReplicaError, SyncTarget};
 use crate::uring::{Completion, Full, Shared, Token};
 use crate::volume::Volume;
 
@@ -74,7 +74,6 @@ pub struct Secondary {
     /// Barriers of the session that have arrived and are not yet answered.
     unanswered: usize,
     waiting: Waiting,
-    stopping: bool,
 }
 
 impl Secondary {
@@ -92,8 +91,12 @@ impl Secondary {
             held_begins: Vec::new(),
             unanswered: 0,
             waiting,
-            stopping: false,
         }
+    }
+
+    /// The copy.
+    pub fn replica(&self) -> Arc<Replica> {
+        Arc::clone(&self.replica)
     }
 
     fn pend(&mut self, pending: Pending) -> Token {
@@ -332,7 +335,6 @@ impl Role for Secondary {
 
     fn on_message(&mut self, _: &mut Core, message: Message) {
         match message {
-            Message::Stop => self.stopping = true,
             Message::OrphansLeft => self.listed = self.listed.or_else(|| Some(Instant::now())),
             _ => debug!("a message for another role"),
         }
@@ -437,7 +439,22 @@ impl Role for Secondary {
         self.unanswered > 0
     }
 
+    fn stop(&mut self, _: &mut Core) {}
+
     fn may_stop(&self) -> bool {
-        self.stopping
+        true
+    }
+
+    fn volumes(&self) -> &[Arc<Volume>] {
+        &self.volumes
+    }
+
+    fn tidy(&self) -> Box<dyn FnOnce() -> bool + Send> {
+        let replica = Arc::clone(&self.replica);
+        Box::new(move || replica.delete_orphans().unwrap_or(false))
+    }
+
+    fn copies(&self) -> Option<Vec<Copies>> {
+        self.replica.copies(&self.volumes)
     }
 }

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use super::behind::{self, Behind};
 use super::capture::{self, Selected};
+use super::checkpoint::{Preparation, fitting, identity as checkpoint_identity};
 use super::engine::{Engine, Parts, Role as RoleParts};
 use super::gatekeeper::Gatekeeper;
 use super::mailbox::Mailbox;
@@ -166,11 +167,12 @@ struct StartedNode {
     data_plane: thread::JoinHandle<anyhow::Result<()>>,
     gates: Vec<Gate>,
     behind: Option<Behind>,
+    _preparation: Option<Preparation>,
     stop: Stop,
     mailbox: Arc<Mailbox<Message>>,
     nested: NestedMounts,
     // Dropped after the data plane has ended.
-    _copy: Option<GuardedCopy>,
+    copy: Option<GuardedCopy>,
     _wake_ups: Option<QuickWakeUps>,
     _control: control::ControlServer,
 }
@@ -229,7 +231,10 @@ impl StartedNode {
     ) -> anyhow::Result<StartedNode> {
         let ids =
             NodeState { cluster: name_id(&config.node.cluster), node: name_id(&config.node.name), record };
-        if config.node.role == Role::Primary {
+        let role = config.node.role;
+        let kept =
+            fitting(state.take_checkpoint()?, checkpoint_identity(role, &ids, &volumes), volumes.len());
+        if role == Role::Primary {
             // Before the first caller is answered it must be on record how callers are answered.
             state.store(&ids)?;
         }
@@ -239,15 +244,16 @@ impl StartedNode {
         let (mut publisher, published) = Publisher::new(first_status(config, &volumes));
         let stop = Stop { requested: Arc::default(), waiter: thread::current(), published };
         let began = Instant::now();
-        let parts = |node, publisher| -> anyhow::Result<Parts> {
+        let parts = |node, publisher, prepares| -> anyhow::Result<Parts> {
             Ok(Parts {
                 node,
                 ring,
                 mailbox: Arc::clone(&mailbox),
                 workers: Workers::start("worker", WORKERS).context("start the workers")?,
                 sessions,
-                state: StateKeeper::new(state, ids),
+                state: StateKeeper::new(state, ids, role),
                 publisher,
+                prepares,
                 began,
             })
         };
@@ -260,14 +266,23 @@ impl StartedNode {
         let mut gates = Vec::new();
         let mut behind = None;
         let mut copy = None;
-        let data_plane = match config.node.role {
+        let mut preparation = None;
+        let data_plane = match role {
             Role::Secondary => {
                 let guarded = GuardedCopy::new(config, &volumes, &mailbox)?;
                 let resumes = guarded.changes.is_some();
                 copy = Some(guarded);
                 let settings = SecondaryConfig { resumes, ..secondary_config(config) };
-                let node = Node::secondary(settings, record, Time(0));
-                let engine = Engine::new(parts(node, publisher)?, Secondary::new(volumes, waiting));
+                let mut node = Node::secondary(settings, record, Time(0));
+                let secondary = Secondary::new(volumes.clone(), waiting);
+                let kept = kept.filter(|_| resumes);
+                let prepares = kept.is_some();
+                if let Some(kept) = kept {
+                    node.restore(kept.core);
+                    let (replica, mailbox) = (secondary.replica(), Arc::clone(&mailbox));
+                    preparation = Some(Preparation::of_secondary(volumes, kept.volumes, replica, mailbox)?);
+                }
+                let engine = Engine::new(parts(node, publisher, prepares)?, secondary);
                 run_data_plane(engine, &mailbox, &stop)?
             }
             Role::Primary => {
@@ -280,10 +295,17 @@ impl StartedNode {
                 // Where names change that nobody tells of, only a comparison finds them.
                 let incarnation = (watched || row == "fentry").then(incarnation).transpose()?;
                 let settings = PrimaryConfig { incarnation, ..primary_config(config, &volumes) };
-                let node = Node::primary(settings, record, Time(0));
+                let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
-                let engine = Engine::new(parts(node, publisher)?, primary);
+                let kept = kept.filter(|_| incarnation.is_some());
+                let prepares = kept.is_some();
+                if let Some(kept) = kept {
+                    node.restore(kept.core);
+                    let mailbox = Arc::clone(&mailbox);
+                    preparation = Some(Preparation::of_primary(volumes.clone(), kept.volumes, mailbox)?);
+                }
+                let engine = Engine::new(parts(node, publisher, prepares)?, primary);
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
                 behind = unread.map(|unread| Behind::start(unread, &mailbox)).transpose()?;
                 if config.mirror.gate {
@@ -306,10 +328,11 @@ impl StartedNode {
             data_plane,
             gates,
             behind,
+            _preparation: preparation,
             stop,
             mailbox,
             nested,
-            _copy: copy,
+            copy,
             _wake_ups: wake_ups,
             _control: control,
         })
@@ -350,8 +373,9 @@ impl StartedNode {
                 result = Err(anyhow::Error::from(error).context("unmount the gate"));
             }
         }
-        drop(self.behind);
-        self.mailbox.post_urgent(Message::Stop);
+        let changes = self.copy.as_mut().and_then(|copy| copy.changes.take());
+        let watch = Box::new((self.behind, changes));
+        self.mailbox.post_urgent(Message::Stop { watch, keeps: result.is_ok() });
         match self.data_plane.join() {
             Ok(ended) => ended.and(result),
             Err(_) => bail!("the data plane broke down; what it was is in the log above"),

@@ -3,19 +3,25 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use replicator_core::action::StateRecord;
+use replicator_core::checkpoint::Checkpoint;
 use replicator_core::event::Event;
 use replicator_core::ids::{Errno, PersistId};
 use tracing::{error, info};
 
+use super::checkpoint::identity;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::workers::Workers;
+use crate::config::Role;
+use crate::storage::checkpoint::{NodeCheckpoint, VolumeCheckpoint};
 use crate::storage::state::{NodeState, StateDirectory};
+use crate::volume::Volume;
 
 /// The state file in the hands of the data plane.
 pub struct StateKeeper {
     /// One write at a time, in the order in which they were ordered: the newest is numbered.
     file: Arc<Mutex<Ordered>>,
+    role: Role,
     next: u64,
 }
 
@@ -27,8 +33,24 @@ struct Ordered {
 
 impl StateKeeper {
     /// Keep this file; `state` says whose it is.
-    pub fn new(file: StateDirectory, state: NodeState) -> StateKeeper {
-        StateKeeper { file: Arc::new(Mutex::new(Ordered { file, state, written: 0 })), next: 1 }
+    pub fn new(file: StateDirectory, state: NodeState, role: Role) -> StateKeeper {
+        StateKeeper { file: Arc::new(Mutex::new(Ordered { file, state, written: 0 })), role, next: 1 }
+    }
+
+    /// Keep what this node knows for its next run.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn keep(
+        &self,
+        volumes: &[Arc<Volume>],
+        core: Checkpoint,
+        kept: Vec<VolumeCheckpoint>,
+    ) -> std::io::Result<()> {
+        let ordered = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = identity(self.role, &ordered.state, volumes);
+        let checkpoint = NodeCheckpoint { identity, core, volumes: kept };
+        ordered.file.store_checkpoint(&checkpoint).map_err(std::io::Error::other)
     }
 
     /// Make the record durable on a worker, which answers with `StatePersisted`. A record that is overtaken by a later one is not

@@ -116,15 +116,14 @@ struct Watch {
 impl Watch {
     fn run(&self, stop: &EventFd, tell: &dyn Fn(Found)) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER_BYTES];
-        while !self.wait(stop, true, PollTimeout::NONE)? {
+        let mut stopped = false;
+        while !stopped {
             let gather = PollTimeout::try_from(GATHER).unwrap_or(PollTimeout::ZERO);
-            let stopped = self.wait(stop, false, gather)?;
+            stopped = self.wait(stop, true, PollTimeout::NONE)? || self.wait(stop, false, gather)?;
+            // What happened before the stop, too.
             let found = self.take(&mut buffer)?;
             if !found.is_nothing() {
                 tell(found);
-            }
-            if stopped {
-                break;
             }
         }
         Ok(())

@@ -38,17 +38,19 @@ impl Reader {
         Reader { group, volumes, receive, own: std::process::id().cast_signed() }
     }
 
-    /// Until `stop` can be read.
+    /// Until `stop` can be read; what happened before that is told.
     pub fn run(mut self, stop: BorrowedFd<'_>) {
         let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            if let Err(error) = self.turn(stop, &mut buffer) {
-                if let Some(error) = error {
-                    tracing::error!(%error, "changes behind the gate are not told any more");
-                    (self.receive)(vec![Change::Ended]);
-                }
-                return;
+        let ended = loop {
+            match self.turn(stop, &mut buffer) {
+                Ok(()) => {}
+                Err(None) => break self.take(&mut buffer).err(),
+                Err(error) => break error,
             }
+        };
+        if let Some(error) = ended {
+            tracing::error!(%error, "changes behind the gate are not told any more");
+            (self.receive)(vec![Change::Ended]);
         }
     }
 
@@ -58,8 +60,13 @@ impl Reader {
         let mut waited = [PollFd::new(stop, PollFlags::POLLIN), group];
         wait(&mut waited, PollTimeout::NONE)?;
         wait(&mut waited[..1], PollTimeout::from(GATHER_MILLISECONDS))?;
+        self.take(buffer).map_err(Some)
+    }
+
+    /// Tell all that waits.
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         loop {
-            let length = self.group.read(buffer).map_err(Some)?;
+            let length = self.group.read(buffer)?;
             if length == 0 {
                 return Ok(());
             }

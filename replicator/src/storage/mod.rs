@@ -8,6 +8,7 @@
 //! peer sends is ever used as a path.
 
 pub mod boundary;
+pub mod checkpoint;
 pub mod compare_trees;
 pub mod descriptors;
 pub mod digest;
@@ -15,6 +16,7 @@ pub mod protection;
 pub mod reader;
 pub mod replica;
 pub mod state;
+pub mod survey;
 
 mod holes;
 mod status;

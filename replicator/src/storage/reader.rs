@@ -259,7 +259,7 @@ pub fn list_directory(
     Ok(doubtful)
 }
 
-fn is_excluded(volume: &Volume, path: &[u8], kind: FileKind) -> bool {
+pub(super) fn is_excluded(volume: &Volume, path: &[u8], kind: FileKind) -> bool {
     let excludes =
         |patterns: &Patterns| !path.is_empty() && patterns.excludes(path, kind == FileKind::Directory);
     volume.patterns().is_some_and(excludes)

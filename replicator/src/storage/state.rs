@@ -4,10 +4,11 @@
 //! the new one. What cannot be read or trusted is never taken for "equal": see [`Loaded`]. `docs/on-disk.md` has the
 //! layout.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -275,23 +276,32 @@ impl StateDirectory {
         if *failed {
             return Err(StateError::Failed);
         }
-        let result = self.write(&state.encode());
+        let result = self.replace(FILE, ASIDE, &state.encode());
         *failed = result.is_err();
         result
     }
 
-    fn write(&self, bytes: &[u8]) -> Result<(), StateError> {
-        let path = self.path.join("state.new");
+    /// Write a file aside and put it, durable, in the place of the one that has the name.
+    pub(super) fn replace(&self, name: &CStr, aside: &CStr, bytes: &[u8]) -> Result<(), StateError> {
+        let path = self.path.join(OsStr::from_bytes(aside.to_bytes()));
         let fail = |operation| system(operation, &path);
         let at = self.directory.as_fd();
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let file = openat(at, ASIDE, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        let file = openat(at, aside, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|errno| fail("open")(errno.into()))?;
         let mut file = File::from(file);
         file.write_all(bytes).map_err(fail("write"))?;
         file.sync_all().map_err(fail("sync"))?;
-        renameat(at, ASIDE, at, FILE).map_err(|errno| fail("rename")(errno.into()))?;
-        fsync(at).map_err(|errno| system("sync", &self.path)(errno.into()))
+        renameat(at, aside, at, name).map_err(|errno| fail("rename")(errno.into()))?;
+        fsync(at).map_err(|errno| self.error("sync", errno.into()))
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    pub(super) fn error(&self, operation: &'static str, source: io::Error) -> StateError {
+        system(operation, &self.path)(source)
     }
 }
 

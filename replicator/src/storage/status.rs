@@ -29,6 +29,7 @@ pub(super) struct Status {
     pub(super) size: u64,
     pub(super) atime: Timestamp,
     pub(super) mtime: Timestamp,
+    pub(super) ctime: Timestamp,
     /// Something is mounted there, and this is its root.
     pub(super) mount_root: bool,
 }
@@ -105,6 +106,7 @@ fn statx(directory: BorrowedFd<'_>, name: &CStr, flags: i32) -> io::Result<Statu
         size: raw.stx_size,
         atime: time(raw.stx_atime),
         mtime: time(raw.stx_mtime),
+        ctime: time(raw.stx_ctime),
         mount_root: raw.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
     })
 }
@@ -123,17 +125,22 @@ pub(super) fn open_path(handle: &FileHandle, mount: BorrowedFd<'_>) -> io::Resul
 
 /// All names of a directory but `.` and `..`, in the file system's order.
 pub(super) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    Ok(entries(directory)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The same with the inode numbers that the directory has for them; where something is mounted, the covered one.
+pub(super) fn entries(directory: BorrowedFd<'_>) -> io::Result<Vec<(CString, u64)>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOATIME;
     let mut stream = Dir::openat(directory.as_fd(), c".", flags, Mode::empty())?;
-    let mut names = Vec::new();
+    let mut entries = Vec::new();
     for entry in stream.iter() {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            names.push(name.to_owned());
+            entries.push((name.to_owned(), entry.ino()));
         }
     }
-    Ok(names)
+    Ok(entries)
 }
 
 /// The name under which `directory` has the inode; `None` if it has none. Takes time with the directory's size.

@@ -23,6 +23,7 @@ use super::publish::Publisher;
 use crate::gate::strict::StrictFiles;
 use crate::link::Payload;
 use crate::storage::descriptors::Descriptors;
+use crate::storage::replica::Copies;
 use crate::tracer::{TraceEvent, Tracer};
 use crate::uring::{Completion, Shared, Token};
 use crate::volume::Volume;
@@ -254,7 +255,6 @@ impl Role for Primary {
             }
             Message::SyncHere { backing, data_only, reply } => sync_here(core, backing, data_only, reply),
             Message::Untold => compare_anew(core, "a change of the tree could not be told"),
-            Message::Stop => self.stop(core),
             _ => debug!("a message for another role"),
         }
     }
@@ -342,7 +342,23 @@ impl Role for Primary {
         !self.waiting.is_empty()
     }
 
+    fn stop(&mut self, core: &mut Core) {
+        self.sync_everything(core);
+    }
+
     fn may_stop(&self) -> bool {
         self.stopping.is_empty()
+    }
+
+    fn volumes(&self) -> &[Arc<Volume>] {
+        &self.volumes
+    }
+
+    fn tidy(&self) -> Box<dyn FnOnce() -> bool + Send> {
+        Box::new(|| true)
+    }
+
+    fn copies(&self) -> Option<Vec<Copies>> {
+        Some(vec![Copies::default(); self.volumes.len()])
     }
 }

@@ -58,7 +58,7 @@ impl Primary {
     }
 
     /// One barrier over each volume: what is dirty reaches the peer before the session ends.
-    pub(super) fn stop(&mut self, core: &mut Core) {
+    pub(super) fn sync_everything(&mut self, core: &mut Core) {
         for volume in &self.volumes {
             let ticket = self.next_ticket;
             self.next_ticket = ticket.next();

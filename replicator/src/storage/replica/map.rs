@@ -82,6 +82,19 @@ impl FileMap {
         }
     }
 
+    /// As a former run noted by [`FileMap::unbind_deleted`].
+    pub(super) fn note_deleted(&mut self, file: FileId) {
+        self.deleted.insert(file);
+    }
+
+    pub(super) fn deleted(&self) -> impl Iterator<Item = FileId> {
+        self.deleted.iter().copied()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (FileId, &Local)> {
+        self.files.iter().map(|(file, local)| (*file, local))
+    }
+
     /// Whether the last copy of a file was deleted without the primary's knowledge.
     pub(super) fn is_deleted(&self, file: FileId) -> bool {
         self.deleted.contains(&file)

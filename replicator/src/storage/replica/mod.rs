@@ -34,6 +34,7 @@ use crate::volume::{FileHandle, RESERVED_NAME, Volume};
 mod content;
 mod detached;
 mod error;
+mod kept;
 mod listing;
 mod map;
 mod nodes;
@@ -42,6 +43,7 @@ pub mod orphanage;
 
 pub use self::content::{Applied, SyncTarget};
 pub use self::error::ReplicaError;
+pub use self::kept::{CopiedFile, Copies};
 
 /// Longest name in bytes (NAME_MAX, linux/limits.h).
 const NAME_BYTES_MAX: usize = 255;
@@ -263,6 +265,10 @@ impl Replica {
         }
     }
 
+    fn is_resyncing(&self) -> bool {
+        self.resyncing.load(Ordering::Relaxed)
+    }
+
     fn map(&self) -> MutexGuard<'_, FileMap> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -306,7 +312,7 @@ impl Replica {
 
     /// The copy was not as the primary says. Within a resync that is nothing special: not all is known yet.
     fn deviation(&self, file: FileId, what: &'static str) {
-        if self.resyncing.load(Ordering::Relaxed) {
+        if self.is_resyncing() {
             tracing::debug!(%file, what, "the copy is not there yet");
             return;
         }

@@ -1,0 +1,150 @@
+//! An orderly stop of the data plane, step by step.
+//!
+//! ```text
+//!  Draining --the peer has what is left--> Resting --nothing under way--> Looking --all files were looked at--> ended, with a checkpoint
+//!     `------------- limit -----------------> `------------ limit, or nothing to go on from ------------------> ended, without
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use replicator_core::event::Event;
+use tracing::{info, warn};
+
+use super::checkpoint::look;
+use super::engine::{Engine, Role};
+use super::message::Message;
+use crate::storage::checkpoint::VolumeCheckpoint;
+use crate::storage::survey::Fingerprints;
+
+/// An orderly stop waits this long for the secondary to take what is left, and then as long for what is under way here.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// What all files look like is not looked for longer than this; a service manager waits longer (systemd: 90 s).
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
+/// A node that is told to stop.
+pub struct Ending {
+    step: Step,
+    since: Instant,
+    /// What tells of changes that others make.
+    watch: Box<dyn Send>,
+    keeps: bool,
+    /// What the files look like.
+    found: Option<io::Result<Vec<Fingerprints>>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Draining,
+    Resting,
+    Looking,
+    Ended,
+}
+
+impl<R: Role> Engine<R> {
+    pub(super) fn on_stop(&mut self, watch: Box<dyn Send>, keeps: bool) {
+        if self.core.ending.is_some() {
+            return;
+        }
+        // What was not looked at yet cannot be vouched for.
+        let keeps = keeps && self.core.preparing.is_none();
+        let (step, since) = (Step::Draining, Instant::now());
+        self.core.ending = Some(Ending { step, since, watch, keeps, found: None, cancelled: Arc::default() });
+        self.role.stop(&mut self.core);
+    }
+
+    /// Take the next step of an orderly stop; whether it was the last.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let Some(Ending { step, since, keeps, found, .. }) = &mut self.core.ending else { return false };
+        let (waited, keeps, found) = (since.elapsed(), *keeps, found.take());
+        match step {
+            Step::Draining if self.role.may_stop() || waited >= STOP_LIMIT => {
+                self.core.tell(Event::Stop);
+                self.settle();
+                self.enter(Step::Resting);
+            }
+            Step::Resting if self.core.node.is_at_rest() => {
+                if keeps && self.core.node.checkpoint().is_some() {
+                    self.enter(Step::Looking);
+                    self.look();
+                } else {
+                    self.enter(Step::Ended);
+                }
+            }
+            Step::Resting if waited >= STOP_LIMIT => self.enter(Step::Ended),
+            Step::Looking if let Some(found) = found => {
+                match found.and_then(|found| self.keep(found)) {
+                    Ok(true) => {
+                        info!("checkpoint written: the next start compares only what was changed since")
+                    }
+                    Ok(false) => info!("no checkpoint: the next start compares everything"),
+                    Err(error) => warn!(%error, "no checkpoint: the next start compares everything"),
+                }
+                self.enter(Step::Ended);
+            }
+            Step::Looking if waited >= LOOK_LIMIT => {
+                warn!("there are too many files to look at in time: the next start compares everything");
+                self.enter(Step::Ended);
+            }
+            Step::Draining | Step::Resting | Step::Looking | Step::Ended => {}
+        }
+        self.core.ending.as_ref().is_some_and(|ending| ending.step == Step::Ended)
+    }
+
+    fn enter(&mut self, step: Step) {
+        if let Some(ending) = &mut self.core.ending {
+            (ending.step, ending.since) = (step, Instant::now());
+            ending.cancelled.store(step == Step::Ended, Ordering::Relaxed);
+        }
+    }
+
+    /// Have a worker look at all files. Changes are told meanwhile as ever.
+    fn look(&self) {
+        let Some(ending) = &self.core.ending else { return };
+        let (cancelled, mailbox) = (Arc::clone(&ending.cancelled), Arc::clone(&self.core.mailbox));
+        let (volumes, tidy) = (self.role.volumes().to_vec(), self.role.tidy());
+        self.core.workers.run(move || {
+            let found = if tidy() {
+                look(&volumes, &cancelled)
+            } else {
+                Err(io::Error::other("the copy waits for a list of the primary's"))
+            };
+            mailbox.post_urgent(Message::Surveyed(found));
+        });
+    }
+
+    pub(super) fn on_surveyed(&mut self, found: io::Result<Vec<Fingerprints>>) {
+        // Not to be made use of before the messages that came with it are handled.
+        if let Some(ending) = &mut self.core.ending {
+            ending.found = Some(found);
+        }
+    }
+
+    /// Keep what this node knows, with all that was told of until every file had been looked at. Whether there is anything to keep.
+    fn keep(&mut self, found: Vec<Fingerprints>) -> io::Result<bool> {
+        if let Some(ending) = &mut self.core.ending {
+            ending.watch = Box::new(());
+        }
+        let mut messages = Vec::new();
+        self.core.mailbox.take(&mut messages);
+        self.role.poll(&mut self.core, true);
+        self.settle();
+        for message in messages {
+            self.on_message(message);
+            self.settle();
+        }
+        let (Some(core), Some(copies)) = (self.core.node.checkpoint(), self.role.copies()) else {
+            return Ok(false);
+        };
+        let volumes = found
+            .into_iter()
+            .zip(copies)
+            .map(|(fingerprints, copies)| VolumeCheckpoint { fingerprints, copies })
+            .collect();
+        self.core.state.keep(self.role.volumes(), core, volumes)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,251 @@
+//! What every file of a tree looks like, without a look at what it holds: whether it was changed while nobody watched.
+//!
+//! A file's change time (ctime) is the kernel's: no call sets it, every change of bytes, attributes and names does. So a file with the
+//! same handle and the same times as before is the same file, unchanged. No clock is trusted for what was earlier or later: equal
+//! is unchanged, everything else is changed. A change within the same tick of the kernel's clock as the look would not show;
+//! so a file that was changed just before the look looks like nothing ([`Fingerprint::NONE`]), and counts as changed.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use replicator_core::ids::FileKind;
+
+use super::reader::{is_excluded, is_gone};
+use super::status::{Status, entries};
+use crate::patterns::joined;
+use crate::volume::{Acquaintance, FileHandle, RESERVED_NAME, Volume};
+
+/// A file that was changed less than this before the look may be changed again without showing it: some ticks of the slowest kernel
+/// clock (CONFIG_HZ=100).
+const RECENT: Duration = Duration::from_millis(50);
+
+/// Stands for all that stat(2) tells of a file, and for its handle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// Of a file that has none: equal to no other file's, nor to itself later.
+    pub const NONE: Fingerprint = Fingerprint(0);
+
+    fn new(status: &Status, handle: &FileHandle, now: i128) -> Fingerprint {
+        let nanoseconds =
+            |seconds: i64, nanoseconds: u32| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
+        let changed = nanoseconds(status.ctime.seconds, status.ctime.nanoseconds);
+        // In the future, too: the clock was set back, and may show that time again.
+        if changed + RECENT.as_nanos() as i128 >= now {
+            return Fingerprint::NONE;
+        }
+        let (kind, bytes) = handle.parts();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&kind.to_le_bytes());
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+        hasher.update(&changed.to_le_bytes());
+        hasher.update(&nanoseconds(status.mtime.seconds, status.mtime.nanoseconds).to_le_bytes());
+        for number in [u64::from(status.mode), status.size, u64::from(status.links), status.rdev] {
+            hasher.update(&number.to_le_bytes());
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Fingerprint(u64::from_le_bytes(first).max(1))
+    }
+}
+
+/// A file of the tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Its inode number.
+    pub inode: u64,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its handle.
+    pub handle: FileHandle,
+    /// What it looks like.
+    pub fingerprint: Fingerprint,
+}
+
+/// Look at all files of a volume's tree, once for each of their names. Their handles are learnt, each before the look: what happens to
+/// the file later is told by whoever watches. Files that are moved meanwhile may be missed. What is left out is what
+/// [`super::reader::list_directory`] leaves out.
+///
+/// # Errors
+/// What the system returns; [`io::ErrorKind::Interrupted`] where `cancelled` was set.
+pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Seen)) -> io::Result<()> {
+    let (root, mount) = FileHandle::with_mount(volume.root(), c"")?;
+    let status = Status::of(volume.root())?;
+    see(Seen {
+        inode: volume.root_inode,
+        kind: FileKind::Directory,
+        fingerprint: Fingerprint::new(&status, &root, now()?),
+        handle: root.clone(),
+    });
+    let mut left = vec![(volume.root_inode, root)];
+    while let Some((inode, handle)) = left.pop() {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        // The gate changes names and gives numbers to new files under it.
+        let _order = volume.lock_namespace();
+        let opened = handle.open(volume.root(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME);
+        let directory = match opened {
+            Err(error) if is_gone(&error) => continue,
+            opened => opened?,
+        };
+        let directory = Directory { volume, descriptor: directory.as_fd(), mount };
+        let path = match volume.patterns() {
+            Some(_) => volume.path_below(directory.descriptor)?,
+            None => None,
+        };
+        if path.as_ref().is_some_and(|path| is_excluded(volume, path, FileKind::Directory)) {
+            continue;
+        }
+        for (name, number) in entries(directory.descriptor)? {
+            if inode == volume.root_inode && name.to_bytes() == RESERVED_NAME {
+                continue;
+            }
+            let Some(seen) = directory.look(&name, number)? else { continue };
+            if path
+                .as_ref()
+                .is_some_and(|path| is_excluded(volume, &joined(path, name.to_bytes()), seen.kind))
+            {
+                continue;
+            }
+            if seen.kind == FileKind::Directory {
+                left.push((seen.inode, seen.handle.clone()));
+            }
+            see(seen);
+        }
+    }
+    Ok(())
+}
+
+struct Directory<'a> {
+    volume: &'a Volume,
+    descriptor: BorrowedFd<'a>,
+    /// The mount that the tree lies on.
+    mount: i32,
+}
+
+impl Directory<'_> {
+    /// What the name stands for; `None` if it is gone, or not part of the tree.
+    fn look(&self, name: &CStr, number: u64) -> io::Result<Option<Seen>> {
+        let (handle, mount) = match FileHandle::with_mount(self.descriptor, name) {
+            Err(error) if is_gone(&error) => return Ok(None),
+            found => found?,
+        };
+        if mount != self.mount {
+            return Ok(None);
+        }
+        let acquaintance = self.volume.learn(number, handle.clone());
+        let status = Status::at(self.descriptor, name)?;
+        let known = status.filter(|status| {
+            status.inode == number && status.device == self.volume.device && !status.mount_root
+        });
+        let Some((status, kind)) = known.and_then(|status| Some((status, status.kind()?))) else {
+            // Another subvolume, or a name that others changed this moment; of that they are told.
+            if acquaintance == Acquaintance::New {
+                self.volume.forget(number);
+            }
+            return Ok(None);
+        };
+        let fingerprint = Fingerprint::new(&status, &handle, now()?);
+        Ok(Some(Seen { inode: number, kind, handle, fingerprint }))
+    }
+}
+
+/// The kernel's clock for file times, in nanoseconds.
+fn now() -> io::Result<i128> {
+    let time = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?;
+    Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+}
+
+/// What the files of a tree look like, by their inode numbers.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Fingerprints {
+    /// Ascending.
+    files: Vec<(u64, Fingerprint)>,
+}
+
+impl Fingerprints {
+    /// Of all files of a volume.
+    ///
+    /// # Errors
+    /// As [`survey`].
+    pub fn take(volume: &Volume, cancelled: &AtomicBool) -> io::Result<Fingerprints> {
+        let mut files = Vec::new();
+        survey(volume, cancelled, &mut |seen| files.push((seen.inode, seen.fingerprint)))?;
+        Ok(Fingerprints::new(files))
+    }
+
+    /// Of files in any order; one that was seen to look in different ways counts as changed.
+    #[must_use]
+    pub fn new(mut files: Vec<(u64, Fingerprint)>) -> Fingerprints {
+        files.sort_unstable_by_key(|(inode, fingerprint)| (*inode, fingerprint.0));
+        files.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same && later.1 != kept.1 {
+                kept.1 = Fingerprint::NONE;
+            }
+            same
+        });
+        Fingerprints { files }
+    }
+
+    /// Where the file is among them.
+    #[must_use]
+    pub fn position(&self, inode: u64) -> Option<usize> {
+        self.files.binary_search_by_key(&inode, |(inode, _)| *inode).ok()
+    }
+
+    /// Whether the file at a position looks like this.
+    #[must_use]
+    pub fn matches(&self, position: usize, fingerprint: Fingerprint) -> bool {
+        fingerprint != Fingerprint::NONE
+            && self.files.get(position).is_some_and(|(_, former)| *former == fingerprint)
+    }
+
+    /// All of them, ascending by inode number.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, Fingerprint)> + '_ {
+        self.files.iter().copied()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// As bytes, 16 for each file.
+    pub fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.reserve(self.files.len() * 16);
+        for (inode, fingerprint) in &self.files {
+            bytes.extend_from_slice(&inode.to_le_bytes());
+            bytes.extend_from_slice(&fingerprint.0.to_le_bytes());
+        }
+    }
+
+    /// From such bytes; `None` if they are none, or not in order.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Fingerprints> {
+        let (pairs, rest) = bytes.as_chunks::<16>();
+        let files: Vec<(u64, Fingerprint)> = pairs
+            .iter()
+            .map(|pair| {
+                let (inode, fingerprint) = pair.split_at(8);
+                let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+                (number(inode), Fingerprint(number(fingerprint)))
+            })
+            .collect();
+        (rest.is_empty() && files.is_sorted_by(|a, b| a.0 < b.0)).then_some(Fingerprints { files })
+    }
+}
