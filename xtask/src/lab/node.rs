@@ -36,6 +36,8 @@ pub struct Node {
     pub socket: PathBuf,
     /// Where its log goes: outside everything that is mirrored.
     pub log: PathBuf,
+    /// Where it keeps its state.
+    pub state_directory: PathBuf,
     config_file: PathBuf,
     process: Option<Child>,
 }
@@ -59,7 +61,7 @@ impl Node {
         let identity = Identity {
             name: name.to_owned(),
             role,
-            state_directory: state,
+            state_directory: state.clone(),
             control_socket: socket.clone(),
             key_file: key_file.to_owned(),
             directories: directories.clone(),
@@ -71,6 +73,7 @@ impl Node {
             directories,
             socket,
             log: home.join("log"),
+            state_directory: state,
             config_file: home.join("replicator.toml"),
             process: None,
         })

@@ -29,6 +29,7 @@ mod peer_absent_hold;
 mod peer_absent_then_returns;
 pub mod primary_killed_under_load;
 mod rename_storm;
+mod restart_resumes;
 mod resume_after_link_loss;
 mod ring_overflow;
 mod secondary_killed_under_load;
@@ -149,6 +150,7 @@ pub const ALL: &[Scenario] = &[
     scenario("daemon_crash_mount_replaced", 120, daemon_crash_mount_replaced::run),
     scenario("link_reset", 240, link_reset::run),
     scenario("resume_after_link_loss", 240, resume_after_link_loss::run),
+    scenario("restart_resumes", 300, restart_resumes::run),
     scenario("ring_overflow", 120, ring_overflow::run),
     scenario("behind_the_gate", 180, behind_the_gate::run),
     scenario("behind_overflow", 180, behind_the_gate::run_overflow),
