@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::executor::{self, Executor};
 use super::operation::{Operation, Outcome};
+use crate::lab::mapping::survive_refusals;
 use crate::lab::net::Namespace;
 use crate::worker;
 
@@ -28,6 +29,8 @@ enum Request {
 /// The pipe broke, or what came through it makes no sense.
 pub fn serve() -> Result<()> {
     executor::become_ordinary()?;
+    // Whoever runs at once with this process may make a file shorter while it stores.
+    survive_refusals()?;
     let mut executor = Executor::default();
     let mut answers = std::io::stdout();
     for line in std::io::stdin().lines() {
