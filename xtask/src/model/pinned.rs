@@ -14,6 +14,8 @@ const PINNED: &[(&str, &str)] = &[
     ("hole_at_the_end", include_str!("pinned/hole_at_the_end.json")),
     // The new file was on the copy with its mode and without its list.
     ("inherited_access_list", include_str!("pinned/inherited_access_list.json")),
+    // The model took a refused whiteout for one that leaves no trace.
+    ("whiteout_over_a_full_directory", include_str!("pinned/whiteout_over_a_full_directory.json")),
 ];
 
 /// All of them.

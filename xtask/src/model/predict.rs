@@ -347,7 +347,13 @@ impl State {
                 match (self.is_directory(id), self.names(replaced)) {
                     (true, Err(errno)) => return Err(errno),
                     (false, Ok(_)) => return Err(libc::EISDIR),
-                    (true, Ok(names)) if !names.is_empty() => return Err(libc::ENOTEMPTY),
+                    (true, Ok(names)) if !names.is_empty() => {
+                        if how == Rename::Whiteout {
+                            // ext4 takes the whiteout away again, and with that renews the directory's times.
+                            self.change(source.parent).modified = None;
+                        }
+                        return Err(libc::ENOTEMPTY);
+                    }
                     _ => (),
                 }
                 if !self.is_directory(replaced) {
