@@ -306,6 +306,27 @@ fn stores_of_a_failed_local_sync_are_waited_for_by_the_caller_of_a_later_one() {
     );
 }
 
+/// The caller's own sync is of the directory alone.
+#[test]
+fn stores_to_a_newly_named_file_are_waited_for_with_its_directory_until_the_sync_of_that_file_has_ended() {
+    let mut driven = Driven::mirrored();
+    driven.log(NamespaceChange::Linked { parent: id(ROOT), file: id(2), kind: FileKind::Regular });
+    driven.tell(Event::StoreMapped { file: id(2), extent: Extent::at(0, 4096) });
+    driven.run(syncs(2));
+    assert_eq!(driven.held_syncs().len(), 1);
+    driven.request_sync(ROOT);
+    driven.run(|action| syncs(2)(action) || is_barrier(action));
+    assert!(barriers(&driven.held).is_empty(), "a barrier before the stores could be read");
+    for sync in mem::take(&mut driven.held) {
+        driven.answer(sync);
+    }
+    driven.run(|action| reads(2)(action) || is_barrier(action));
+    assert!(barriers(&driven.held).is_empty(), "a barrier before the stores were read");
+    assert!(driven.held.iter().any(reads(2)));
+    driven.let_go();
+    assert_eq!(driven.node.snapshot().waiting, 0);
+}
+
 /// Until the caller that waits for the directory has its barrier, nothing is asked but what `content` says.
 fn waits_for_content(driven: &mut Driven, directory: u64, content: u64) {
     driven.request_sync(directory);

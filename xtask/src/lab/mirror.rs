@@ -204,6 +204,12 @@ impl Mirror {
         Ok(())
     }
 
+    /// The primary and the secondary.
+    #[must_use]
+    pub fn nodes(&self) -> [&Node; 2] {
+        [&self.primary, &self.secondary]
+    }
+
     /// Where applications write.
     #[must_use]
     pub fn data(&self) -> &Path {

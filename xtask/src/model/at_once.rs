@@ -1,6 +1,6 @@
 //! A sequence whose processes run truly at once: nobody can foretell it, but the copy is the same in the end.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::ground::{Directories, Ground};
 use super::operation::{Operation, Step};
@@ -11,9 +11,9 @@ use super::operation::{Operation, Step};
 /// A process or node is gone.
 pub fn run(ground: &mut Ground, steps: &[Step]) -> Result<Vec<String>> {
     let directories = ground.begin()?;
-    let found = within(ground, steps, &directories);
+    let found = within(ground, steps, &directories)?;
     ground.end(&directories)?;
-    found
+    Ok(found)
 }
 
 fn within(ground: &mut Ground, steps: &[Step], directories: &Directories) -> Result<Vec<String>> {
@@ -25,8 +25,8 @@ fn within(ground: &mut Ground, steps: &[Step], directories: &Directories) -> Res
             .collect();
         actor.tell(&own)?;
     }
-    for actor in &mut ground.through {
-        actor.answer()?;
+    for (number, actor) in ground.through.iter_mut().enumerate() {
+        actor.answer().with_context(|| format!("process {number} on the gate"))?;
     }
     ground.settle(directories)
 }

@@ -78,7 +78,7 @@ impl Executor {
             }
             Operation::StoreMapped { map, at, length, tag, sync } => {
                 let Some(mapping) = &mut self.maps[usize::from(*map)] else { return Ok(Outcome::Skipped) };
-                mapping.store(*at as usize, &fill(*tag, *at, *length));
+                mapping.try_store(*at as usize, &fill(*tag, *at, *length))?;
                 msync(mapping, *sync)
             }
             _ => match (operation.target(), operation.slot()) {
@@ -128,7 +128,7 @@ impl Executor {
                 let page = at / BLOCK * BLOCK;
                 let inside = (at - page) as usize;
                 let mut mapping = Mapping::new(file, page, inside + *length as usize)?;
-                mapping.store(inside, &fill(*tag, *at, *length));
+                mapping.try_store(inside, &fill(*tag, *at, *length))?;
                 msync(&mapping, *sync)
             }
             Operation::Map { map, length, .. } => {

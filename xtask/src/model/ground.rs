@@ -39,6 +39,8 @@ pub struct Ground {
     sequences: u64,
     /// Sessions of the primary when it was last asked.
     sessions: u64,
+    /// Lengths of both logs when the last sequence began.
+    logged: [usize; 2],
     /// Files that earlier sequences left dirty, and that were reported.
     left: u64,
 }
@@ -73,9 +75,10 @@ impl Ground {
             _place: place,
             sequences: 0,
             sessions: 0,
+            logged: [0; 2],
             left: 0,
         };
-        ground.absence()?;
+        ground.circumstances()?;
         ground.start_actors(actors)?;
         Ok(ground)
     }
@@ -99,6 +102,9 @@ impl Ground {
     pub fn begin(&mut self) -> Result<Directories> {
         let name = format!("s{}", self.sequences);
         self.sequences += 1;
+        for (known, node) in self.logged.iter_mut().zip(self.mirror.nodes()) {
+            *known = fs::metadata(&node.log).map_or(0, |meta| meta.len() as usize);
+        }
         let at = |root: &Path| root.join(&name);
         let (gate, plain, copy) = (at(self.mirror.data()), at(self.plain.path()), at(self.mirror.copy()));
         for directory in [&gate, &plain] {
@@ -151,15 +157,21 @@ impl Ground {
         }
     }
 
-    /// Whether the peer was absent since that was last asked, which releases what waits for it, in words.
+    /// What explains a difference, in words: whether the peer was absent since that was last asked, which releases what waits for it,
+    /// and what both nodes logged since the sequence began.
     ///
     /// # Errors
-    /// The primary is gone.
-    pub fn absence(&mut self) -> Result<Option<String>> {
-        let sessions = self.mirror.primary.wait_for("it answers", wait::SHORT, |_| true)?.counters.sessions;
-        let before = std::mem::replace(&mut self.sessions, sessions);
-        Ok((sessions != before)
-            .then(|| format!("{before} sessions before, now {sessions}: the peer was absent")))
+    /// The primary is gone, or a log cannot be read.
+    pub fn circumstances(&mut self) -> Result<Vec<String>> {
+        let status = self.mirror.primary.fresh_status()?;
+        let before = std::mem::replace(&mut self.sessions, status.counters.sessions);
+        let mut found = vec![format!("the primary says {}; {before} sessions before", status.summary())];
+        for (node, known) in self.mirror.nodes().into_iter().zip(self.logged) {
+            let logged = fs::read(&node.log).with_context(|| format!("read {}", node.log.display()))?;
+            let since = String::from_utf8_lossy(logged.get(known..).unwrap_or_default());
+            found.extend(since.lines().map(|line| format!("log of {}: {line}", node.name)));
+        }
+        Ok(found)
     }
 
     /// What the model begins a sequence with.

@@ -194,7 +194,7 @@ fn seeds(ground: &mut Ground, args: &Args, sum: &mut Sum, range: Seeds, operatio
             sum.steps += steps.len() as u64;
             let mut differences = at_once::run(ground, &steps)?;
             if !differences.is_empty() {
-                differences.extend(ground.absence()?);
+                differences.extend(ground.circumstances()?);
                 fail(sum, format!("{replay} (at once)\n  {}", differences.join("\n  ")), args)?;
             }
         } else {
@@ -220,7 +220,7 @@ fn one(ground: &mut Ground, args: &Args, sum: &mut Sum, replay: &str, steps: &[S
         return Ok(());
     }
     let mut differences = found.differences.clone();
-    differences.extend(ground.absence()?);
+    differences.extend(ground.circumstances()?);
     let first = differences.join("\n  ");
     println!("{replay}\n  {first}\nmaking it shorter ...");
     let shortest = shrink::shrink(steps, |part| {

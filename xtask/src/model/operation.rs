@@ -438,7 +438,7 @@ pub enum Outcome {
     Done(u64),
     /// It succeeded and shows this.
     Shown(String),
-    /// The errno.
+    /// The errno; EFAULT for a store that the kernel answers with SIGBUS.
     Refused(i32),
     /// Only foretold: this errno, or EPERM because something is protected. Which of two reasons is found first is not the same in a
     /// file system and in a gate above it.

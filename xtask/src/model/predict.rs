@@ -196,6 +196,9 @@ impl State {
             None if !flags.create => return Err(libc::ENOENT),
             None => self.make(&place, Kind::File(Rc::default()), mode),
             Some(_) if flags.create && flags.exclusive => return Err(libc::EEXIST),
+            Some(id) if flags.create && self.is_strange_in_sticky(place.parent, id) => {
+                return Err(libc::EACCES);
+            }
             Some(id) => match &self.inode(id).kind {
                 Kind::Symlink(_) => return Err(libc::ELOOP),
                 Kind::Directory(_) if flags.create || changes => return Err(libc::EISDIR),
@@ -222,6 +225,14 @@ impl State {
             synchronous: flags.sync || flags.dsync,
         });
         DONE
+    }
+
+    /// Whether the kernel refuses to open what is there with `O_CREAT` (`may_create_in_sticky`, fs/namei.c): somebody else may have put it
+    /// into a directory for all. Files and pipes only where sysctls say so.
+    fn is_strange_in_sticky(&self, directory: Id, id: Id) -> bool {
+        let (directory, inode) = (self.inode(directory), self.inode(id));
+        let spared = matches!(inode.kind, Kind::File(_) | Kind::Directory(_) | Kind::Node(Node::Fifo));
+        directory.mode & 0o1002 == 0o1002 && !spared && inode.uid != directory.uid && inode.uid != 0
     }
 
     fn open_nameless(
@@ -347,7 +358,13 @@ impl State {
                 match (self.is_directory(id), self.names(replaced)) {
                     (true, Err(errno)) => return Err(errno),
                     (false, Ok(_)) => return Err(libc::EISDIR),
-                    (true, Ok(names)) if !names.is_empty() => return Err(libc::ENOTEMPTY),
+                    (true, Ok(names)) if !names.is_empty() => {
+                        if how == Rename::Whiteout {
+                            // ext4 takes the whiteout away again, and with that renews the directory's times.
+                            self.change(source.parent).modified = None;
+                        }
+                        return Err(libc::ENOTEMPTY);
+                    }
                     _ => (),
                 }
                 if !self.is_directory(replaced) {

@@ -64,6 +64,17 @@ pub(super) enum WaitScope {
     Everything,
 }
 
+impl WaitScope {
+    /// Whether a local sync of this scope is one of the file, too.
+    fn holds(self, file: FileId) -> bool {
+        match self {
+            WaitScope::File(scope, _) => scope == file,
+            WaitScope::Volume(volume) => file.volume == volume,
+            WaitScope::Everything => true,
+        }
+    }
+}
+
 /// Who waits at the gate.
 #[derive(Debug)]
 pub(super) struct Caller {
@@ -181,9 +192,10 @@ impl Primary {
                 continue;
             }
             let Some(marks) = self.marks.get(file) else { continue };
-            // An epoch has no sync of its own: it waits for those that run, or for one more.
+            // An epoch has no sync of its own, and a directory's does not cover the files that are new in it: what waits for those
+            // waits for the syncs of them that run, or for one more.
             let running = marks.syncing.last().map_or(LocalSyncId(0), |syncing| syncing.sync);
-            let sync = match own_sync {
+            let sync = match own_sync.filter(|_| scope.holds(file)) {
                 Some(sync) => sync,
                 None if marks.needs_sync() => {
                     self.sync_local(SyncScope::File { file, data_only: true }, None)
