@@ -16,6 +16,7 @@ pub mod reader;
 pub mod replica;
 pub mod state;
 
+mod flags;
 mod holes;
 mod status;
 mod xattr;
