@@ -499,7 +499,8 @@ fn stores_are_written_before_a_flag_forbids_it() {
             scope.spawn(move || {
                 let path = fixture.join(&format!("file-{number}"));
                 fs::write(&path, vec![0; 3 * PAGE]).unwrap();
-                store_and_protect(fixture, &path, &open(&path), if number % 4 == 0 { "a" } else { "i" });
+                let flag = if number % 4 == 0 { APPEND_ONLY } else { IMMUTABLE };
+                store_and_protect(fixture, &path, &open(&path), flag);
             });
         }
     });
@@ -511,29 +512,42 @@ fn stores_are_written_before_a_flag_forbids_it() {
         assert!(fixture.saw_unguarded_sync(fixture.file(&path)));
         // Not on a file that passes: a store into it would end the process, as natively.
         let file = open_held(&fixture, &path);
-        store_and_protect(&fixture, &path, &file, "i");
+        store_and_protect(&fixture, &path, &file, IMMUTABLE);
     }
 }
 
 /// On a file that is open through the kernel's cache of the gate.
-fn store_and_protect(fixture: &Fixture, path: &Path, file: &File, flag: &str) {
+fn store_and_protect(fixture: &Fixture, path: &Path, file: &File, flag: i32) {
     let id = fixture.file(path);
-    let path_text = path.to_str().unwrap();
     let mapping = Mapping::new(file, 3 * PAGE);
     (0..3 * PAGE).step_by(PAGE).for_each(|at| mapping.set(at, 77));
-    run("chattr", &[&format!("+{flag}"), path_text]);
+    put_flag(file, flag, true);
     assert!(fixture.recorder.saw(&Seen::Attributes(id)));
     file.sync_all().expect("nothing was lost");
     let below = File::from(fixture.volume.open_file(id.inode, libc::O_RDONLY).unwrap());
     for page in 0..3 {
         let mut byte = [0];
         below.read_exact_at(&mut byte, (page * PAGE) as u64).unwrap();
-        assert_eq!(byte[0], 77, "{path_text}, page {page}");
+        assert_eq!(byte[0], 77, "{}, page {page}", path.display());
     }
     // A store after that is refused where it is written; natively where it is made (SIGBUS).
-    if flag == "i" {
+    if flag == IMMUTABLE {
         mapping.set(0, 78);
         assert_eq!(errno(file.sync_all()), libc::EPERM);
     }
-    run("chattr", &[&format!("-{flag}"), path_text]);
+    put_flag(file, flag, false);
+}
+
+/// Numbers of inode flags (linux/fs.h).
+const IMMUTABLE: i32 = 0x10;
+const APPEND_ONLY: i32 = 0x20;
+
+/// Set or clear a flag through a descriptor that is open: chattr(1) closes one before, which writes what the kernel holds.
+fn put_flag(file: &File, flag: i32, on: bool) {
+    let mut bits = 0_i32;
+    // SAFETY: the call writes one int, which outlives it.
+    assert_eq!(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut bits) }, 0);
+    bits = if on { bits | flag } else { bits & !flag };
+    // SAFETY: the call reads one int, which outlives it.
+    assert_eq!(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const bits) }, 0);
 }
