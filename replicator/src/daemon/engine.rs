@@ -11,7 +11,7 @@ use replicator_core::action::{Action, Body, CloseReason};
 use replicator_core::event::{Event, ReceivedBody};
 use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
 use replicator_core::node::Node;
-use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::header::{Header, Kind, VERSION};
 use replicator_core::wire::hello::Hello;
 use tracing::{error, info, warn};
 
@@ -64,13 +64,14 @@ pub trait Role {
     /// Handle the completion of an operation that was started with [`role_token`] of this number.
     fn on_completion(&mut self, core: &mut Core, number: u64, completion: Completion);
 
-    /// Take what a received frame's payload means; the bytes stay with the role if it needs them.
+    /// Take what a received frame's payload means in that protocol version; the bytes stay with the role if it needs them.
     ///
     /// # Errors
     /// The payload makes no sense: the session is closed with this text.
     fn on_frame(
         &mut self,
         session: SessionId,
+        version: u16,
         header: &Header,
         payload: Shared,
     ) -> Result<ReceivedBody, &'static str>;
@@ -154,6 +155,11 @@ impl Core {
     /// Monotonic time since the engine began.
     pub fn now(&self) -> Time {
         Time(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The protocol version of the session; without one, that of this build.
+    pub fn version(&self) -> u16 {
+        self.session.as_ref().map_or(VERSION, |(_, connection)| connection.version())
     }
 
     /// The status being published.
@@ -306,10 +312,11 @@ impl<R: Role> Engine<R> {
     }
 
     fn on_frame(&mut self, session: SessionId, header: Header, payload: Shared) {
-        if self.core.session.as_ref().is_none_or(|(current, _)| *current != session) {
-            return;
-        }
-        match self.role.on_frame(session, &header, payload) {
+        let version = match &self.core.session {
+            Some((current, connection)) if *current == session => connection.version(),
+            _ => return,
+        };
+        match self.role.on_frame(session, version, &header, payload) {
             Ok(body) => self.core.tell(Event::FrameReceived { session, header, body }),
             Err(why) => {
                 self.core.publisher.on_refused();

@@ -92,6 +92,12 @@ impl Connection {
         Connection::over(stream.into(), version, namespace, pool)
     }
 
+    /// The protocol version of its frames.
+    #[must_use]
+    pub fn version(&self) -> u16 {
+        self.incoming.version()
+    }
+
     /// A connection over any connected stream socket.
     pub(super) fn over(socket: OwnedFd, version: u16, namespace: u8, pool: &Pool) -> io::Result<Connection> {
         // The ring waits by itself; a non-blocking socket or a time limit would make it fail instead.

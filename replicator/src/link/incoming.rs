@@ -32,6 +32,10 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
+    pub(super) fn version(&self) -> u16 {
+        self.version
+    }
+
     pub(super) fn new(version: u16, pool: Pool) -> Incoming {
         let buffer = Some(pool.take_append(SMALL_BYTES));
         Incoming {

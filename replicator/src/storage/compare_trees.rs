@@ -2,7 +2,7 @@
 //!
 //! It shares no code with what makes one tree like the other, so that a mistake there is not made here again. Compared are
 //! names, types, bytes, sizes, holes, modes, owners, modification times, device numbers, symlink targets, extended attributes
-//! with ACLs, and which names are links to one file. Not compared: change and access times, sizes of directories, replicator's
+//! with ACLs, inode flags that every file system has or could have, and which names are links to one file. Not compared: change and access times, sizes of directories, replicator's
 //! own directory in the roots, and whatever is mounted inside.
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +26,10 @@ use crate::volume::RESERVED_NAME;
 /// A hole behind the last multiple of this many bytes does not count: a file system frees whole blocks only, so the block
 /// with a file's end can be allocated in one tree and not in the other after the same calls.
 const HOLE_UNIT_BYTES: u64 = 4096;
+
+/// The inode flags that are compared (linux/fs.h): synchronous, immutable, append-only, no dump, no access time, synchronous
+/// directory. Others say how one file system stores the file.
+const FLAGS: libc::c_int = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x1_0000;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -66,6 +70,8 @@ pub enum Aspect {
     Target(OsString, OsString),
     /// An extended attribute of that name.
     ExtendedAttribute(OsString),
+    /// The inode flags, of those that are compared.
+    Flags(i32, i32),
     /// The name is a link to the same file as that name, each in its own tree.
     Links(PathBuf, PathBuf),
 }
@@ -88,6 +94,7 @@ impl fmt::Display for Difference {
             Aspect::Holes(at) => write!(f, "holes differ from offset {at}"),
             Aspect::Target(a, b) => write!(f, "target {a:?} is {b:?}"),
             Aspect::ExtendedAttribute(name) => write!(f, "extended attribute {name:?} differs"),
+            Aspect::Flags(a, b) => write!(f, "inode flags {a:#x} are {b:#x}"),
             Aspect::Links(a, b) => write!(f, "one file with {a:?} there, with {b:?} here"),
         }
     }
@@ -254,6 +261,10 @@ impl Comparison {
         for name in left.into_keys() {
             check(false, Aspect::ExtendedAttribute(name));
         }
+        if matches!(kind(a), libc::S_IFREG | libc::S_IFDIR) {
+            let flags = [inode_flags(at[0])?, inode_flags(at[1])?];
+            check(flags[0] == flags[1], Aspect::Flags(flags[0], flags[1]));
+        }
         match kind(a) {
             libc::S_IFLNK => {
                 let (left, right) = (readlinkat(at[0], c"")?, readlinkat(at[1], c"")?);
@@ -311,6 +322,19 @@ fn in_proc(file: BorrowedFd<'_>) -> PathBuf {
 fn open_for_read(file: &OwnedFd) -> io::Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOATIME;
     Ok(open(&in_proc(file.as_fd()), flags, Mode::empty())?.into())
+}
+
+/// The inode flags of a regular file or directory; none where its file system has none.
+fn inode_flags(file: &OwnedFd) -> io::Result<libc::c_int> {
+    let file = open_for_read(file)?;
+    let mut flags: libc::c_int = 0;
+    // SAFETY: the call writes one int, which outlives it.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) } < 0 {
+        let error = io::Error::last_os_error();
+        let none = matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EOPNOTSUPP));
+        return if none { Ok(0) } else { Err(error) };
+    }
+    Ok(flags & FLAGS)
 }
 
 /// Extended attributes of a file, but those that describe its file system.

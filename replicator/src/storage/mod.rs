@@ -18,6 +18,7 @@ pub mod replica;
 pub mod state;
 pub mod survey;
 
+mod flags;
 mod holes;
 mod status;
 mod xattr;

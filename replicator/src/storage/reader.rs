@@ -12,11 +12,12 @@ use nix::fcntl::readlinkat;
 use replicator_core::event::{Segment, SegmentContent};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, FileKind};
-use replicator_core::wire::attributes::Attributes;
+use replicator_core::wire::attributes::{Attributes, InodeFlags};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
 use super::descriptors::wrong_kind;
 pub use super::digest::digests;
+use super::flags::Flags;
 use super::holes::{holes_within, is_zero};
 use super::status::{Status, names, open_path};
 use super::xattr;
@@ -184,6 +185,10 @@ pub fn attributes_of(file: BorrowedFd<'_>) -> io::Result<Attributes> {
 fn attributes_once(file: BorrowedFd<'_>) -> io::Result<Attributes> {
     let xattrs = xattr::read_all(file)?;
     let status = Status::of(file)?;
+    let flags = match status.kind() {
+        Some(kind) => Flags::of(file, kind)?,
+        None => None,
+    };
     Ok(Attributes {
         mode: status.mode,
         uid: status.uid,
@@ -192,6 +197,7 @@ fn attributes_once(file: BorrowedFd<'_>) -> io::Result<Attributes> {
         atime: status.atime,
         mtime: status.mtime,
         xattrs,
+        flags: Some(flags.as_ref().map_or(InodeFlags::NONE, Flags::mirrored)),
     })
 }
 

@@ -12,7 +12,7 @@ use replicator_core::ids::FileId;
 
 use super::durability::{held, pwrite_with};
 use super::files::Mapping;
-use super::support::{Fixture, Ground, LIMIT, Seen, errno, run, runnable, strict_files};
+use super::support::{Fixture, Ground, Image, LIMIT, Seen, errno, run, runnable, strict_files};
 
 const PAGE: usize = 4096;
 
@@ -479,4 +479,75 @@ fn a_file_that_is_gone_is_forgotten() {
         .output()
         .unwrap();
     assert!(!marked.status.success(), "{marked:?}");
+}
+
+/// Stores that the kernel holds are written before a flag forbids it, however many do the same at that time.
+#[test]
+fn stores_are_written_before_a_flag_forbids_it() {
+    if !runnable() {
+        return;
+    }
+    let over = |passthrough| {
+        let ground = Ground::Image(Image::ext4(16));
+        let path = ground.path();
+        Fixture::with_strict(ground, &path, passthrough, strict_files(&[]))
+    };
+    let fixture = over(Passthrough::Off);
+    std::thread::scope(|scope| {
+        for number in 0..24 {
+            let fixture = &fixture;
+            scope.spawn(move || {
+                let path = fixture.join(&format!("file-{number}"));
+                fs::write(&path, vec![0; 3 * PAGE]).unwrap();
+                let flag = if number % 4 == 0 { APPEND_ONLY } else { IMMUTABLE };
+                store_and_protect(fixture, &path, &open(&path), flag);
+            });
+        }
+    });
+    drop(fixture);
+    let fixture = over(Passthrough::Auto);
+    if fixture.report().passthrough {
+        let path = fixture.join("strict");
+        fs::write(&path, vec![0; 3 * PAGE]).unwrap();
+        assert!(fixture.saw_unguarded_sync(fixture.file(&path)));
+        // Not on a file that passes: a store into it would end the process, as natively.
+        let file = open_held(&fixture, &path);
+        store_and_protect(&fixture, &path, &file, IMMUTABLE);
+    }
+}
+
+/// On a file that is open through the kernel's cache of the gate.
+fn store_and_protect(fixture: &Fixture, path: &Path, file: &File, flag: i32) {
+    let id = fixture.file(path);
+    let mapping = Mapping::new(file, 3 * PAGE);
+    (0..3 * PAGE).step_by(PAGE).for_each(|at| mapping.set(at, 77));
+    put_flag(file, flag, true);
+    assert!(fixture.recorder.saw(&Seen::Attributes(id)));
+    file.sync_all().expect("nothing was lost");
+    let below = File::from(fixture.volume.open_file(id.inode, libc::O_RDONLY).unwrap());
+    for page in 0..3 {
+        let mut byte = [0];
+        below.read_exact_at(&mut byte, (page * PAGE) as u64).unwrap();
+        assert_eq!(byte[0], 77, "{}, page {page}", path.display());
+    }
+    // A store after that is refused where it is written; natively where it is made (SIGBUS).
+    if flag == IMMUTABLE {
+        mapping.set(0, 78);
+        assert_eq!(errno(file.sync_all()), libc::EPERM);
+    }
+    put_flag(file, flag, false);
+}
+
+/// Numbers of inode flags (linux/fs.h).
+const IMMUTABLE: i32 = 0x10;
+const APPEND_ONLY: i32 = 0x20;
+
+/// Set or clear a flag through a descriptor that is open: chattr(1) closes one before, which writes what the kernel holds.
+fn put_flag(file: &File, flag: i32, on: bool) {
+    let mut bits = 0_i32;
+    // SAFETY: the call writes one int, which outlives it.
+    assert_eq!(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut bits) }, 0);
+    bits = if on { bits | flag } else { bits & !flag };
+    // SAFETY: the call reads one int, which outlives it.
+    assert_eq!(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const bits) }, 0);
 }

@@ -1,4 +1,4 @@
-//! Whether two trees are the same: names, kinds, bytes, sizes, modes, owners, times, links, attributes.
+//! Whether two trees are the same: names, kinds, bytes, sizes, modes, owners, times, links, attributes, inode flags.
 //!
 //! Shares no code with the product: it is the judge of the promise same-tree.
 
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::xattr;
+use super::{flags, xattr};
 
 /// How many differences are kept; more say nothing new.
 const KEPT: usize = 20;
@@ -144,6 +144,10 @@ fn entry(
         Ok(all.iter().map(|(name, value)| format!("{}={} ", text(name), text(value))).collect())
     };
     differs("attributes", attributes(&left)?, attributes(&right)?);
+    let flags = |path: &Path| -> Result<String> {
+        Ok(format!("{:#x}", flags::of_path(path).with_context(|| format!("flags of {}", path.display()))?))
+    };
+    differs("flags", flags(&left)?, flags(&right)?);
     if one.is_symlink() {
         let target = |path: &Path| Ok::<_, anyhow::Error>(format!("{:?}", fs::read_link(path)?));
         differs("target", target(&left)?, target(&right)?);
@@ -264,7 +268,7 @@ mod tests {
     #[test]
     fn every_kind_of_difference_is_found() {
         type Change = (&'static str, fn(&Path));
-        let change: [Change; 7] = [
+        let change: [Change; 8] = [
             ("only on the right", |side| fs::write(side.join("new"), "").unwrap()),
             ("only on the left", |side| fs::remove_file(side.join("s")).unwrap()),
             ("mode", |side| fs::set_permissions(side.join("d"), fs::Permissions::from_mode(0o700)).unwrap()),
@@ -277,6 +281,7 @@ mod tests {
                 fs::remove_file(side.join("g")).unwrap();
                 fs::copy(side.join("d/f"), side.join("g")).unwrap();
             }),
+            ("flags", |side| flags::set_path(&side.join("d"), flags::NO_DUMP).unwrap()),
             ("target", |side| {
                 fs::remove_file(side.join("s")).unwrap();
                 symlink("elsewhere", side.join("s")).unwrap();

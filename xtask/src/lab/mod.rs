@@ -9,6 +9,7 @@ pub mod aligned;
 pub mod compare;
 pub mod config;
 pub mod exec;
+pub mod flags;
 pub mod image;
 pub mod interrupt;
 pub mod log;

@@ -10,8 +10,9 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
+use super::operation::Protection;
 use super::state::{Id, Kind, State};
-use crate::lab::xattr;
+use crate::lab::{flags, xattr};
 
 /// Attributes that are not looked at: the gate's own mark on files it does not open with passthrough, which is documented and on no
 /// plain directory, and the form in which xfs shows access control lists a second time.
@@ -46,6 +47,8 @@ pub struct Entry {
     pub gid: u32,
     /// Extended attributes.
     pub attributes: BTreeMap<String, Vec<u8>>,
+    /// What its flags protect it from.
+    pub protection: Protection,
     /// Modification time; `None` where it cannot be foretold.
     pub modified: Option<(i64, i64)>,
 }
@@ -104,6 +107,7 @@ fn look(path: &Path) -> io::Result<Entry> {
         attributes: attributes
             .map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value))
             .collect(),
+        protection: Protection::of_flags(flags::of_path(path)?),
         modified: Some((meta.mtime(), meta.mtime_nsec())),
     })
 }
@@ -134,6 +138,7 @@ pub fn entry(state: &State, id: Id) -> Entry {
         uid: inode.uid,
         gid: inode.gid,
         attributes: inode.all_attributes(),
+        protection: inode.protection,
         modified: inode.modified,
     }
 }
@@ -198,6 +203,9 @@ fn entries(path: &str, left: &Entry, right: &Entry, depth: Depth, found: &mut Ve
     if left.attributes != right.attributes {
         found.push(format!("{path:?}: attributes {:?} / {:?}", left.attributes, right.attributes));
     }
+    if left.protection != right.protection {
+        found.push(format!("{path:?}: protection {:?} / {:?}", left.protection, right.protection));
+    }
     if depth == Depth::Full
         && left.modified.is_some()
         && right.modified.is_some()
@@ -235,7 +243,9 @@ mod tests {
     fn file(identity: u64, bytes: &[u8]) -> Entry {
         let content = Content::Bytes(Rc::new(bytes.to_vec()));
         let attributes = BTreeMap::new();
-        Entry { identity, content, mode: 0o644, uid: 0, gid: 0, attributes, modified: Some((1, 0)) }
+        let protection = Protection::Nothing;
+        let modified = Some((1, 0));
+        Entry { identity, content, mode: 0o644, uid: 0, gid: 0, attributes, protection, modified }
     }
 
     fn tree(entries: &[(&str, Entry)]) -> Tree {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::acl;
 use super::observe::{self, Content, Depth, Entry, Tree};
-use super::operation::{Operation, Outcome, Step, Sync};
+use super::operation::{Operation, Outcome, Protection, Step, Sync};
 use super::state::{Id, State};
 
 /// Every state there was, and what of it is promised.
@@ -151,7 +151,9 @@ fn shape(tree: &Tree) -> Tree {
             other => other.clone(),
         };
         let attributes = BTreeMap::new();
-        Entry { content, mode: 0, uid: 0, gid: 0, attributes, modified: None, identity: entry.identity }
+        let protection = Protection::Nothing;
+        let identity = entry.identity;
+        Entry { content, mode: 0, uid: 0, gid: 0, attributes, protection, modified: None, identity }
     };
     tree.iter().map(|(path, entry)| (path.clone(), bare(entry))).collect()
 }
@@ -176,6 +178,9 @@ fn illegal(entry: &Entry, versions: &[Entry], synced: bool) -> Vec<String> {
     if !versions.iter().any(|version| (version.uid, version.gid) == (entry.uid, entry.gid)) {
         let was: Vec<_> = versions.iter().map(|version| (version.uid, version.gid)).collect();
         found.push(format!("owner {}:{}, was {was:?}", entry.uid, entry.gid));
+    }
+    if !versions.iter().any(|version| version.protection == entry.protection) {
+        found.push(format!("protection {:?} was never so", entry.protection));
     }
     let keys = versions.iter().flat_map(|version| version.attributes.keys()).chain(entry.attributes.keys());
     for key in keys.collect::<std::collections::BTreeSet<_>>() {

@@ -2,18 +2,27 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::acl;
 use super::operation::{Copying, Flags, Operation, Outcome, Protection, Space, Step, Target, rounded};
 use super::state::{Id, Kind, State};
+use crate::lab::flags;
 
-/// `FS_APPEND_FL` and `FS_IMMUTABLE_FL` (linux/fs.h).
-const APPEND: libc::c_int = 0x20;
-const IMMUTABLE: libc::c_int = 0x10;
+/// The two flags of which one protects a file.
+const PROTECTING: i32 = flags::IMMUTABLE | flags::APPEND_ONLY;
 
 impl Protection {
+    /// What a file with these flags is protected from.
+    #[must_use]
+    pub fn of_flags(flags: i32) -> Protection {
+        match flags & PROTECTING {
+            0 => Protection::Nothing,
+            flags::APPEND_ONLY => Protection::AppendOnly,
+            _ => Protection::Immutable,
+        }
+    }
+
     /// Whether it refuses to open a file so.
     #[must_use]
     pub fn refuses(self, flags: Flags) -> bool {
@@ -30,21 +39,12 @@ impl Protection {
 /// # Errors
 /// What ioctl(2) returns.
 pub fn protect(file: &File, protection: Protection) -> io::Result<()> {
-    let mut flags: libc::c_int = 0;
-    // SAFETY: the number outlives the call.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) })?;
-    flags &= !(APPEND | IMMUTABLE);
-    flags |= match protection {
+    let flags = match protection {
         Protection::Nothing => 0,
-        Protection::Immutable => IMMUTABLE,
-        Protection::AppendOnly => APPEND,
+        Protection::Immutable => flags::IMMUTABLE,
+        Protection::AppendOnly => flags::APPEND_ONLY,
     };
-    // SAFETY: the number outlives the call.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) })
-}
-
-fn check(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    flags::set(file, PROTECTING, flags)
 }
 
 /// Take the flags from everything in a tree, so that it can be deleted.
@@ -66,8 +66,7 @@ impl State {
     /// Whether a step would do to a protected file what is not foretold: a store into an immutable one ends the process (ext4), a
     /// mapping of an append-only one is refused by the kernel's file systems and not by a gate, which has no way to; calls that change
     /// nothing are refused by some file systems only; pipes and devices have flags on xfs, but not through a gate, where they are the
-    /// kernel's own; and what was stored into a strict file and is not synced when it becomes immutable is lost, with an error
-    /// (docs/semantics.md).
+    /// kernel's own.
     #[must_use]
     pub fn is_beyond_protection(&self, step: &Step) -> bool {
         let process = &self.processes[usize::from(step.actor)];
@@ -91,12 +90,9 @@ impl State {
                 nothing && to.is_some_and(|to| self.inode(to.id).protection != Protection::Nothing)
             }
             Operation::SetOwner { target, uid: None, gid: None } => protected(target).is_some(),
-            Operation::SetProtection { target, protection } => {
+            Operation::SetProtection { target, .. } => {
                 let id = self.target(usize::from(step.actor), target, true).ok().flatten();
-                id.map(|id| self.inode(id)).is_some_and(|inode| {
-                    let unsynced = *protection == Protection::Immutable && inode.stored;
-                    matches!(inode.kind, Kind::Node(_)) || unsynced && !self.late_writes
-                })
+                id.is_some_and(|id| matches!(self.inode(id).kind, Kind::Node(_)))
             }
             Operation::RemoveAttribute { target, name } if name == acl::DEFAULT => {
                 protected(target).is_some_and(|id| !self.is_directory(id))

@@ -19,6 +19,7 @@ mod full_disk_on_b;
 mod group_commit;
 mod guarded_copy;
 mod hardlinks_symlinks_specials;
+mod inode_flags;
 mod link_reset;
 mod mirror_small_files;
 mod mmap_store_fsync;
@@ -104,6 +105,7 @@ const ON_EACH_FILESYSTEM: &[&str] = &[
     "msync_is_on_both",
     "direct_and_dsync",
     "xattr_acl_owner_times",
+    "inode_flags",
     "behind_the_gate",
     "primary_killed_under_load",
 ];
@@ -133,6 +135,7 @@ pub const ALL: &[Scenario] = &[
     scenario("direct_and_dsync", 120, direct_and_dsync::run),
     scenario("tmpfile_link", 120, tmpfile_link::run),
     scenario("xattr_acl_owner_times", 120, xattr_acl_owner_times::run),
+    scenario("inode_flags", 180, inode_flags::run),
     scenario("hardlinks_symlinks_specials", 120, hardlinks_symlinks_specials::run),
     scenario("odd_names", 120, odd_names::run),
     scenario("two_directories", 120, two_directories::run),

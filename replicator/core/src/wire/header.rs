@@ -11,9 +11,11 @@ pub const HEADER_BYTES: usize = 64;
 /// First four bytes of every frame: "RPL1" read as little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RPL1");
 /// Newest protocol version this build speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Oldest version in which a stream can go on where an earlier one ended.
 pub const VERSION_RESUMES: u16 = 2;
+/// Oldest version in which attributes carry inode flags.
+pub const VERSION_FLAGS: u16 = 3;
 /// Oldest protocol version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// Largest payload in bytes; a longer one is refused before any of it is read.

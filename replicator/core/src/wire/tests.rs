@@ -8,13 +8,13 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::BodyError;
-use super::attributes::{Attributes, Timestamp};
+use super::attributes::{Attributes, InodeFlags, Timestamp};
 use super::body::{
     Ack, Digests, Holding, Resumption, decode_barrier, decode_extents, decode_files, decode_stream,
     encode_barrier, encode_extents, encode_files, encode_stream,
 };
 use super::checksum::crc32c;
-use super::header::{HEADER_BYTES, Header, HeaderError, Kind, MAGIC, PAYLOAD_MAX};
+use super::header::{HEADER_BYTES, Header, HeaderError, Kind, MAGIC, PAYLOAD_MAX, VERSION, VERSION_FLAGS};
 use super::hello::{Hello, Proof, Refusal, RefusalReason, Role, VolumeIdentity};
 use super::namespace::{ListedEntry, NewNode, Operation};
 use crate::action::{DataState, DurableScope};
@@ -146,12 +146,44 @@ fn pinned_bodies() {
         atime: Timestamp { seconds: -1, nanoseconds: 4 },
         mtime: Timestamp { seconds: 5, nanoseconds: 6 },
         xattrs: vec![(b"user.a".to_vec(), b"b".to_vec())],
+        flags: Some(InodeFlags::APPEND_ONLY.or(InodeFlags::SYNCHRONOUS_DIRECTORY)),
     };
-    assert_eq!(
-        hex(&attributes.encode()),
-        "a481000001000000020000000300000000000000ffffffffffffffff0400000005000000000000000600000001000000\
-0600757365722e610100000062"
-    );
+    let before = "a481000001000000020000000300000000000000ffffffffffffffff04000000050000000000000006000000\
+010000000600757365722e610100000062";
+    assert_eq!(hex(&attributes.encode(VERSION_FLAGS - 1)), before);
+    assert_eq!(hex(&attributes.encode(VERSION_FLAGS)), before.to_owned() + "20000100");
+}
+
+#[test]
+fn flags_travel_from_their_version_on() {
+    let told = Attributes { flags: Some(InodeFlags::IMMUTABLE), ..Attributes::default() };
+    let untold = Attributes { flags: None, ..told.clone() };
+    for version in 1..VERSION_FLAGS {
+        assert_eq!(Attributes::decode(&told.encode(version), version), Ok(untold.clone()));
+        let newer = Attributes::decode(&told.encode(VERSION_FLAGS), version);
+        assert_eq!(newer, Err(BodyError::Trailing(4)));
+    }
+    for version in VERSION_FLAGS..=VERSION {
+        assert_eq!(Attributes::decode(&told.encode(version), version), Ok(told.clone()));
+        Attributes::decode(&told.encode(VERSION_FLAGS - 1), version).expect_err("flags are missing");
+    }
+}
+
+#[test]
+fn only_mirrored_flags_are_understood() {
+    let mut body = Attributes::default().encode(VERSION);
+    let at = body.len() - 4;
+    for bit in 0..u32::BITS {
+        body[at..].copy_from_slice(&(1_u32 << bit).to_le_bytes());
+        let decoded = Attributes::decode(&body, VERSION);
+        if InodeFlags::ALL.bits() & 1 << bit == 0 {
+            assert_eq!(decoded, Err(BodyError::Value("inode flags")), "{bit}");
+        } else {
+            assert_eq!(decoded.unwrap().flags.unwrap().bits(), 1 << bit);
+        }
+    }
+    let together = InodeFlags::ALL.each().fold(InodeFlags::NONE, InodeFlags::or);
+    assert_eq!((together, InodeFlags::ALL.each().count()), (InodeFlags::ALL, 6));
 }
 
 #[test]
@@ -363,8 +395,8 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
             .prop_map(|(seconds, nanoseconds)| Timestamp { seconds, nanoseconds })
     };
     let xattrs = prop::collection::btree_map(any_name(), prop::collection::vec(any::<u8>(), 0..50), 0..5);
-    (any::<(u32, u32, u32, u64)>(), time(), time(), xattrs).prop_map(
-        |((mode, uid, gid, size), atime, mtime, xattrs)| Attributes {
+    (any::<(u32, u32, u32, u64)>(), time(), time(), xattrs, any::<u32>()).prop_map(
+        |((mode, uid, gid, size), atime, mtime, xattrs, flags)| Attributes {
             mode,
             uid,
             gid,
@@ -372,6 +404,7 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
             atime,
             mtime,
             xattrs: xattrs.into_iter().collect(),
+            flags: Some(InodeFlags::of_bits(flags)),
         },
     )
 }
@@ -379,7 +412,8 @@ fn any_attributes() -> impl Strategy<Value = Attributes> {
 /// Decode whatever the bytes are; nothing may panic.
 fn decode_all(bytes: &[u8]) {
     let _ = Operation::decode(bytes);
-    let _ = Attributes::decode(bytes);
+    let _ = Attributes::decode(bytes, VERSION_FLAGS - 1);
+    let _ = Attributes::decode(bytes, VERSION);
     let _ = Hello::decode(bytes);
     let _ = Proof::decode(bytes);
     let _ = Refusal::decode(bytes);
@@ -434,13 +468,15 @@ proptest! {
 
     #[test]
     fn attributes_survive(attributes in any_attributes()) {
-        prop_assert_eq!(Attributes::decode(&attributes.encode()), Ok(attributes.clone()));
+        prop_assert_eq!(Attributes::decode(&attributes.encode(VERSION), VERSION), Ok(attributes.clone()));
     }
 
     #[test]
     fn bodies_are_exact(operation in any_operation(), attributes in any_attributes()) {
         is_exact(&operation.encode(), Operation::decode);
-        is_exact(&attributes.encode(), Attributes::decode);
+        for version in [VERSION_FLAGS - 1, VERSION] {
+            is_exact(&attributes.encode(version), |body| Attributes::decode(body, version));
+        }
         is_exact(&hello().encode(), Hello::decode);
         is_exact(&Ack::default().encode(), Ack::decode);
         let held = Held { stream: StreamId::default(), received: Sequence(3) };
@@ -474,7 +510,7 @@ proptest! {
 
     #[test]
     fn damaged_bodies_never_panic(operation in any_operation(), attributes in any_attributes(), at: usize, change in 1..=255_u8) {
-        for mut body in [operation.encode(), attributes.encode(), hello().encode()] {
+        for mut body in [operation.encode(), attributes.encode(VERSION), hello().encode()] {
             let at = at % body.len();
             body[at] ^= change;
             decode_all(&body);

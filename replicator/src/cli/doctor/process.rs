@@ -17,7 +17,7 @@ const CAPABILITIES: [(&str, &str); 41] = [
     ("CAP_SETGID", "create files under the caller's group"),
     ("CAP_SETUID", "create files under the caller's user"),
     ("CAP_SETPCAP", ""),
-    ("CAP_LINUX_IMMUTABLE", ""),
+    ("CAP_LINUX_IMMUTABLE", "set and take off the immutable and append-only flags"),
     ("CAP_NET_BIND_SERVICE", ""),
     ("CAP_NET_BROADCAST", ""),
     ("CAP_NET_ADMIN", ""),

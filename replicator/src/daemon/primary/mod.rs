@@ -280,6 +280,7 @@ impl Role for Primary {
     fn on_frame(
         &mut self,
         _: SessionId,
+        _: u16,
         header: &Header,
         payload: Shared,
     ) -> Result<ReceivedBody, &'static str> {

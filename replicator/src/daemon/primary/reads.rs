@@ -125,7 +125,7 @@ impl Primary {
         };
         let outcome = match attributes {
             Ok(attributes) => {
-                self.reads.insert(read, Held::Payload(attributes.encode()));
+                self.reads.insert(read, Held::Payload(attributes.encode(core.version())));
                 let regular = FileKind::from_mode(attributes.mode) == Some(FileKind::Regular);
                 ReadOutcome::Read(if regular { attributes.size } else { 0 })
             }

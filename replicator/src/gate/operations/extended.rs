@@ -3,9 +3,16 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
 
-use super::super::abi::{GetxattrIn, GetxattrOut, IoctlIn, IoctlOut, SETXATTR_ACL_KILL_SGID, SetxattrIn};
-use super::super::server::{Answer, Context, REPLY, Refusal};
+use super::super::abi::{
+    GetxattrIn, GetxattrOut, IoctlIn, IoctlOut, Plain, SETXATTR_ACL_KILL_SGID, SetxattrIn,
+};
+use super::super::counters::count;
+use super::super::device::Delivery;
+use super::super::inodes::{Inode, OpenMode};
+use super::super::server::{Answer, Context, Outcome, REPLY, Refusal, Server};
 use super::attributes::path_of;
 use super::directory::open_listing;
 
@@ -157,7 +164,7 @@ pub fn ioctl(context: &mut Context<'_>, input: &IoctlIn, data: &[u8]) -> Answer 
         Err(_) => {
             // Directories have no handles.
             let (inode, directory) = context.directory()?;
-            (inode, std::sync::Arc::new(open_listing(&directory)?))
+            (inode, Arc::new(open_listing(&directory)?))
         }
     };
     // The kernel's calls are int-aligned and no longer than a `struct fsxattr`.
@@ -170,17 +177,58 @@ pub fn ioctl(context: &mut Context<'_>, input: &IoctlIn, data: &[u8]) -> Answer 
             *word = u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
         }
     }
-    // SAFETY: each of the calls above reads or writes at most 28 bytes of `argument`, which holds 32.
-    if unsafe { libc::ioctl(fd.as_raw_fd(), number as _, argument.as_mut_ptr()) } < 0 {
-        return Err(io::Error::last_os_error().into());
+    if changes && matches!(inode.opens().mode, OpenMode::Cached | OpenMode::Direct) {
+        return change_flags_of_cached(context, inode, fd, number, argument);
     }
+    flag_call(&fd, number, &mut argument)?;
     context.reply.put(&IoctlOut::default());
     if changes {
-        server.sink.attributes(server.file(&inode));
-        server.outdate(inode.node);
+        flags_changed(server, &inode);
     } else if input.out_size as usize >= bytes {
         let words = argument.map(u64::to_ne_bytes).concat();
         context.reply.put_bytes(words.get(..bytes).unwrap_or_default());
     }
     REPLY
+}
+
+fn flag_call(file: &OwnedFd, number: libc::c_ulong, argument: &mut [u64; 4]) -> io::Result<()> {
+    // SAFETY: each of the calls above reads or writes at most 28 bytes of `argument`, which holds 32.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), number as _, argument.as_mut_ptr()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn flags_changed(server: &Server, inode: &Inode) {
+    server.sink.attributes(server.file(inode));
+    server.outdate(inode.node);
+}
+
+/// Change the flags of a file of which the kernel may hold stores that were not written yet. They are written first, as the file
+/// system below does it with its own (ext4): it would refuse them once the file is immutable. To write them takes a reader, so none
+/// waits for it.
+fn change_flags_of_cached(
+    context: &Context<'_>,
+    inode: Arc<Inode>,
+    file: Arc<OwnedFd>,
+    number: libc::c_ulong,
+    mut argument: [u64; 4],
+) -> Answer {
+    let (server, unique) = (Arc::clone(context.server), context.header.unique);
+    // It acts as this reader does, which is as root.
+    let change = move || {
+        server.device.invalidate_node(inode.node, true);
+        match flag_call(&file, number, &mut argument) {
+            Ok(()) => {
+                flags_changed(&server, &inode);
+                if server.device.answer(unique, &[IoctlOut::default().bytes()]) == Delivery::Unwanted {
+                    count(&server.counters.unwanted);
+                }
+            }
+            Err(error) => {
+                count(&server.counters.refused);
+                server.device.refuse(unique, Refusal::from(error).0);
+            }
+        }
+    };
+    thread::Builder::new().name("gate-flags".to_owned()).spawn(change)?;
+    Ok(Outcome::Silent)
 }

@@ -6,18 +6,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nix::errno::Errno;
+use nix::sys::uio::pwrite;
 use nix::unistd::{ftruncate, syncfs};
 use replicator_core::extent::{BLOCK_MAX, Extent};
 use replicator_core::ids::{FileId, FileKind, VolumeId};
-use replicator_core::wire::attributes::{Attributes, Timestamp};
+use replicator_core::wire::attributes::{Attributes, InodeFlags, Timestamp};
 
 use super::nodes::{set_owner, set_permissions};
-use super::{Local, Replica, ReplicaError, lost_or, open_directory};
+use super::protected::{Subject, lock, unprotected};
+use super::{Copy, Local, Replica, ReplicaError, lost_or, open_directory};
 use crate::storage::descriptors::Access;
 use crate::storage::digest::{DIGEST_BYTES, Payload, digest_blocks};
+use crate::storage::flags::{self, Flags};
 use crate::storage::holes::punch;
-use crate::storage::status::{Status, magic_path};
+use crate::storage::status::{Status, magic_path, open_path};
 use crate::storage::xattr;
+use crate::volume::Volume;
 
 /// First invalid number of nanoseconds. utimensat(2) gives some of those a meaning of their own.
 const NANOSECONDS: u32 = 1_000_000_000;
@@ -68,7 +73,7 @@ impl Replica {
         };
         let open = || match access {
             Access::Directory => open_directory(&local, &volume),
-            _ => local.handle.open(volume.root(), flags),
+            _ => open_protected(&local, &volume, flags),
         };
         let descriptor = self
             .descriptors
@@ -79,6 +84,22 @@ impl Replica {
             return Err(ReplicaError::Lost { file });
         }
         Ok(Some(descriptor))
+    }
+
+    /// Write bytes to a file through its descriptor, all of them. To be called instead of a write of one's own where that one was
+    /// refused (EPERM): the file may be immutable here.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; a part may be written.
+    pub fn write(
+        &self,
+        file: FileId,
+        descriptor: &OwnedFd,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), ReplicaError> {
+        unprotected(&[Subject::Open(descriptor.as_fd())], || write_whole(descriptor, bytes, offset))
+            .map_err(ReplicaError::system("write to", file))
     }
 
     fn ignored(&self) -> Applied {
@@ -116,11 +137,11 @@ impl Replica {
     }
 
     /// Give a file exactly these attributes. The order is: size, owner (which takes setuid and capabilities away),
-    /// extended attributes (of which ACLs change the mode), mode, times. Nothing else about this file may be applied at the
+    /// extended attributes (of which ACLs change the mode), mode, times, inode flags; those that protect it come off first. Nothing else about this file may be applied at the
     /// same time: a write that is under way could end behind the new size, or change the times after they were set.
     ///
     /// # Errors
-    /// [`ReplicaError`]. An extended attribute that this system does not support is counted and left out.
+    /// [`ReplicaError`]. An extended attribute or flag that this system does not support is counted and left out.
     pub fn apply_attributes(&self, file: FileId, wanted: &Attributes) -> Result<Applied, ReplicaError> {
         let kind = check_attributes(file, wanted)?;
         let Some(copy) = self.open_copy(file)? else { return Ok(self.ignored()) };
@@ -128,8 +149,42 @@ impl Replica {
             return Ok(self.ignored());
         }
         let resized = kind == FileKind::Regular && copy.status.size != wanted.size;
-        if resized {
-            self.set_size(file, wanted.size)?;
+        // Before flags are looked at: to open it may have to take some off.
+        let resized = if resized { self.descriptor(file)? } else { None };
+        let descriptor = Arc::clone(&copy.descriptor);
+        let fail = |source| ReplicaError::System { operation: "set the flags of", file, source };
+        let _alone = lock();
+        let mut flags =
+            Flags::of(descriptor.as_fd(), kind).map_err(ReplicaError::system("read the flags of", file))?;
+        let present = flags.as_ref().map_or(InodeFlags::NONE, Flags::mirrored);
+        if let Some(flags) = &mut flags
+            && !present.and(InodeFlags::PROTECTING).is_empty()
+        {
+            flags.set(present.without(InodeFlags::PROTECTING)).map_err(fail)?;
+        }
+        let applied = self.apply_unprotected(file, &copy, resized.as_deref(), wanted);
+        let flags_wanted = if applied.is_ok() { wanted.flags.unwrap_or(present) } else { present };
+        let set = match &mut flags {
+            Some(flags) => self.set_flags(file, flags, flags_wanted).map_err(fail),
+            None => {
+                self.refuse_flags(file, flags_wanted);
+                Ok(())
+            }
+        };
+        applied.and(set)?;
+        Ok(Applied::Done)
+    }
+
+    /// All attributes but the flags, of a file that has none which forbid it; `resized` is its descriptor if it has another size.
+    fn apply_unprotected(
+        &self,
+        file: FileId,
+        copy: &Copy,
+        resized: Option<&OwnedFd>,
+        wanted: &Attributes,
+    ) -> Result<(), ReplicaError> {
+        if let Some(descriptor) = resized {
+            set_size(file, descriptor, wanted.size)?;
         }
         let at = copy.descriptor.as_fd();
         let given_away = (copy.status.uid, copy.status.gid) != (wanted.uid, wanted.gid);
@@ -137,27 +192,47 @@ impl Replica {
             set_owner(at, wanted.uid, wanted.gid)
                 .map_err(ReplicaError::system("change the owner of", file))?;
         }
-        let changed = self.set_xattrs(file, at, &wanted.xattrs)? || given_away || resized;
-        if kind != FileKind::Symlink {
+        let changed = self.set_xattrs(file, at, &wanted.xattrs)? || given_away || resized.is_some();
+        if copy.local.kind != FileKind::Symlink {
             let status = if changed { Status::of(at) } else { Ok(copy.status) };
             let mode = status.map_err(ReplicaError::system("stat", file))?.permissions();
             if mode != wanted.mode & 0o7777 {
                 set_permissions(at, wanted.mode).map_err(ReplicaError::system("change the mode of", file))?;
             }
         }
-        set_times(at, wanted.atime, wanted.mtime).map_err(ReplicaError::system("set the times of", file))?;
-        Ok(Applied::Done)
+        set_times(at, wanted.atime, wanted.mtime).map_err(ReplicaError::system("set the times of", file))
     }
 
-    fn set_size(&self, file: FileId, size: u64) -> Result<(), ReplicaError> {
-        let Some(descriptor) = self.descriptor(file)? else { return Ok(()) };
-        let size = i64::try_from(size)
-            .map_err(|_| ReplicaError::Malformed { file, what: "a size beyond any file's" })?;
-        loop {
-            match ftruncate(descriptor.as_fd(), size) {
-                Err(nix::errno::Errno::EINTR) => {}
-                result => return result.map_err(ReplicaError::system("set the size of", file)),
+    /// Let a file have exactly these flags, as far as its file system takes them.
+    fn set_flags(&self, file: FileId, flags: &mut Flags<'_>, wanted: InodeFlags) -> io::Result<()> {
+        if flags.mirrored() == wanted {
+            return Ok(());
+        }
+        match flags.set(wanted) {
+            Err(error) if flags::is_refused(&error) => {}
+            result => return result,
+        }
+        // One by one: each alone may be refused. An immutable file takes no others (ext4).
+        let mut taken = flags.mirrored().and(wanted);
+        flags.set(taken)?;
+        let missing = wanted.without(taken);
+        let last = missing.and(InodeFlags::IMMUTABLE);
+        for flag in missing.without(last).each().chain(last.each()) {
+            match flags.set(taken.or(flag)) {
+                Ok(()) => taken = taken.or(flag),
+                Err(error) if flags::is_refused(&error) => self.refuse_flags(file, flag),
+                Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// A flag that is missing here does not end the mirror.
+    fn refuse_flags(&self, file: FileId, refused: InodeFlags) {
+        let count = refused.each().count() as u64;
+        if count > 0 && self.counters.unsupported_flags.fetch_add(count, Ordering::Relaxed) == 0 {
+            let flags = format_args!("{:#x}", refused.bits());
+            tracing::warn!(%file, %flags, "this system does not take an inode flag; counting from now on");
         }
     }
 
@@ -224,11 +299,14 @@ impl Replica {
             .map_err(ReplicaError::system("stat", file))?;
         let end = if size <= extent.end { extent.end.checked_next_multiple_of(block) } else { None };
         let whole = Extent { end: end.unwrap_or(extent.end), ..extent };
-        punch(descriptor.as_fd(), whole).map_err(ReplicaError::system("punch a hole into", file))?;
+        let subject = [Subject::Open(descriptor.as_fd())];
+        unprotected(&subject, || punch(descriptor.as_fd(), whole))
+            .map_err(ReplicaError::system("punch a hole into", file))?;
         if let Ok(end) = i64::try_from(extent.end)
             && size < extent.end
         {
-            ftruncate(&descriptor, end).map_err(ReplicaError::system("extend", file))?;
+            unprotected(&subject, || ftruncate(&descriptor, end))
+                .map_err(ReplicaError::system("extend", file))?;
         }
         Ok(Applied::Done)
     }
@@ -279,7 +357,48 @@ fn check_attributes(file: FileId, wanted: &Attributes) -> Result<FileKind, Repli
     if wanted.atime.nanoseconds >= NANOSECONDS || wanted.mtime.nanoseconds >= NANOSECONDS {
         return Err(refuse("no such time"));
     }
-    FileKind::from_mode(wanted.mode).ok_or_else(|| refuse("no such file type"))
+    let kind = FileKind::from_mode(wanted.mode).ok_or_else(|| refuse("no such file type"))?;
+    let has_flags = matches!(kind, FileKind::Regular | FileKind::Directory);
+    if !has_flags && wanted.flags.is_some_and(|flags| !flags.is_empty()) {
+        return Err(refuse("flags of what has none"));
+    }
+    Ok(kind)
+}
+
+fn set_size(file: FileId, descriptor: &OwnedFd, size: u64) -> Result<(), ReplicaError> {
+    let size = i64::try_from(size)
+        .map_err(|_| ReplicaError::Malformed { file, what: "a size beyond any file's" })?;
+    loop {
+        match ftruncate(descriptor, size) {
+            Err(Errno::EINTR) => {}
+            result => return result.map_err(ReplicaError::system("set the size of", file)),
+        }
+    }
+}
+
+/// Open a file although its flags may forbid it.
+fn open_protected(local: &Local, volume: &Volume, flags: i32) -> io::Result<OwnedFd> {
+    match local.handle.open(volume.root(), flags) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+        result => return result,
+    }
+    let file = open_path(&local.handle, volume.root())?;
+    unprotected(&[Subject::Open(file.as_fd())], || local.handle.open(volume.root(), flags))
+}
+
+/// pwrite(2) until all is written.
+fn write_whole(file: &OwnedFd, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(left) = bytes.get(done..).filter(|left| !left.is_empty()) {
+        let at = i64::try_from(offset.saturating_add(done as u64)).map_err(|_| Errno::EFBIG)?;
+        match pwrite(file, left, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => done += written,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 fn checked_xattr(file: FileId, name: &[u8]) -> Result<CString, ReplicaError> {

@@ -15,6 +15,7 @@ use nix::fcntl::renameat;
 use replicator_core::ids::FileId;
 
 use super::content::set_times;
+use super::protected::{Subject, unprotected};
 use super::{Directory, Replica, ReplicaError, orphanage, parent_of};
 use crate::storage::status::{Status, name_of};
 
@@ -48,8 +49,7 @@ impl Replica {
         };
         self.orphan(&above, &name)?;
         // Its times are the primary's already, and nobody will send them again.
-        set_times(above.as_fd(), status.atime, status.mtime)
-            .map_err(ReplicaError::system("set the times of", parent))?;
+        set_times_of(&above, &status)?;
         self.detached().push(Detached { directory: file, parent, name });
         Ok(true)
     }
@@ -83,14 +83,22 @@ impl Replica {
             return Ok(true);
         }
         let status = Status::of(above.as_fd()).map_err(find)?;
-        match renameat(orphans.as_fd(), number.as_c_str(), above.as_fd(), name) {
+        let subjects = [Subject::Open(above.as_fd()), Subject::Named(orphans.as_fd(), &number)];
+        let rename = || renameat(orphans.as_fd(), number.as_c_str(), above.as_fd(), name);
+        match unprotected(&subjects, rename) {
             Err(Errno::EINVAL) => return Ok(false),
             result => result.map_err(ReplicaError::name("put back", parent, name))?,
         }
-        set_times(above.as_fd(), status.atime, status.mtime)
-            .map_err(ReplicaError::system("set the times of", parent))?;
+        set_times_of(&above, &status)?;
         Ok(true)
     }
+}
+
+/// Give a directory the times back that it had before a name in it changed.
+fn set_times_of(directory: &Directory, before: &Status) -> Result<(), ReplicaError> {
+    let subject = [Subject::Open(directory.as_fd())];
+    unprotected(&subject, || set_times(directory.as_fd(), before.atime, before.mtime))
+        .map_err(ReplicaError::system("set the times of", directory.file))
 }
 
 /// Whether the way up from a directory passes the one with that inode number before the root.

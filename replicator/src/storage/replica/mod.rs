@@ -13,7 +13,7 @@
 //! * Namespace operations run one at a time, in the order of the stream. The rest may run beside them.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,6 +27,7 @@ use replicator_core::wire::namespace::{NewNode, Operation};
 use self::detached::Detached;
 use self::listing::Listing;
 use self::map::{FileMap, Local};
+use self::protected::Subject;
 use super::descriptors::{Access, Descriptors};
 use super::status::{Status, magic_path, open_path};
 use crate::volume::{FileHandle, RESERVED_NAME, Volume};
@@ -40,6 +41,7 @@ mod map;
 mod nodes;
 mod operations;
 pub mod orphanage;
+mod protected;
 
 pub use self::content::{Applied, SyncTarget};
 pub use self::error::ReplicaError;
@@ -77,6 +79,7 @@ struct CounterCells {
     ignored: AtomicU64,
     deviations: AtomicU64,
     unsupported_xattrs: AtomicU64,
+    unsupported_flags: AtomicU64,
     orphaned: AtomicU64,
 }
 
@@ -89,6 +92,8 @@ pub struct Counters {
     pub deviations: u64,
     /// Extended attributes that this file system or kernel does not take.
     pub unsupported_xattrs: u64,
+    /// Inode flags that this file system does not take.
+    pub unsupported_flags: u64,
     /// Names that were moved into the orphanage.
     pub orphaned: u64,
 }
@@ -100,6 +105,13 @@ struct Directory {
     volume: Arc<Volume>,
     descriptor: Arc<OwnedFd>,
     is_root: bool,
+}
+
+impl Directory {
+    /// What a change of a name in it is about: the directory, and what the name stands for.
+    fn subjects<'a>(&'a self, name: &'a CStr) -> [Subject<'a>; 2] {
+        [Subject::Open(self.as_fd()), Subject::Named(self.as_fd(), name)]
+    }
 }
 
 impl AsFd for Directory {
@@ -246,6 +258,7 @@ impl Replica {
             ignored: self.counters.ignored.load(Ordering::Relaxed),
             deviations: self.counters.deviations.load(Ordering::Relaxed),
             unsupported_xattrs: self.counters.unsupported_xattrs.load(Ordering::Relaxed),
+            unsupported_flags: self.counters.unsupported_flags.load(Ordering::Relaxed),
             orphaned: self.counters.orphaned.load(Ordering::Relaxed),
         }
     }

@@ -13,6 +13,7 @@ use replicator_core::ids::{FileId, FileKind};
 use replicator_core::wire::namespace::NewNode;
 
 use super::orphanage::is_foreign;
+use super::protected::{Subject, unprotected};
 use super::{
     Copy, Directory, Local, Replica, ReplicaError, checked_node, is_beneath, open_directory, parent_of,
 };
@@ -157,8 +158,12 @@ impl Replica {
         status: &Status,
     ) -> Result<(), ReplicaError> {
         if status.kind() != Some(FileKind::Directory) && status.links > 1 {
-            return unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir)
-                .map_err(ReplicaError::name("remove", directory.file, name));
+            let unlink = || unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir);
+            return unprotected(&directory.subjects(name), unlink).map_err(ReplicaError::name(
+                "remove",
+                directory.file,
+                name,
+            ));
         }
         self.orphan(directory, name)
     }
@@ -172,11 +177,21 @@ impl Replica {
         copy: &Copy,
     ) -> Result<(), ReplicaError> {
         if copy.local.kind != FileKind::Directory {
-            return linkat(copy.descriptor.as_fd(), c"", directory.as_fd(), name, AtFlags::AT_EMPTY_PATH)
-                .map_err(ReplicaError::name("link", directory.file, name));
+            let link =
+                || linkat(copy.descriptor.as_fd(), c"", directory.as_fd(), name, AtFlags::AT_EMPTY_PATH);
+            let subjects = [Subject::Open(directory.as_fd()), Subject::Open(copy.descriptor.as_fd())];
+            return unprotected(&subjects, link).map_err(ReplicaError::name("link", directory.file, name));
         }
         let (parent, old_name) = self.place_of(directory, file, &copy.local)?;
-        let rename = || renameat(parent.as_fd(), old_name.as_c_str(), directory.as_fd(), name);
+        let subjects = [
+            Subject::Open(parent.as_fd()),
+            Subject::Named(parent.as_fd(), &old_name),
+            Subject::Open(directory.as_fd()),
+        ];
+        let rename = || {
+            let (old, new) = (parent.as_fd(), directory.as_fd());
+            unprotected(&subjects, || renameat(old, old_name.as_c_str(), new, name))
+        };
         match rename() {
             Err(Errno::EINVAL) if self.step_aside(directory, copy.local.inode)? => rename(),
             result => result,
@@ -235,20 +250,7 @@ fn fits(directory: BorrowedFd<'_>, name: &CStr, status: &Status, node: &NewNode)
 /// inherits here is taken away: the directory's default list may be an older one than the original's maker met. The lists the
 /// original has come with its attributes.
 fn make_node(directory: BorrowedFd<'_>, name: &CStr, node: &NewNode) -> io::Result<Local> {
-    let private = Mode::S_IRUSR | Mode::S_IWUSR;
-    let special = |kind| mknodat(directory, name, kind, private, node.rdev);
-    match node.kind {
-        FileKind::Regular => mknodat(directory, name, SFlag::S_IFREG, private, 0)?,
-        FileKind::Directory => mkdirat(directory, name, Mode::S_IRWXU)?,
-        FileKind::Symlink => {
-            let target = std::ffi::CString::new(node.target.as_slice())?;
-            symlinkat(target.as_c_str(), directory, name)?;
-        }
-        FileKind::Fifo => special(SFlag::S_IFIFO)?,
-        FileKind::Socket => special(SFlag::S_IFSOCK)?,
-        FileKind::CharacterDevice => special(SFlag::S_IFCHR)?,
-        FileKind::BlockDevice => special(SFlag::S_IFBLK)?,
-    }
+    unprotected(&[Subject::Open(directory)], || make_name(directory, name, node))?;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = openat(directory, name, flags, Mode::empty())?;
     let status = Status::of(file.as_fd())?;
@@ -265,6 +267,25 @@ fn make_node(directory: BorrowedFd<'_>, name: &CStr, node: &NewNode) -> io::Resu
     }
     let handle = FileHandle::of(file.as_fd(), c"")?;
     Ok(Local { inode: status.inode, kind: node.kind, handle })
+}
+
+/// Make a file for its owner only.
+fn make_name(directory: BorrowedFd<'_>, name: &CStr, node: &NewNode) -> io::Result<()> {
+    let private = Mode::S_IRUSR | Mode::S_IWUSR;
+    let special = |kind| mknodat(directory, name, kind, private, node.rdev);
+    match node.kind {
+        FileKind::Regular => mknodat(directory, name, SFlag::S_IFREG, private, 0)?,
+        FileKind::Directory => mkdirat(directory, name, Mode::S_IRWXU)?,
+        FileKind::Symlink => {
+            let target = std::ffi::CString::new(node.target.as_slice())?;
+            symlinkat(target.as_c_str(), directory, name)?;
+        }
+        FileKind::Fifo => special(SFlag::S_IFIFO)?,
+        FileKind::Socket => special(SFlag::S_IFSOCK)?,
+        FileKind::CharacterDevice => special(SFlag::S_IFCHR)?,
+        FileKind::BlockDevice => special(SFlag::S_IFBLK)?,
+    }
+    Ok(())
 }
 
 /// Take away the access control lists that a new file has inherited.

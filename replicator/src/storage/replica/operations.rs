@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::nodes::Adoption;
+use super::protected::unprotected;
 use super::{Directory, Replica, ReplicaError, checked_name, checked_node};
 use crate::storage::status::Status;
 
@@ -121,7 +122,7 @@ impl Replica {
         } else {
             UnlinkatFlags::NoRemoveDir
         };
-        match unlinkat(directory.as_fd(), name, flag) {
+        match unprotected(&directory.subjects(name), || unlinkat(directory.as_fd(), name, flag)) {
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
                 self.deviation(file, "a directory to be removed is not empty");
                 self.orphan(directory, name)
@@ -209,9 +210,13 @@ impl Replica {
         inode: u64,
     ) -> Result<(), ReplicaError> {
         let mut result = Ok(());
+        let [above_old, at_old] = old.0.subjects(old.1);
+        let [above_new, at_new] = new.0.subjects(new.1);
+        let subjects = [above_old, at_old, above_new, at_new];
+        let rename = || renameat(old.0.as_fd(), old.1, new.0.as_fd(), new.1);
         // Each obstacle goes once at most.
         for _ in 0..3 {
-            result = renameat(old.0.as_fd(), old.1, new.0.as_fd(), new.1);
+            result = unprotected(&subjects, rename);
             match result {
                 Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
                     self.deviation(file, "a directory to be replaced is not empty");
@@ -246,9 +251,13 @@ impl Replica {
             return Ok(AppliedOutcome::Done);
         }
         if (at_old, at_new) == (one, two) {
+            let [above_old, at_old] = old.subjects(&old_name);
+            let [above_new, at_new] = new.subjects(&new_name);
             let exchange = || {
                 let flag = RenameFlags::RENAME_EXCHANGE;
-                renameat2(old.as_fd(), old_name.as_c_str(), new.as_fd(), new_name.as_c_str(), flag)
+                unprotected(&[above_old, at_old, above_new, at_new], || {
+                    renameat2(old.as_fd(), old_name.as_c_str(), new.as_fd(), new_name.as_c_str(), flag)
+                })
             };
             match exchange() {
                 Err(Errno::EINVAL)

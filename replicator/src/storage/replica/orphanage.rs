@@ -17,6 +17,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use replicator_core::ids::FileKind;
 
+use super::protected::{Subject, unprotected};
 use super::{Directory, Replica, ReplicaError, is_beneath, parent_of};
 use crate::storage::status::{Status, names};
 use crate::volume::Volume;
@@ -31,7 +32,7 @@ const NUMBERS_TRIED: u32 = 1 << 20;
 /// Remove replicator's own directory if nothing is in it: the copy is then nothing but the primary's tree. The root keeps the
 /// times it was given.
 fn leave_root(volume: &Volume) -> io::Result<()> {
-    keeping_times(volume.root(), || match unlinkat(volume.root(), OWN, UnlinkatFlags::RemoveDir) {
+    keeping_times(volume.root(), || match unlink(volume.root(), OWN, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
         Err(errno) => Err(errno.into()),
     })
@@ -43,7 +44,7 @@ fn keeping_times<T>(root: BorrowedFd<'_>, change: impl FnOnce() -> io::Result<T>
     let changed = change()?;
     let atime = TimeSpec::new(times.st_atime, times.st_atime_nsec);
     let mtime = TimeSpec::new(times.st_mtime, times.st_mtime_nsec);
-    futimens(root, &atime, &mtime)?;
+    unprotected(&[Subject::Open(root)], || futimens(root, &atime, &mtime))?;
     Ok(changed)
 }
 
@@ -91,7 +92,7 @@ impl Replica {
             }
         }
         let own = parent_of(orphans.as_fd()).map_err(fail)?;
-        match unlinkat(own.as_fd(), ORPHANS, UnlinkatFlags::RemoveDir) {
+        match unlink(own.as_fd(), ORPHANS, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => leave_root(volume).map_err(fail),
             Err(errno) => Err(fail(errno.into())),
         }
@@ -123,7 +124,7 @@ impl Replica {
         if status.links <= 1 || status.kind() == Some(FileKind::Directory) {
             self.unbind_inode(volume, status.inode);
         }
-        match unlinkat(directory, name, directory_flag) {
+        match unlink(directory, name, directory_flag) {
             Ok(()) => {
                 *progress = true;
                 Ok(())
@@ -151,11 +152,11 @@ impl Replica {
             if status.links <= 1 {
                 self.unbind_inode(volume, status.inode);
             }
-            unlinkat(inside, name, UnlinkatFlags::NoRemoveDir)?;
+            unlink(inside, name, UnlinkatFlags::NoRemoveDir)?;
             return Ok(());
         }
         self.unbind_inode(volume, status.inode);
-        match unlinkat(inside, name, UnlinkatFlags::RemoveDir) {
+        match unlink(inside, name, UnlinkatFlags::RemoveDir) {
             Ok(()) => {}
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
                 take_in(orphans, inside, name)?;
@@ -208,7 +209,7 @@ fn open_or_make(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     if let Some(open) = open_existing(directory, name)? {
         return Ok(open);
     }
-    match mkdirat(directory, name, Mode::S_IRWXU) {
+    match unprotected(&[Subject::Open(directory)], || mkdirat(directory, name, Mode::S_IRWXU)) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
@@ -225,13 +226,20 @@ fn open_existing(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Ow
     }
 }
 
+/// Remove a name although flags forbid it.
+fn unlink(directory: BorrowedFd<'_>, name: &CStr, flag: UnlinkatFlags) -> Result<(), Errno> {
+    let subjects = [Subject::Open(directory), Subject::Named(directory, name)];
+    unprotected(&subjects, || unlinkat(directory, name, flag))
+}
+
 /// Rename a name into the orphanage, under the first number that is free.
 fn take_in(orphans: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     // Its own inode number is one that hardly anything else there has.
     let inode = Status::at(directory, name)?.map_or(0, |status| status.inode);
     for attempt in 0..NUMBERS_TRIED {
         let number = CString::new(format!("{inode}.{attempt}")).unwrap_or_default();
-        match renameat2(directory, name, orphans, number.as_c_str(), RenameFlags::RENAME_NOREPLACE) {
+        let rename = || renameat2(directory, name, orphans, number.as_c_str(), RenameFlags::RENAME_NOREPLACE);
+        match unprotected(&[Subject::Open(directory), Subject::Named(directory, name)], rename) {
             Ok(()) => return Ok(()),
             Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno.into()),

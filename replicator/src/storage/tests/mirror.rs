@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::uio::pwrite;
 use replicator_core::event::{AppliedOutcome, SegmentContent};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, FileKind};
@@ -281,9 +280,8 @@ impl Mirror {
                     let Some(target) = self.replica.descriptor(file).expect("a descriptor") else { continue };
                     let from = (range.start - extent.start) as usize;
                     let data = &bytes[from..from + range.length() as usize];
-                    let written = pwrite(target.as_fd(), data, range.start as i64).expect("write");
-                    assert_eq!(written, data.len());
-                    self.sent += written as u64;
+                    self.replica.write(file, &target, range.start, data).expect("write");
+                    self.sent += data.len() as u64;
                 }
             }
         }

@@ -4,6 +4,7 @@
 //! [`super::compare_trees`] judges.
 
 mod fixture;
+mod flags;
 mod mirror;
 mod operations;
 mod oracle;

@@ -8,7 +8,7 @@ use std::path::Path;
 use replicator_core::event::AppliedOutcome;
 use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, FileKind};
-use replicator_core::wire::attributes::{Attributes, Timestamp};
+use replicator_core::wire::attributes::{Attributes, InodeFlags, Timestamp};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
 use super::fixture::{self, Image, inode};
@@ -17,32 +17,32 @@ use super::random_tree::set_xattr;
 use crate::storage::replica::{Applied, ReplicaError};
 
 /// A replica of an empty tree, after its resync. Files of the primary are made up: only their numbers matter.
-struct Replicated {
-    mirror: Mirror,
+pub(super) struct Replicated {
+    pub(super) mirror: Mirror,
     _directory: tempfile::TempDir,
 }
 
 impl Replicated {
-    fn new() -> Option<Replicated> {
+    pub(super) fn new() -> Option<Replicated> {
         let directory = fixture::directory()?;
         let mut mirror = Mirror::new(directory.path());
         mirror.resync();
         Some(Replicated { mirror, _directory: directory })
     }
 
-    fn root(&self) -> FileId {
+    pub(super) fn root(&self) -> FileId {
         self.mirror.primary.root_file()
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.mirror.secondary.path
     }
 
-    fn inode(&self, name: &str) -> u64 {
+    pub(super) fn inode(&self, name: &str) -> u64 {
         inode(&self.path().join(name))
     }
 
-    fn apply(&self, operation: &Operation) -> AppliedOutcome {
+    pub(super) fn apply(&self, operation: &Operation) -> AppliedOutcome {
         let outcome = self.mirror.replica.apply_namespace(operation).expect("apply");
         // Each may come again.
         let before = super::random_tree::walk(self.path());
@@ -51,22 +51,22 @@ impl Replicated {
         outcome
     }
 
-    fn create(&self, number: u64, name: &str, kind: FileKind) {
+    pub(super) fn create(&self, number: u64, name: &str, kind: FileKind) {
         let operation =
             Operation::Create { parent: self.root(), name: name.into(), node: self.node(number, kind) };
         assert_eq!(self.apply(&operation), AppliedOutcome::Done);
     }
 
-    fn node(&self, number: u64, kind: FileKind) -> NewNode {
+    pub(super) fn node(&self, number: u64, kind: FileKind) -> NewNode {
         let file = self.file(number);
         NewNode { file, kind, mode: 0o4755, uid: 5, gid: 6, rdev: 0, target: Vec::new() }
     }
 
-    fn file(&self, number: u64) -> FileId {
+    pub(super) fn file(&self, number: u64) -> FileId {
         self.mirror.primary.file(number)
     }
 
-    fn rename(
+    pub(super) fn rename(
         &self,
         number: u64,
         from: &str,
@@ -86,7 +86,7 @@ impl Replicated {
         }
     }
 
-    fn list(&self, entries: &[(&str, u64, FileKind)]) -> Operation {
+    pub(super) fn list(&self, entries: &[(&str, u64, FileKind)]) -> Operation {
         let entries = entries
             .iter()
             .map(|&(name, number, kind)| ListedEntry { name: name.into(), node: self.node(number, kind) })
@@ -94,7 +94,7 @@ impl Replicated {
         Operation::List { directory: self.root(), first: true, last: true, entries }
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(super) fn names(&self) -> Vec<String> {
         super::random_tree::walk(self.path())[1..]
             .iter()
             .map(|path| path.strip_prefix(self.path()).expect("inside").display().to_string())
@@ -432,6 +432,7 @@ fn attributes_are_set_exactly() {
         atime: Timestamp { seconds: -5, nanoseconds: 1 },
         mtime: Timestamp { seconds: 3_000_000_000, nanoseconds: 999_999_999 },
         xattrs: vec![(b"security.capability".to_vec(), capability), (b"user.new".to_vec(), Vec::new())],
+        flags: Some(InodeFlags::NONE),
     };
     let replica = &replicated.mirror.replica;
     let file = replicated.file(1000);

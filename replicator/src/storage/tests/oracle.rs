@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
 
 use super::fixture;
-use super::random_tree::{acl, set_xattr};
+use super::random_tree::{acl, flag, put_flags, set_xattr};
 use crate::storage::compare_trees::{Aspect, compare_trees};
 
 /// A tree with one of everything, and its copy.
@@ -97,6 +97,16 @@ fn every_aspect_is_seen() {
     set_xattr(&b.join("d"), c"system.posix_acl_default", &acl(9));
     expect(&[("d", Aspect::ExtendedAttribute("system.posix_acl_default".into()))]);
     set_xattr(&a.join("d"), c"system.posix_acl_default", &acl(9));
+
+    if put_flags(&b.join("one"), flag::NO_DUMP).is_some() {
+        let one = ["d/plain", "one", "two"].map(|name| (name, Aspect::Flags(0, flag::NO_DUMP)));
+        expect(&one);
+        put_flags(&b.join("one"), 0);
+    }
+    if put_flags(&b.join("d"), flag::IMMUTABLE).is_some() {
+        expect(&[("d", Aspect::Flags(0, flag::IMMUTABLE))]);
+        put_flags(&b.join("d"), 0);
+    }
 
     fs::remove_file(b.join("two")).expect("remove");
     let status = Command::new("cp").arg("-a").args([a.join("two"), b.join("two")]).status();

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, OpenOptions};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,12 @@ pub(super) fn change(volume: &Volume, random: &mut Random) -> Option<Change> {
     let new = directory.join(name(random));
     let existing = random.pick(&all[1..]).cloned();
     let tree = Tree { volume };
-    match random.below(20) {
+    match random.below(21) {
+        20 => {
+            let path = random.pick(&all)?.clone();
+            set_flags(&path, random)?;
+            Some(Change::Attributes(path))
+        }
         0..5 => tree.make(&new, random),
         5 => tree.link(&existing?, &new),
         6..8 => tree.remove(&existing?),
@@ -91,7 +96,7 @@ pub(super) fn change(volume: &Volume, random: &mut Random) -> Option<Change> {
         13..17 => write(&existing?, random),
         _ => {
             let path = random.pick(&all)?.clone();
-            set_attributes(&path, random);
+            set_attributes(&path, random)?;
             Some(Change::Attributes(path))
         }
     }
@@ -214,7 +219,7 @@ impl Tree<'_> {
 fn write(path: &Path, random: &mut Random) -> Option<Change> {
     let kind = FileKind::from_mode(fs::symlink_metadata(path).ok()?.mode());
     if kind != Some(FileKind::Regular) {
-        set_attributes(path, random);
+        set_attributes(path, random)?;
         return Some(Change::Attributes(path.to_owned()));
     }
     let file = OpenOptions::new().write(true).open(path).ok()?;
@@ -235,8 +240,77 @@ fn write(path: &Path, random: &mut Random) -> Option<Change> {
     Some(Change::Content(path.to_owned()))
 }
 
-/// Change mode, owner, times, extended attributes or ACLs.
-pub(super) fn set_attributes(path: &Path, random: &mut Random) {
+/// Set the inode flags, which protect every second time; `None` if it has none.
+fn set_flags(path: &Path, random: &mut Random) -> Option<()> {
+    let others = [0, flag::SYNCHRONOUS, flag::NO_DUMP, flag::NO_ACCESS_TIME, flag::SYNCHRONOUS_DIRECTORY];
+    let protecting = [0, 0, flag::IMMUTABLE, flag::APPEND_ONLY];
+    put_flags(path, random.pick(&others)? | random.pick(&protecting)?)
+}
+
+/// Numbers of inode flags (linux/fs.h).
+pub(super) mod flag {
+    pub const SYNCHRONOUS: i32 = 0x8;
+    pub const IMMUTABLE: i32 = 0x10;
+    pub const APPEND_ONLY: i32 = 0x20;
+    pub const NO_DUMP: i32 = 0x40;
+    pub const NO_ACCESS_TIME: i32 = 0x80;
+    pub const SYNCHRONOUS_DIRECTORY: i32 = 0x1_0000;
+    pub const ALL: i32 = 0x1_00f8;
+}
+
+fn open_for_flags(path: &Path) -> Option<fs::File> {
+    let kind = fs::symlink_metadata(path).expect("stat");
+    (kind.is_file() || kind.is_dir()).then(|| fs::File::open(path).expect("open"))
+}
+
+/// Let a file have exactly these flags; `None` if it cannot, and it has those that it had.
+pub(super) fn put_flags(path: &Path, flags: i32) -> Option<()> {
+    let file = open_for_flags(path)?;
+    let mut bits = 0_i32;
+    // SAFETY: the call writes one int, which outlives it.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut bits) } < 0 {
+        return None;
+    }
+    // SAFETY: the call reads one int, which outlives it.
+    let set = |bits: i32| unsafe {
+        libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const bits) == 0
+    };
+    // An immutable file takes no others.
+    let others = bits & !flag::ALL;
+    let done = set(others) && set(others | flags);
+    if !done {
+        set(bits);
+    }
+    done.then_some(())
+}
+
+/// The flags of a regular file or directory.
+pub(super) fn flags_of(path: &Path) -> i32 {
+    let Some(file) = open_for_flags(path) else { return 0 };
+    let mut bits = 0_i32;
+    // SAFETY: the call writes one int, which outlives it.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut bits) };
+    if result < 0 { 0 } else { bits & flag::ALL }
+}
+
+/// Takes the flags from everything below a directory when dropped, so that it can be deleted.
+pub(super) struct Release<'a>(pub(super) &'a Path);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        for path in walk(self.0) {
+            if flags_of(&path) != 0 {
+                put_flags(&path, 0);
+            }
+        }
+    }
+}
+
+/// Change mode, owner, times, extended attributes or ACLs; `None` if the file is protected from it.
+pub(super) fn set_attributes(path: &Path, random: &mut Random) -> Option<()> {
+    if flags_of(path) & (flag::IMMUTABLE | flag::APPEND_ONLY) != 0 {
+        return None;
+    }
     let found = fs::symlink_metadata(path).expect("stat");
     let symlink = found.is_symlink();
     match random.below(7) {
@@ -289,6 +363,7 @@ pub(super) fn set_attributes(path: &Path, random: &mut Random) {
             assert_eq!(result, 0);
         }
     }
+    Some(())
 }
 
 fn c_path(path: &Path) -> CString {

@@ -9,7 +9,7 @@ use replicator_core::ids::FileKind;
 
 use super::fixture::{self, Image, inode};
 use super::mirror::Mirror;
-use super::random_tree::{Change, Random, change, change_directories, walk};
+use super::random_tree::{Change, Random, Release, change, change_directories, walk};
 use crate::storage::replica::Replica;
 
 /// Report a change on the primary to who mirrors it.
@@ -117,6 +117,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 fn run_seeds(parent: &Path, count: u64, run: fn(&Path, u64)) {
     for seed in seeds(count) {
         let directory = tempfile::tempdir_in(parent).expect("a temporary directory");
+        let _release = Release(directory.path());
         let at = directory.path().to_owned();
         let result = std::panic::catch_unwind(move || run(&at, seed));
         if let Err(panic) = result {
@@ -233,6 +234,7 @@ fn a_directory_that_was_renamed_while_the_peer_was_away_is_not_copied_again() {
 #[test]
 fn an_unchanged_tree_sends_nothing() {
     let Some(directory) = fixture::directory() else { return };
+    let _release = Release(directory.path());
     let mut random = Random(7);
     let mut mirror = Mirror::new(directory.path());
     for _ in 0..300 {
