@@ -12,7 +12,7 @@ use replicator::gate::sink::{Sink, SyncReply};
 use replicator::gate::strict::{Duty, StrictFiles};
 use replicator::gate::{Gate, GateOptions, GateReport, Passthrough, recover};
 use replicator::patterns::NamePattern;
-use replicator::volume::Volume;
+use replicator::volume::{Volume, VolumeError};
 use replicator_core::event::SyncScope;
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, VolumeId};
@@ -240,7 +240,7 @@ impl Fixture {
         strict: Arc<StrictFiles>,
     ) -> Fixture {
         recover(path).unwrap();
-        let volume = Arc::new(Volume::open(VolumeId(3), path).unwrap());
+        let volume = Arc::new(open_volume(path));
         let recorder = Arc::new(Recorder::default());
         let options = GateOptions {
             passthrough,
@@ -325,6 +325,18 @@ pub fn runnable() -> bool {
         return false;
     }
     true
+}
+
+/// Open a volume that a fixture before may have had. Its lock lives as long as a copy of the descriptor does, and the child of another
+/// test has one from its fork(2) until its exec(2).
+fn open_volume(path: &Path) -> Volume {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Volume::open(VolumeId(3), path) {
+            Err(VolumeError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// Run a test with passthrough and without.
