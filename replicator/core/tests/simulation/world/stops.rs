@@ -42,9 +42,10 @@ impl World {
             // It cannot be told what changed.
             return self.tell_primary(Event::Untold { lasting: false });
         }
-        // The application may be at work again while it is looked for.
         let mut found: Vec<Event> =
             self.files.files.iter().flat_map(|(inode, file)| differs(&before, *inode, file)).collect();
+        let gone = before.files.keys().filter(|inode| !self.files.files.contains_key(inode));
+        found.extend(gone.map(|inode| Event::CaptureLost { file: id(*inode) }));
         while !found.is_empty() {
             let event = found.swap_remove(self.random.below(found.len()));
             self.tell_primary(event);
