@@ -249,3 +249,122 @@ impl Fingerprints {
         (rest.is_empty() && files.is_sorted_by(|a, b| a.0 < b.0)).then_some(Fingerprints { files })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::fs;
+    use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    use replicator_core::ids::VolumeId;
+
+    use super::*;
+    use crate::patterns::{Patterns, TreePattern};
+
+    /// More looks than a clock that goes on lets happen.
+    const LOOKS: usize = 10_000_000;
+
+    fn volume(root: &Path) -> Volume {
+        Volume::open(VolumeId(0), root).unwrap()
+    }
+
+    fn never() -> AtomicBool {
+        AtomicBool::new(false)
+    }
+
+    /// When all files have become old enough to look like something.
+    fn settled(volume: &Volume) -> Fingerprints {
+        let is_settled = |taken: &Fingerprints| taken.iter().all(|(_, one)| one != Fingerprint::NONE);
+        let mut looks = (0..LOOKS).map(|_| Fingerprints::take(volume, &never()).unwrap());
+        looks.find(is_settled).unwrap()
+    }
+
+    #[test]
+    fn whatever_is_done_to_a_file_shows_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        for name in ["bytes", "mode", "renamed", "linked", "untouched", "hidden"] {
+            fs::write(at(name), "content").unwrap();
+        }
+        fs::create_dir(at("sub")).unwrap();
+        symlink("bytes", at("sub/symlink")).unwrap();
+        fs::hard_link(at("untouched"), at("sub/other-name")).unwrap();
+        let volume = volume(place.path());
+        let before = settled(&volume);
+        assert_eq!(settled(&volume), before);
+        assert_eq!(before.len(), 9);
+
+        let number = |name: &str| fs::symlink_metadata(at(name)).unwrap().ino();
+        // The same bytes as before, and the modification time put back.
+        let modified = fs::metadata(at("hidden")).unwrap().modified().unwrap();
+        let hidden = fs::File::options().write(true).open(at("hidden")).unwrap();
+        hidden.write_all_at(b"content", 0).unwrap();
+        hidden.set_modified(modified).unwrap();
+        fs::write(at("bytes"), "changed").unwrap();
+        fs::set_permissions(at("mode"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(at("renamed"), at("sub/renamed")).unwrap();
+        fs::hard_link(at("linked"), at("link")).unwrap();
+        let changed = ["bytes", "mode", "sub/renamed", "linked", "hidden", "sub", ""].map(number);
+        let now: HashMap<u64, Fingerprint> = settled(&volume).iter().collect();
+        for (position, (inode, _)) in before.iter().enumerate() {
+            assert_eq!(before.position(inode), Some(position));
+            assert_eq!(before.matches(position, now[&inode]), !changed.contains(&inode), "{inode}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_just_changed_looks_like_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("file"), "x").unwrap();
+        let volume = volume(place.path());
+        let status = Status::at(volume.root(), c"file").unwrap().unwrap();
+        let handle = FileHandle::of(volume.root(), c"file").unwrap();
+        let changed = i128::from(status.ctime.seconds) * 1_000_000_000 + i128::from(status.ctime.nanoseconds);
+        let at = |after: i128| Fingerprint::new(&status, &handle, changed + after);
+        let recent = RECENT.as_nanos() as i128;
+        for after in [-1_000_000_000, 0, recent] {
+            assert_eq!(at(after), Fingerprint::NONE);
+        }
+        assert_ne!(at(recent + 1), Fingerprint::NONE);
+        assert_eq!(at(recent + 1), at(recent * 1000));
+        // It is like no other, not even itself.
+        assert!(!Fingerprints::new(vec![(5, Fingerprint::NONE)]).matches(0, Fingerprint::NONE));
+    }
+
+    #[test]
+    fn handles_are_learnt_and_what_is_left_out_is_not_seen() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["tmp", "kept", ".replicator"] {
+            fs::create_dir(place.path().join(name)).unwrap();
+            fs::write(place.path().join(name).join("file"), "x").unwrap();
+        }
+        let patterns = Patterns::new(vec![TreePattern::parse("/tmp").unwrap()], Vec::new());
+        let volume = volume(place.path()).with_patterns(patterns);
+        let mut seen = Vec::new();
+        survey(&volume, &never(), &mut |file| seen.push(file.inode)).unwrap();
+        let number = |name: &str| fs::metadata(place.path().join(name)).unwrap().ino();
+        seen.sort_unstable();
+        let mut expected = ["", "kept", "kept/file"].map(number);
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+        assert!(expected.iter().all(|inode| volume.handle(*inode).is_some()));
+        assert_eq!(volume.handle(number("tmp/file")), None);
+        let cancelled = AtomicBool::new(true);
+        assert!(survey(&volume, &cancelled, &mut |_| {}).is_err());
+    }
+
+    #[test]
+    fn they_are_read_as_they_were_written() {
+        let many = Fingerprints::new((1..100).map(|inode| (inode * 7, Fingerprint(inode))).collect());
+        let mut bytes = Vec::new();
+        many.write(&mut bytes);
+        assert_eq!(Fingerprints::read(&bytes), Some(many));
+        assert_eq!(Fingerprints::read(&bytes[1..]), None);
+        bytes.rotate_left(16);
+        assert_eq!(Fingerprints::read(&bytes), None);
+        // Two looks at one file that do not agree.
+        let doubtful = Fingerprints::new(vec![(1, Fingerprint(3)), (1, Fingerprint(4)), (2, Fingerprint(3))]);
+        assert_eq!(doubtful.iter().collect::<Vec<_>>(), [(1, Fingerprint::NONE), (2, Fingerprint(3))]);
+    }
+}

@@ -1,7 +1,7 @@
 //! The secondary's side: frames become files.
 //!
 //! The replica keeps a map from the primary's files to its own. The map is built by a resync in which the primary lists every
-//! directory; it lives in memory only, and outlives a session if the next one goes on where it ended.
+//! directory; it outlives a session if the next one goes on where it ended, and an orderly stop ([`kept`]).
 //!
 //! * Every function is idempotent and converges: after it, the name is that file, the file has those attributes. A state
 //!   other than expected is set right and counted, not refused.
