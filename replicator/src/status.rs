@@ -175,6 +175,10 @@ pub struct VolumeStatus {
     pub passthrough: bool,
     /// Why gate and passthrough are as they are.
     pub why: String,
+    /// How requests come to the gate: "io-uring" or "read"; empty without a gate.
+    pub transport: String,
+    /// Why not over io_uring.
+    pub transport_why: String,
     /// Files opened without passthrough although there is one.
     pub strict: StrictStatus,
     /// Requests of the kernel to the gate since it was mounted, by the name FUSE has for them; those that came.
@@ -345,7 +349,7 @@ mod tests {
     use super::*;
 
     /// The JSON that watchers rely on: names, nesting and order. A new field is added to both sides; nothing is renamed.
-    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}],"behind":{"watched":true,"why":"w","names":1,"attributes":2,"contents":3,"lost":4,"last":"a/b"}},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7},"nested_mounts":["/srv/data/inner"],"protected":true}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4,"resumed":true,"why":"resumed"},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12,"local_changes":13}}"#;
+    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}],"behind":{"watched":true,"why":"w","names":1,"attributes":2,"contents":3,"lost":4,"last":"a/b"}},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","transport":"read","transport_why":"t","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7},"nested_mounts":["/srv/data/inner"],"protected":true}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4,"resumed":true,"why":"resumed"},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12,"local_changes":13}}"#;
 
     #[test]
     fn the_golden_json_is_read_and_written_unchanged() {

@@ -145,10 +145,11 @@ pub fn render(status: &Status, coloured: bool) -> String {
 /// A mirrored directory, and what is mounted inside it.
 fn volume(volume: &VolumeStatus) -> Vec<(&'static str, String)> {
     let passthrough = if volume.passthrough { ", passthrough" } else { "" };
+    let transport = if volume.transport == "io-uring" { ", requests over io_uring" } else { "" };
     let why = if volume.why.is_empty() { String::new() } else { format!(": {}", volume.why) };
     let protected = if volume.protected { ", protected" } else { "" };
     let line = format!(
-        "{} on {}, gate {}{passthrough}{protected}{why}",
+        "{} on {}, gate {}{passthrough}{transport}{protected}{why}",
         volume.path, volume.filesystem, volume.gate
     );
     let mut lines = vec![("volume", line)];

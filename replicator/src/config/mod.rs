@@ -103,6 +103,8 @@ pub struct MirrorConfig {
     pub barrier_limit: Duration,
     /// Whether the gate is mounted; `false` only with [`Mode::Async`].
     pub gate: bool,
+    /// How the kernel's requests come to the gate.
+    pub gate_transport: GateTransport,
     /// Which capture row is used.
     pub capture: Capture,
     /// Files whose data goes through the daemon from their first open on, so that `msync` and `RWF_DSYNC` are held, too.
@@ -195,6 +197,18 @@ pub enum NestedMounts {
     Ignore,
 }
 
+/// How the kernel's requests come to the gate.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum GateTransport {
+    /// Over io_uring where this machine has that switched on, else from /dev/fuse.
+    #[default]
+    Auto,
+    /// From /dev/fuse.
+    Read,
+    /// Over io_uring, or the node does not start.
+    IoUring,
+}
+
 /// Which capture row is used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -263,6 +277,11 @@ impl Choice for NestedMounts {
         &[("refuse", NestedMounts::Refuse), ("ignore", NestedMounts::Ignore)];
 }
 
+impl Choice for GateTransport {
+    const CHOICES: &'static [(&'static str, GateTransport)] =
+        &[("auto", GateTransport::Auto), ("read", GateTransport::Read), ("io-uring", GateTransport::IoUring)];
+}
+
 impl Choice for Capture {
     const CHOICES: &'static [(&'static str, Capture)] = &[
         ("auto", Capture::Auto),
@@ -302,7 +321,17 @@ macro_rules! display_as_word {
     )*};
 }
 
-display_as_word!(Role, Mode, WhenAlone, CpuLatency, NestedMounts, Capture, LogLevel, LogFormat);
+display_as_word!(
+    Role,
+    Mode,
+    WhenAlone,
+    CpuLatency,
+    NestedMounts,
+    GateTransport,
+    Capture,
+    LogLevel,
+    LogFormat
+);
 
 impl Config {
     /// Read and validate a configuration file, without looking at the rest of this machine.

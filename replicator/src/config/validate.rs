@@ -155,6 +155,7 @@ fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, Config
         hold_limit: positive("mirror.hold-limit", mirror.hold_limit, "30s")?,
         barrier_limit: positive("mirror.barrier-limit", mirror.barrier_limit, "10s")?,
         gate,
+        gate_transport: choice_or_default("mirror.gate-transport", mirror.gate_transport)?,
         capture,
         strict_files: strict_files(mirror.strict_files.unwrap_or_default())?,
         settle: duration("mirror.settle", mirror.settle, "20ms")?,

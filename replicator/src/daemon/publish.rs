@@ -203,6 +203,8 @@ impl Publisher {
             volume.gate = "mounted".to_owned();
             volume.passthrough = report.passthrough;
             volume.why = report.passthrough_refusal.unwrap_or_default();
+            volume.transport = if report.io_uring { "io-uring" } else { "read" }.to_owned();
+            volume.transport_why = report.io_uring_refusal.unwrap_or_default();
             volume.strict = report.strict;
             self.gates.push(counters);
         }

@@ -33,7 +33,7 @@ use super::secondary::Secondary;
 use super::sessions::Sessions;
 use super::state::StateKeeper;
 use super::workers::Workers;
-use crate::config::{Config, ConfigError, CpuLatency, Mode, Role, TreeConfig, WhenAlone};
+use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Counters, Gate, GateReport};
@@ -309,7 +309,14 @@ impl StartedNode {
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
                 behind = unread.map(|unread| Behind::start(unread, &mailbox)).transpose()?;
                 if config.mirror.gate {
-                    gates = mount(&volumes, &strict, passthrough, &waiting, &mailbox)?;
+                    let transport = match config.mirror.gate_transport {
+                        GateTransport::Auto => gate::Transport::Auto,
+                        GateTransport::Read => gate::Transport::Read,
+                        GateTransport::IoUring => gate::Transport::IoUring,
+                    };
+                    let options =
+                        gate::GateOptions { passthrough, transport, ..gate::GateOptions::default() };
+                    gates = mount(&volumes, &strict, &options, &waiting, &mailbox)?;
                 }
                 if let Some(behind) = &mut behind {
                     behind.attach(gates.iter().map(Gate::kernel_cache).collect())?;
@@ -424,7 +431,7 @@ fn state_of(gates: &[Gate]) -> Vec<(GateReport, Arc<Counters>)> {
 fn mount(
     volumes: &[Arc<Volume>],
     strict: &[Arc<StrictFiles>],
-    passthrough: gate::Passthrough,
+    options: &gate::GateOptions,
     waiting: &Waiting,
     mailbox: &Arc<Mailbox<Message>>,
 ) -> anyhow::Result<Vec<Gate>> {
@@ -433,7 +440,7 @@ fn mount(
         let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox), Arc::clone(volume)));
         let strict = Arc::clone(strict);
         let waiting = waiting.clone();
-        let options = gate::GateOptions { passthrough, strict, waiting, ..gate::GateOptions::default() };
+        let options = gate::GateOptions { strict, waiting, ..options.clone() };
         match Gate::mount(Arc::clone(volume), options, sink) {
             Ok(gate) => {
                 info!(directory = %volume.path.display(), "gate mounted");

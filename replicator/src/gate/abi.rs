@@ -78,6 +78,7 @@ pub mod init {
     pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
     pub const PASSTHROUGH: u64 = 1 << 37;
     pub const HAS_RESEND: u64 = 1 << 39;
+    pub const OVER_IO_URING: u64 = 1 << 41;
 }
 
 /// `open_flags` of an answer to OPEN, CREATE, TMPFILE.
@@ -120,7 +121,17 @@ pub const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// Codes of notifications (the `error` of an answer with `unique` 0).
 pub const NOTIFY_INVAL_INODE: i32 = 2;
 pub const NOTIFY_INVAL_ENTRY: i32 = 3;
+pub const NOTIFY_RETRIEVE: i32 = 5;
 pub const NOTIFY_INC_EPOCH: i32 = 8;
+
+/// Commands of a queue over io_uring (`enum fuse_uring_cmd`): here is a place for a request; here is an answer, and its place again.
+pub const RING_REGISTER: u32 = 1;
+pub const RING_COMMIT_AND_FETCH: u32 = 2;
+/// `struct fuse_uring_req_header`: a header (of the request, later of the answer), the first argument, a [`RingEntry`].
+pub const RING_HEADERS_BYTES: usize = 288;
+pub const RING_ARGUMENT_OFFSET: usize = 128;
+pub const RING_ARGUMENT_BYTES: usize = 128;
+pub const RING_ENTRY_OFFSET: usize = 256;
 
 /// `_IOW(229, 1, struct fuse_backing_map)`.
 pub const DEV_IOC_BACKING_OPEN: libc::c_ulong = 0x4010_e501;
@@ -237,8 +248,13 @@ plain! {
         mtime: StatxTime, rdev_major: u32, rdev_minor: u32, dev_major: u32, dev_minor: u32, spare2: [u64; 14],
     }
     StatxOut [288] { attr_valid: u64, attr_valid_nsec: u32, flags: u32, spare: [u64; 2], stat: Statx }
+    NotifyRetrieveOut [32] { notify_unique: u64, nodeid: u64, offset: u64, size: u32, padding: u32 }
     NotifyInvalInodeOut [24] { ino: u64, off: i64, len: i64 }
     NotifyInvalEntryOut [16] { parent: u64, namelen: u32, flags: u32 }
+    /// `struct fuse_uring_ent_in_out`: what goes with a request over io_uring beside its header.
+    RingEntry [32] { flags: u64, commit_id: u64, payload_sz: u32, padding: u32, reserved: u64 }
+    /// `struct fuse_uring_cmd_req`: arguments of a command.
+    RingArguments [24] { flags: u64, commit_id: u64, qid: u16, padding: [u16; 3] }
     BackingMap [16] { fd: i32, flags: u32, padding: u64 }
 }
 

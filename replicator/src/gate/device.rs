@@ -5,12 +5,14 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use replicator_core::ids::Errno;
 
 use super::abi::{
     BackingMap, DEV_IOC_BACKING_CLOSE, DEV_IOC_BACKING_OPEN, NOTIFY_INC_EPOCH, NOTIFY_INVAL_ENTRY,
-    NOTIFY_INVAL_INODE, NotifyInvalEntryOut, NotifyInvalInodeOut, OutHeader, Plain,
+    NOTIFY_INVAL_INODE, NOTIFY_RETRIEVE, NotifyInvalEntryOut, NotifyInvalInodeOut, NotifyRetrieveOut,
+    OutHeader, Plain,
 };
 
 /// Largest errno the kernel accepts in an answer; a larger one would leave the caller waiting for ever.
@@ -19,7 +21,7 @@ const ERRNO_MAX: i32 = 511;
 /// The connection.
 #[derive(Debug)]
 pub struct Device {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
 }
 
 /// What became of an answer.
@@ -43,13 +45,18 @@ impl Device {
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }
-            Ok(Device { fd: OwnedFd::from_raw_fd(fd) })
+            Ok(Device { fd: Arc::new(OwnedFd::from_raw_fd(fd)) })
         }
     }
 
     /// The descriptor, for mount(2).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// The descriptor, for commands on it.
+    pub fn file(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
     }
 
     /// Wait for the next request and read it into `buffer`, which must hold the largest one negotiated.
@@ -88,8 +95,7 @@ impl Device {
 
     /// Answer a request with an error.
     pub fn refuse(&self, unique: u64, errno: Errno) {
-        let errno = if (1..=ERRNO_MAX).contains(&errno.0) { errno.0 } else { libc::EIO };
-        let header = OutHeader { len: size_of::<OutHeader>() as u32, error: -errno, unique };
+        let header = refusal(unique, errno);
         if let Err(error) = self.write(header, &[])
             && !is_unwanted(&error)
         {
@@ -114,6 +120,16 @@ impl Device {
     /// Have every name looked up again before it is used. Kernels before Linux 6.16 cannot.
     pub fn invalidate_names(&self) {
         self.notify(NOTIFY_INC_EPOCH, &[]);
+    }
+
+    /// Have the kernel send a request (NOTIFY_REPLY, under this number) from this processor. It asks for no bytes of the node.
+    ///
+    /// # Errors
+    /// ENOENT for a node the kernel does not know, EINVAL where it wants a regular file.
+    pub fn provoke(&self, node: u64, unique: u64) -> io::Result<()> {
+        let body = NotifyRetrieveOut { notify_unique: unique, nodeid: node, ..NotifyRetrieveOut::default() };
+        let length = size_of::<OutHeader>() + size_of::<NotifyRetrieveOut>();
+        self.write(OutHeader { len: length as u32, error: NOTIFY_RETRIEVE, unique: 0 }, &[body.bytes()])
     }
 
     /// Register a backing file. It keeps the credentials of the calling thread.
@@ -164,6 +180,12 @@ impl Device {
         };
         if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// The header of an answer that is an error.
+pub fn refusal(unique: u64, errno: Errno) -> OutHeader {
+    let errno = if (1..=ERRNO_MAX).contains(&errno.0) { errno.0 } else { libc::EIO };
+    OutHeader { len: size_of::<OutHeader>() as u32, error: -errno, unique }
 }
 
 fn is_unwanted(error: &io::Error) -> bool {

@@ -9,6 +9,8 @@
 //! kernel <--answer--- device <------------------------ server (tables) <------'
 //! ```
 //!
+//! Where the kernel offers it, requests come over io_uring instead of the device: `queue` is to it what the readers are to the device.
+//!
 //! Reads, writes and mappings of ordinary handles go past it: the kernel does them on the backing file (passthrough).
 
 mod abi;
@@ -21,18 +23,21 @@ mod kernel_cache;
 mod listings;
 mod mount;
 mod operations;
+mod place;
 mod probe;
+mod queue;
 mod request;
 mod server;
 mod session;
 pub mod sink;
 pub mod strict;
+mod transport;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -44,6 +49,7 @@ pub use kernel_cache::KernelCache;
 pub use mount::{RecoverError, Recovered, recover};
 pub use probe::{FuseProbe, probe};
 pub use session::NegotiationError;
+pub use transport::{Transport, available as io_uring_available};
 
 use abi::KERNEL_VERSION;
 use credentials::Identity;
@@ -52,13 +58,15 @@ use handles::Handles;
 use inodes::Inodes;
 use listings::Listings;
 use mount::{Detached, MountEntry};
+use queue::{Job, Queue};
 use server::Server;
-use session::{End, Negotiated};
+use session::{End, Negotiated, Wishes};
 use sink::Sink;
 use strict::StrictFiles;
 
 use crate::idle::Waiting;
 use crate::status::StrictStatus;
+use crate::uring::Commands;
 use crate::volume::Volume;
 
 /// Who moves the bytes of ordinary handles.
@@ -76,7 +84,9 @@ pub enum Passthrough {
 pub struct GateOptions {
     /// Who moves the bytes.
     pub passthrough: Passthrough,
-    /// Threads that serve requests.
+    /// How requests come.
+    pub transport: Transport,
+    /// Threads that read requests; over io_uring as many move bytes.
     pub readers: usize,
     /// How long [`Gate::unmount`] waits for those who still have something open before it cuts them off.
     pub grace: Duration,
@@ -91,6 +101,7 @@ impl Default for GateOptions {
         let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         GateOptions {
             passthrough: Passthrough::Auto,
+            transport: Transport::Auto,
             // The kernel wakes them in turn, so that more than are needed cost a single client time (docs/measurements/metadata.md);
             // with only one, everybody would wait for whoever has a slow disk below.
             readers: processors.clamp(2, 3),
@@ -112,6 +123,12 @@ pub enum GateError {
     /// The kernel and the gate do not understand each other.
     #[error(transparent)]
     Negotiation(#[from] NegotiationError),
+    /// io_uring was asked for and is not to be had.
+    #[error("requests cannot come over io_uring: {refusal}")]
+    Transport {
+        /// Why not, with the remedy.
+        refusal: String,
+    },
     /// A system call failed.
     #[error("cannot {operation} {path}: {source}")]
     System {
@@ -133,8 +150,12 @@ pub struct GateReport {
     pub passthrough: bool,
     /// Why it does not.
     pub passthrough_refusal: Option<String>,
+    /// Requests come over io_uring.
+    pub io_uring: bool,
+    /// Why they do not.
+    pub io_uring_refusal: Option<String>,
     /// Threads that serve requests.
-    pub readers: usize,
+    pub threads: usize,
     /// They all do. False after somebody else unmounted, aborted, or after a failure.
     pub serving: bool,
     /// An operation panicked: the gate has cut itself off.
@@ -158,10 +179,12 @@ pub struct GateReport {
 pub struct Gate {
     server: Arc<Server>,
     mount: MountEntry,
-    readers: Vec<JoinHandle<()>>,
-    /// Closed when the last reader has ended.
+    threads: Vec<JoinHandle<()>>,
+    /// Closed when the last thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
     passthrough_refusal: Option<String>,
+    /// `None`: requests come over io_uring.
+    io_uring_refusal: Option<String>,
     grace: Duration,
     detached: bool,
 }
@@ -181,8 +204,13 @@ impl Gate {
         raise_descriptor_limit();
         let inodes = Inodes::new(&volume).map_err(system("name by handle"))?;
         let device = Device::open().map_err(GateError::Device)?;
+        // Before the mount: once the kernel agreed to queues, its callers wait for them.
+        let rings = transport::prepare(&device, options.transport);
+        if let (Transport::IoUring, Err(refusal)) = (options.transport, &rings) {
+            return Err(GateError::Transport { refusal: refusal.clone() });
+        }
         let mount = mount::attach(&volume, &device).map_err(system("mount over"))?;
-        let prepared = prepare(&volume, &device, options.passthrough);
+        let prepared = prepare(&volume, &device, options.passthrough, rings.is_ok());
         let (negotiated, passthrough_refusal) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -207,24 +235,28 @@ impl Gate {
             backing_refused: AtomicBool::new(false),
             strict: options.strict,
             waiting: options.waiting,
+            ports: OnceLock::new(),
         });
         server.strict.attach(Arc::downgrade(&server));
         let (end, ended) = mpsc::channel();
         let mut gate = Gate {
             server,
             mount,
-            readers: Vec::new(),
+            threads: Vec::new(),
             ended: Mutex::new(ended),
             passthrough_refusal,
+            io_uring_refusal: None,
             grace: options.grace,
             detached: false,
         };
         // From here on dropping the gate takes the mount away.
         gate.start_readers(options.readers.max(1), &end)?;
+        gate.start_transport(rings, options.transport, options.readers.max(1), &end)?;
         tracing::info!(
             volume = %gate.server.volume.path.display(),
             protocol = %format_args!("{KERNEL_VERSION}.{}", negotiated.minor),
             passthrough = negotiated.passthrough,
+            io_uring = gate.io_uring_refusal.is_none(),
             "gate mounted"
         );
         Ok(gate)
@@ -238,8 +270,10 @@ impl Gate {
             protocol: (KERNEL_VERSION, server.negotiated.minor),
             passthrough: server.negotiated.passthrough,
             passthrough_refusal: self.passthrough_refusal.clone(),
-            readers: self.readers.len(),
-            serving: self.readers.iter().all(|reader| !reader.is_finished()),
+            io_uring: self.io_uring_refusal.is_none(),
+            io_uring_refusal: self.io_uring_refusal.clone(),
+            threads: self.threads.len(),
+            serving: self.threads.iter().all(|thread| !thread.is_finished()),
             failed: server.failed.load(Ordering::Acquire),
             requests: server.counters.snapshot(),
             open_files: server.handles.len(),
@@ -297,37 +331,117 @@ impl Gate {
         GateError::System { path: self.mount.point.clone(), operation, source }
     }
 
-    /// Wait until all readers have ended; false if some have not in time.
+    /// Wait until all threads have ended; false if some have not in time.
     fn wait(&mut self, time: Duration) -> bool {
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         if ended.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
             return false;
         }
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
         self.server.close_all();
         true
     }
 
     fn start_readers(&mut self, count: usize, end: &mpsc::Sender<()>) -> Result<(), GateError> {
-        for number in 0..count {
-            let (ready, started) = mpsc::channel();
-            let (server, mount, end) = (Arc::clone(&self.server), self.mount.clone(), end.clone());
-            let reader = thread::Builder::new()
-                .name(format!("gate-{number}"))
-                .spawn(move || {
-                    run_reader(&server, &mount, &ready);
-                    drop(end);
-                })
-                .map_err(|source| self.system("start a thread for", source))?;
-            self.readers.push(reader);
-            started
-                .recv()
-                .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
-                .map_err(|source| self.system("take on the callers' identities for", source))?;
+        (0..count).try_for_each(|number| self.start(format!("gate-{number}"), end, run_reader))
+    }
+
+    /// Have requests come over io_uring if the kernel agreed to it. Whatever does not go there goes to the readers.
+    fn start_transport(
+        &mut self,
+        rings: Result<Vec<Commands>, String>,
+        wanted: Transport,
+        workers: usize,
+        end: &mpsc::Sender<()>,
+    ) -> Result<(), GateError> {
+        let refusal = match rings {
+            Ok(rings) if self.server.negotiated.io_uring => {
+                let started = self.start_queues(rings, workers, end);
+                if started.is_err() {
+                    // Callers may be waiting for the queues.
+                    let _ = mount::abort(&self.mount);
+                }
+                started?.err()
+            }
+            Ok(_) => Some("the kernel does not offer it".to_owned()),
+            Err(refusal) => Some(refusal),
+        };
+        match &refusal {
+            Some(refusal) if wanted == Transport::IoUring => {
+                let _ = mount::abort(&self.mount);
+                return Err(GateError::Transport { refusal: refusal.clone() });
+            }
+            Some(refusal) if self.server.negotiated.io_uring => {
+                tracing::warn!(refusal, "requests do not come over io_uring");
+            }
+            _ => {}
         }
+        self.io_uring_refusal = refusal;
         Ok(())
+    }
+
+    /// A thread for each queue, and some that move bytes for them. What the kernel has against the queues is no error: it goes on
+    /// without.
+    fn start_queues(
+        &mut self,
+        rings: Vec<Commands>,
+        workers: usize,
+        end: &mpsc::Sender<()>,
+    ) -> Result<Result<(), String>, GateError> {
+        let (jobs, receiver) = mpsc::channel::<Job>();
+        let numbers = 0..u16::MAX;
+        let queues: Vec<Queue> =
+            numbers.zip(rings).map(|(number, ring)| Queue::new(number, ring, jobs.clone())).collect();
+        let _ = self.server.ports.set(queues.iter().map(Queue::port).collect());
+        // The workers end with the last queue.
+        drop(jobs);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for number in 0..workers {
+            let receiver = Arc::clone(&receiver);
+            self.start(format!("gate-w{number}"), end, move |server, mount, identity| {
+                queue::work(&receiver, server, identity, || cut_off_aside(server, mount));
+            })?;
+        }
+        let (registered, outcome) = mpsc::channel();
+        for (number, queue) in queues.into_iter().enumerate() {
+            let registered = registered.clone();
+            self.start(format!("gate-q{number}"), end, move |server, mount, identity| {
+                run_queue(queue, number, registered, server, mount, identity);
+            })?;
+        }
+        drop(registered);
+        Ok(outcome.iter().collect::<io::Result<()>>().map_err(|error| error.to_string()))
+    }
+
+    /// Start a thread that acts for callers.
+    fn start(
+        &mut self,
+        name: String,
+        end: &mpsc::Sender<()>,
+        run: impl FnOnce(&Arc<Server>, &MountEntry, &mut Identity) + Send + 'static,
+    ) -> Result<(), GateError> {
+        let (ready, started) = mpsc::channel();
+        let (server, mount, end) = (Arc::clone(&self.server), self.mount.clone(), end.clone());
+        let thread = thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                match Identity::adopt() {
+                    Ok(mut identity) => {
+                        let _ = ready.send(Ok(()));
+                        run(&server, &mount, &mut identity);
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+                drop(end);
+            })
+            .map_err(|source| self.system("start a thread for", source))?;
+        self.threads.push(thread);
+        started
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EIO)))
+            .map_err(|source| self.system("take on the callers' identities for", source))
     }
 }
 
@@ -341,32 +455,68 @@ impl Drop for Gate {
     }
 }
 
-fn run_reader(server: &Arc<Server>, mount: &MountEntry, ready: &mpsc::Sender<io::Result<()>>) {
-    let mut identity = match Identity::adopt() {
-        Ok(identity) => identity,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            return;
-        }
-    };
-    let _ = ready.send(Ok(()));
-    match session::serve(server, &mut identity) {
+fn run_reader(server: &Arc<Server>, mount: &MountEntry, identity: &mut Identity) {
+    match session::serve(server, identity) {
         End::Unmounted => tracing::debug!("reader ends: unmounted"),
         End::Aborted => {
             tracing::warn!(volume = %server.volume.path.display(), "reader ends: connection aborted")
         }
-        End::Panicked => {
-            tracing::error!(
-                volume = %server.volume.path.display(),
-                "an operation panicked: the gate is cut off, its users get ENOTCONN; restart the daemon"
-            );
-            if let Err(error) = mount::abort(mount) {
-                tracing::error!(%error, "the connection cannot be aborted");
-            }
-            if let Err(error) = mount::detach(mount) {
-                tracing::error!(%error, "the mount cannot be taken away");
-            }
-        }
+        End::Panicked => cut_off(server, mount, PANICKED),
+    }
+    server.close_queues();
+}
+
+fn run_queue(
+    mut queue: Queue,
+    number: usize,
+    registered: mpsc::Sender<io::Result<()>>,
+    server: &Arc<Server>,
+    mount: &MountEntry,
+    identity: &mut Identity,
+) {
+    if let Err(error) = transport::pin(number) {
+        // A processor that is not there yet.
+        tracing::debug!(%error, number, "queue not bound to its processor");
+    }
+    let outcome = queue.register();
+    let refused = outcome.is_err();
+    let _ = registered.send(outcome);
+    // Whoever waits for all of them waits for this.
+    drop(registered);
+    if refused {
+        return;
+    }
+    match queue.run(server, identity, || cut_off_aside(server, mount)) {
+        queue::End::Over => tracing::debug!(number, "queue ends"),
+        queue::End::Broken => cut_off(server, mount, "its io_uring cannot be used"),
+    }
+}
+
+/// As [`cut_off`], where the kernel may wait for this thread before it lets the mount go.
+fn cut_off_aside(server: &Arc<Server>, mount: &MountEntry) {
+    let (server, mount) = (Arc::clone(server), mount.clone());
+    let started = thread::Builder::new()
+        .name("gate-cut-off".to_owned())
+        .spawn(move || cut_off(&server, &mount, PANICKED));
+    if let Err(error) = started {
+        tracing::error!(%error, "no thread to cut the gate off");
+    }
+}
+
+const PANICKED: &str = "an operation panicked";
+
+/// Nothing more may be served.
+fn cut_off(server: &Server, mount: &MountEntry, why: &str) {
+    tracing::error!(
+        volume = %server.volume.path.display(),
+        why,
+        "the gate is cut off, its users get ENOTCONN; restart the daemon"
+    );
+    if let Err(error) = mount::abort(mount) {
+        tracing::error!(%error, "the connection cannot be aborted");
+    }
+    if let Err(error) = mount::detach(mount) {
+        tracing::error!(%error, "the mount cannot be taken away");
     }
 }
 
@@ -375,9 +525,10 @@ fn prepare(
     volume: &Volume,
     device: &Device,
     passthrough: Passthrough,
+    io_uring: bool,
 ) -> Result<(Negotiated, Option<String>), GateError> {
     let wanted = passthrough == Passthrough::Auto;
-    let mut negotiated = session::negotiate(device, wanted)?;
+    let mut negotiated = session::negotiate(device, Wishes { passthrough: wanted, io_uring })?;
     if !wanted {
         return Ok((negotiated, Some("switched off".to_owned())));
     }

@@ -7,7 +7,7 @@ use nix::mount::MsFlags;
 
 use super::abi::{KERNEL_VERSION, init};
 use super::device::Device;
-use super::session::{Negotiated, negotiate};
+use super::session::{Negotiated, Wishes, negotiate};
 
 /// What `doctor` shows.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -94,5 +94,5 @@ fn try_mount() -> Result<Negotiated, String> {
     in_own_namespace(&device).map_err(|error| {
         format!("a FUSE file system cannot be mounted ({error}): CAP_SYS_ADMIN is needed")
     })?;
-    negotiate(&device, true).map_err(|error| error.to_string())
+    negotiate(&device, Wishes { passthrough: true, io_uring: false }).map_err(|error| error.to_string())
 }

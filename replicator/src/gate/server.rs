@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::sys::stat::FileStat;
@@ -13,10 +14,11 @@ use replicator_core::ids::{Errno, FileId, FileKind};
 use super::abi::{Attr, AttrOut, EntryOut, InHeader, Plain, fopen};
 use super::counters::{Counters, count};
 use super::credentials::{Caller, Identity};
-use super::device::{Delivery, Device};
+use super::device::Device;
 use super::handles::Handles;
 use super::inodes::{Inode, Inodes, OpenMode, handle_of};
 use super::listings::Listings;
+use super::queue::Port;
 use super::session::Negotiated;
 use super::sink::{Sink, SyncReply};
 use super::strict::StrictFiles;
@@ -74,8 +76,21 @@ pub enum Undo {
 pub enum Outcome {
     /// What is in the reply buffer is sent.
     Reply(Undo),
-    /// Nothing is sent by the reader: there is no answer to this kind, or somebody else gives it later.
+    /// There is no answer to this kind.
     Silent,
+    /// The caller is held until something is durable; nobody waits with it.
+    Held(Held),
+}
+
+/// What a caller is held for.
+#[derive(Debug)]
+pub struct Held {
+    /// What has to be durable.
+    pub scope: SyncScope,
+    /// The file, for the local sync.
+    pub backing: Arc<OwnedFd>,
+    /// Body of the answer then.
+    pub body: Vec<u8>,
 }
 
 /// Result of an operation.
@@ -172,6 +187,8 @@ pub struct Server {
     pub strict: Arc<StrictFiles>,
     /// Told of each request.
     pub waiting: Waiting,
+    /// The queues over io_uring, where there are any.
+    pub ports: OnceLock<Vec<Arc<Port>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -337,25 +354,28 @@ impl Server {
         }
     }
 
-    /// Hold the caller of `unique` until the sink answers; then `body` is its answer.
-    pub fn hold(self: &Arc<Server>, unique: u64, scope: SyncScope, backing: Arc<OwnedFd>, body: Vec<u8>) {
+    /// Hold a caller until the sink answers; `answer` lets it go, with the body or an error. False if the sink panicked, which is noted:
+    /// the caller was let go with an error then.
+    pub fn hold(
+        self: &Arc<Server>,
+        held: Held,
+        answer: impl FnOnce(&Server, Result<&[u8], Errno>) + Send + 'static,
+    ) -> bool {
         self.held.fetch_add(1, Ordering::Relaxed);
         let server = Arc::clone(self);
+        let Held { scope, backing, body } = held;
         let reply = SyncReply::new(move |result| {
             server.held.fetch_sub(1, Ordering::Relaxed);
-            match result {
-                Ok(()) => {
-                    if server.device.answer(unique, &[&body]) == Delivery::Unwanted {
-                        count(&server.counters.unwanted);
-                    }
-                }
-                Err(errno) => {
-                    count(&server.counters.refused);
-                    server.device.refuse(unique, errno);
-                }
+            if result.is_err() {
+                count(&server.counters.refused);
             }
+            answer(&server, result.map(|()| body.as_slice()));
         });
-        self.sink.sync(scope, backing, reply);
+        let handed_on = catch_unwind(AssertUnwindSafe(|| self.sink.sync(scope, backing, reply))).is_ok();
+        if !handed_on {
+            self.failed.store(true, Ordering::Release);
+        }
+        handed_on
     }
 
     /// Forget a file if neither name nor open is left. The caller holds the namespace lock, so that the inode number cannot be
@@ -458,6 +478,11 @@ impl Server {
             }
             Undo::Entries { nodes } => nodes.into_iter().for_each(|node| self.inodes.forget(node, 1)),
         }
+    }
+
+    /// The connection is over: the queues end when the kernel has let go of them.
+    pub fn close_queues(&self) {
+        self.ports.get().into_iter().flatten().for_each(|port| port.close());
     }
 
     /// The connection is over: nobody will release what is still open.

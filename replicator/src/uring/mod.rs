@@ -7,11 +7,13 @@
 //! * `buffer`: memory. [`Buffer`] has one owner, [`Shared`] is an immutable view with many, [`AppendBuffer`] is filled
 //!   at its end while views of what is already there are in use.
 //! * `ring`: operations, waiting, and what happens to operations under way when the ring goes.
+//! * `commands`: a second kind of ring, of commands to a driver that fills memory when it has something to say.
 //! * `probe`: what the running kernel offers.
 //!
-//! Invariant: this module knows nothing of frames, sessions or volumes.
+//! Invariant: this module knows nothing of frames, sessions or volumes, and of no driver.
 
 mod buffer;
+mod commands;
 mod operation;
 mod probe;
 mod ring;
@@ -20,6 +22,7 @@ mod tests;
 mod waker;
 
 pub use buffer::{AppendBuffer, Buffer, Pool, Shared};
+pub use commands::{ARGUMENT_BYTES, Commands, Seat};
 pub use probe::{Feature, Features, UringError, probe};
 pub use ring::{Completion, Full, Ring, Token};
 pub use waker::Waker;

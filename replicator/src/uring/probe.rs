@@ -2,7 +2,7 @@
 
 use std::io;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
 /// What keeps io_uring from being used.
 #[derive(Debug, thiserror::Error)]
@@ -152,9 +152,11 @@ const PLAIN: &str = "plain";
 
 /// A ring with the best setup flags that this kernel takes. It is made disabled: its issuer is the thread that
 /// enables it, so it can be made in one thread and handed to another.
-pub(super) fn setup(entries: u32) -> Result<(IoUring, &'static str), UringError> {
+pub(super) fn setup<E: squeue::EntryMarker>(
+    entries: u32,
+) -> Result<(IoUring<E, cqueue::Entry>, &'static str), UringError> {
     for kind in [DEFER_TASKRUN, COOP_TASKRUN, PLAIN] {
-        let mut builder = IoUring::builder();
+        let mut builder = IoUring::<E, cqueue::Entry>::builder();
         builder.setup_r_disabled().setup_clamp();
         match kind {
             // Linux 6.1. TASKRUN_FLAG: the crate asks for pending completion work only if the kernel announces it.

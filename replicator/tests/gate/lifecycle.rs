@@ -11,7 +11,7 @@ use replicator::gate::{Gate, GateOptions, Passthrough, RecoverError, Recovered, 
 use replicator::volume::{Volume, VolumeError};
 use replicator_core::ids::VolumeId;
 
-use super::support::{Fixture, Ground, Quiet, Recorder, both, errno, runnable, wait_for};
+use super::support::{Fixture, Ground, Quiet, Recorder, both, errno, options, runnable, wait_for};
 
 const SERVED: &str = "REPLICATOR_GATE_TEST_SERVE";
 
@@ -21,7 +21,7 @@ const SERVED: &str = "REPLICATOR_GATE_TEST_SERVE";
 fn serve_for_another_test() {
     let Some(path) = std::env::var_os(SERVED) else { return };
     let volume = Arc::new(Volume::open(VolumeId(0), path.as_ref()).unwrap());
-    let mut options = GateOptions::default();
+    let mut options = options();
     if let Some(readers) = std::env::var("REPLICATOR_GATE_TEST_READERS").ok().and_then(|n| n.parse().ok()) {
         options.readers = readers;
     }
@@ -214,7 +214,7 @@ fn unmounting_cuts_off_who_does_not_go() {
     }
     let ground = Cleared(Ground::temporary());
     let volume = Arc::new(Volume::open(VolumeId(0), &ground.0.path()).unwrap());
-    let options = GateOptions { grace: Duration::from_millis(100), ..GateOptions::default() };
+    let options = GateOptions { grace: Duration::from_millis(100), ..options() };
     let gate = Gate::mount(Arc::clone(&volume), options, Arc::new(Recorder::default())).unwrap();
     let file = File::create(volume.path.join("file")).unwrap();
     gate.unmount().unwrap();
@@ -243,8 +243,7 @@ fn dropping_a_gate_takes_the_mount_away() {
     }
     let ground = Cleared(Ground::temporary());
     let volume = Arc::new(Volume::open(VolumeId(0), &ground.0.path()).unwrap());
-    let gate =
-        Gate::mount(Arc::clone(&volume), GateOptions::default(), Arc::new(Recorder::default())).unwrap();
+    let gate = Gate::mount(Arc::clone(&volume), options(), Arc::new(Recorder::default())).unwrap();
     fs::write(volume.path.join("file"), b"x").unwrap();
     drop(gate);
     assert_eq!(fs::metadata(volume.path.join("file")).unwrap().dev(), volume.device);
@@ -279,7 +278,7 @@ fn a_panic_ends_the_gate_in_the_open() {
     }
     let ground = Cleared(Ground::temporary());
     let volume = Arc::new(Volume::open(VolumeId(0), &ground.0.path()).unwrap());
-    let gate = Gate::mount(Arc::clone(&volume), GateOptions::default(), Arc::new(Panicking)).unwrap();
+    let gate = Gate::mount(Arc::clone(&volume), options(), Arc::new(Panicking)).unwrap();
     let error = fs::create_dir(volume.path.join("directory")).unwrap_err();
     assert!(matches!(error.raw_os_error(), Some(libc::EIO | libc::ECONNABORTED)), "{error}");
     wait_for("the failure to be reported", || gate.report().failed && !gate.report().serving);
@@ -344,8 +343,7 @@ fn odd_paths_and_whole_file_systems_work() {
     fs::create_dir(ground.path().join("with space\\and back\tslash")).unwrap();
     let odd = ground.path().join("with space\\and back\tslash");
     let volume = Arc::new(Volume::open(VolumeId(0), &odd).unwrap());
-    let gate =
-        Gate::mount(Arc::clone(&volume), GateOptions::default(), Arc::new(Recorder::default())).unwrap();
+    let gate = Gate::mount(Arc::clone(&volume), options(), Arc::new(Recorder::default())).unwrap();
     fs::write(odd.join("file"), b"x").unwrap();
     assert!(matches!(recover(&odd), Err(RecoverError::Served { .. })));
     gate.unmount().unwrap();

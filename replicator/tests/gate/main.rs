@@ -9,6 +9,7 @@ mod image;
 mod lifecycle;
 mod limits;
 mod namespace;
+mod queues;
 mod quiet;
 mod random;
 mod strict;

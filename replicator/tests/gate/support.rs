@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use replicator::gate::sink::{Sink, SyncReply};
 use replicator::gate::strict::{Duty, StrictFiles};
-use replicator::gate::{Gate, GateOptions, GateReport, Passthrough, recover};
+use replicator::gate::{Gate, GateOptions, GateReport, Passthrough, Transport, io_uring_available, recover};
 use replicator::patterns::NamePattern;
 use replicator::volume::{Volume, VolumeError};
 use replicator_core::event::SyncScope;
@@ -210,6 +210,20 @@ pub struct Fixture {
     pub ground: Ground,
 }
 
+/// How requests come in these tests: `read` or `io-uring` in this variable forces one of them.
+pub const TRANSPORT: &str = "REPLICATOR_GATE_TEST_TRANSPORT";
+
+/// Options as the environment wants them.
+pub fn options() -> GateOptions {
+    let transport = match std::env::var(TRANSPORT).as_deref() {
+        Ok("read") => Transport::Read,
+        Ok("io-uring") => Transport::IoUring,
+        Ok(other) => panic!("{TRANSPORT} is read or io-uring, not {other}"),
+        Err(_) => Transport::Auto,
+    };
+    GateOptions { transport, ..GateOptions::default() }
+}
+
 /// Strict files as a daemon has them that holds fsyncs.
 pub fn strict_files(patterns: &[&str]) -> Arc<StrictFiles> {
     let patterns = patterns.iter().map(|pattern| NamePattern::parse(pattern).unwrap()).collect();
@@ -246,7 +260,7 @@ impl Fixture {
             passthrough,
             grace: Duration::from_secs(5),
             strict: Arc::clone(&strict),
-            ..GateOptions::default()
+            ..options()
         };
         let gate = Gate::mount(Arc::clone(&volume), options, Arc::clone(&recorder) as Arc<dyn Sink>).unwrap();
         if passthrough == Passthrough::Auto && !gate.report().passthrough {
@@ -322,6 +336,12 @@ pub fn runnable() -> bool {
     }
     if fs::File::open("/dev/fuse").is_err() {
         println!("not run: needs /dev/fuse");
+        return false;
+    }
+    if options().transport == Transport::IoUring
+        && let Err(refusal) = io_uring_available()
+    {
+        println!("not run: FUSE over io_uring: {refusal}");
         return false;
     }
     true

@@ -83,6 +83,9 @@ pub struct Volume {
     pub gate: String,
     #[serde(default)]
     pub passthrough: bool,
+    /// "io-uring" or "read".
+    #[serde(default)]
+    pub transport: String,
     #[serde(default)]
     pub requests: BTreeMap<String, u64>,
     pub strict: Strict,

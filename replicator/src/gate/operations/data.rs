@@ -14,7 +14,7 @@ use super::super::abi::{
 use super::super::counters::count;
 use super::super::handles::OpenFile;
 use super::super::inodes::OpenMode;
-use super::super::server::{Answer, Context, Outcome, REPLY, Refusal};
+use super::super::server::{Answer, Context, Held, Outcome, REPLY, Refusal};
 
 /// Longest copy in one go: a reader is busy meanwhile. The caller gets a short count and asks for the rest.
 const COPY_BYTES_MAX: u64 = 128 << 20;
@@ -87,8 +87,11 @@ pub fn write(context: &mut Context<'_>, input: &WriteIn, data: &[u8]) -> Answer 
         let data_only = input.flags as i32 & libc::O_SYNC != libc::O_SYNC;
         let scope = SyncScope::File { file: server.file(&open.inode), data_only };
         count(&server.counters.synchronous_writes);
-        server.hold(context.header.unique, scope, Arc::clone(&open.file), answer.bytes().to_vec());
-        return Ok(Outcome::Silent);
+        return Ok(Outcome::Held(Held {
+            scope,
+            backing: Arc::clone(&open.file),
+            body: answer.bytes().to_vec(),
+        }));
     }
     context.reply.put(&answer);
     REPLY

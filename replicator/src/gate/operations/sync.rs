@@ -5,7 +5,7 @@ use std::sync::Arc;
 use replicator_core::event::SyncScope;
 
 use super::super::abi::{FSYNC_FDATASYNC, FsyncIn};
-use super::super::server::{Answer, Context, Outcome};
+use super::super::server::{Answer, Context, Held, Outcome};
 use super::directory::open_listing;
 
 pub fn fsync(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
@@ -13,8 +13,7 @@ pub fn fsync(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
     let open = server.handles.file(input.fh)?;
     let data_only = input.fsync_flags & FSYNC_FDATASYNC != 0;
     let scope = SyncScope::File { file: server.file(&open.inode), data_only };
-    server.hold(context.header.unique, scope, Arc::clone(&open.file), Vec::new());
-    Ok(Outcome::Silent)
+    Ok(Outcome::Held(Held { scope, backing: Arc::clone(&open.file), body: Vec::new() }))
 }
 
 pub fn fsyncdir(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
@@ -23,13 +22,12 @@ pub fn fsyncdir(context: &mut Context<'_>, input: &FsyncIn) -> Answer {
     let file = Arc::new(open_listing(&directory)?);
     let data_only = input.fsync_flags & FSYNC_FDATASYNC != 0;
     let scope = SyncScope::File { file: server.file(&inode), data_only };
-    server.hold(context.header.unique, scope, file, Vec::new());
-    Ok(Outcome::Silent)
+    Ok(Outcome::Held(Held { scope, backing: file, body: Vec::new() }))
 }
 
 pub fn syncfs(context: &mut Context<'_>) -> Answer {
     let server = context.server;
     let root = Arc::new(server.volume.root().try_clone_to_owned()?);
-    server.hold(context.header.unique, SyncScope::Volume(server.volume.id), root, Vec::new());
-    Ok(Outcome::Silent)
+    let scope = SyncScope::Volume(server.volume.id);
+    Ok(Outcome::Held(Held { scope, backing: root, body: Vec::new() }))
 }
