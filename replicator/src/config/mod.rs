@@ -201,9 +201,9 @@ pub enum NestedMounts {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum GateTransport {
     /// Over io_uring where this machine has that switched on, else from /dev/fuse.
-    #[default]
     Auto,
     /// From /dev/fuse.
+    #[default]
     Read,
     /// Over io_uring, or the node does not start.
     IoUring,
@@ -279,7 +279,7 @@ impl Choice for NestedMounts {
 
 impl Choice for GateTransport {
     const CHOICES: &'static [(&'static str, GateTransport)] =
-        &[("auto", GateTransport::Auto), ("read", GateTransport::Read), ("io-uring", GateTransport::IoUring)];
+        &[("read", GateTransport::Read), ("auto", GateTransport::Auto), ("io-uring", GateTransport::IoUring)];
 }
 
 impl Choice for Capture {

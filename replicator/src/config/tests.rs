@@ -64,7 +64,7 @@ fn the_minimal_file_has_the_documented_defaults() {
     assert_eq!(config.mirror.mode, Mode::Sync);
     assert_eq!(config.mirror.when_alone, WhenAlone::Release);
     assert_eq!(config.mirror.capture, Capture::Auto);
-    assert_eq!(config.mirror.gate_transport, GateTransport::Auto);
+    assert_eq!(config.mirror.gate_transport, GateTransport::Read);
     assert!(config.mirror.gate);
     assert_eq!((config.mirror.window, config.mirror.trace_ring), (16 << 20, 16 << 20));
     assert_eq!((config.mirror.extents_per_file, config.mirror.extents_total), (4096, 262_144));

@@ -101,7 +101,7 @@ impl Default for GateOptions {
         let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         GateOptions {
             passthrough: Passthrough::Auto,
-            transport: Transport::Auto,
+            transport: Transport::Read,
             // The kernel wakes them in turn, so that more than are needed cost a single client time (docs/measurements/metadata.md);
             // with only one, everybody would wait for whoever has a slow disk below.
             readers: processors.clamp(2, 3),

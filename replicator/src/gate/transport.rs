@@ -17,9 +17,9 @@ const ONLINE: &str = "/sys/devices/system/cpu/online";
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Transport {
     /// io_uring where the machine has it switched on, else readers.
-    #[default]
     Auto,
     /// Readers.
+    #[default]
     Read,
     /// io_uring, or no gate.
     IoUring,

@@ -85,8 +85,6 @@ pub struct Volume {
     pub passthrough: bool,
     /// "io-uring" or "read".
     #[serde(default)]
-    pub transport: String,
-    #[serde(default)]
     pub requests: BTreeMap<String, u64>,
     pub strict: Strict,
     pub nested_mounts: Vec<String>,
