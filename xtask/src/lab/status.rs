@@ -83,7 +83,6 @@ pub struct Volume {
     pub gate: String,
     #[serde(default)]
     pub passthrough: bool,
-    /// "io-uring" or "read".
     #[serde(default)]
     pub requests: BTreeMap<String, u64>,
     pub strict: Strict,
