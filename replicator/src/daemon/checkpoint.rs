@@ -34,13 +34,13 @@ const DIFFERENT_MAX: usize = 65_536;
 /// become old.
 const CALM: Duration = Duration::from_millis(60);
 
-/// Stands for all that must be the same for a checkpoint to be of use.
+/// Stands for all that must be the same for a checkpoint to be of use. Whether the files are, their fingerprints tell; the numbers of
+/// devices may be others after each mount.
 pub fn identity(role: Role, state: &NodeState, volumes: &[Arc<Volume>]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(role.to_string().as_bytes());
     hasher.update(&state.encode());
     for volume in volumes {
-        hasher.update(&volume.device.to_le_bytes());
         hasher.update(&volume.root_inode.to_le_bytes());
         let patterns = volume.patterns().map(crate::patterns::Patterns::digest);
         hasher.update(&patterns.unwrap_or_default());
