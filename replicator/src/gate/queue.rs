@@ -149,6 +149,14 @@ impl Servant<'_> {
                 });
                 return if handed_on { Served::ByPort } else { Served::Panicked(None) };
             }
+            Ending::Aside(work) => {
+                let port = Arc::clone(port);
+                work.start(self.server, move |_, result| {
+                    place.answer(unique, result);
+                    port.put(place);
+                });
+                return Served::ByPort;
+            }
             Ending::Panicked => {
                 place.answer(unique, Err(Errno(libc::EIO)));
                 return Served::Panicked(Some(place));

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::stat::FileStat;
@@ -80,6 +81,52 @@ pub enum Outcome {
     Silent,
     /// The caller is held until something is durable; nobody waits with it.
     Held(Held),
+    /// A thread of its own goes on with it.
+    Aside(Aside),
+}
+
+/// What is left to do of a request, and ends in its answer: work that waits for other requests to be served.
+pub struct Aside(Box<Work>);
+
+type Work = dyn FnOnce(&Arc<Server>) -> Result<Vec<u8>, Refusal> + Send;
+
+impl std::fmt::Debug for Aside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Aside")
+    }
+}
+
+impl Aside {
+    /// This work.
+    pub fn new(work: impl FnOnce(&Arc<Server>) -> Result<Vec<u8>, Refusal> + Send + 'static) -> Aside {
+        Aside(Box::new(work))
+    }
+
+    /// Start it. `answer` is called once, with the body or an error, also where there is no thread to be had.
+    pub fn start(
+        self,
+        server: &Arc<Server>,
+        answer: impl FnOnce(&Server, Result<&[u8], Errno>) + Send + 'static,
+    ) {
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let reply = {
+            let (server, answer) = (Arc::clone(server), Arc::clone(&answer));
+            move |result: Result<Vec<u8>, Refusal>| {
+                if result.is_err() {
+                    count(&server.counters.refused);
+                }
+                if let Some(answer) = answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    answer(&server, result.as_deref().map_err(|refusal| refusal.0));
+                }
+            }
+        };
+        let refuse = reply.clone();
+        let server = Arc::clone(server);
+        let work = move || reply((self.0)(&server));
+        if let Err(error) = thread::Builder::new().name("gate-aside".to_owned()).spawn(work) {
+            refuse(Err(error.into()));
+        }
+    }
 }
 
 /// What a caller is held for.

@@ -17,7 +17,7 @@ use super::credentials::Identity;
 use super::device::{Delivery, Device};
 use super::operations;
 use super::request;
-use super::server::{Context, Held, Outcome, ReplyBuffer, Server, Undo};
+use super::server::{Aside, Context, Held, Outcome, ReplyBuffer, Server, Undo};
 
 /// Largest WRITE and READ.
 pub const TRANSFER_BYTES_MAX: u32 = 1 << 20;
@@ -223,6 +223,10 @@ fn answer(server: &Arc<Server>, identity: &mut Identity, reply: &mut ReplyBuffer
                 Err(errno) => server.device.refuse(unique, errno),
             });
         }
+        Ending::Aside(work) => work.start(server, move |server, result| match result {
+            Ok(body) => deliver(server, unique, body, Undo::Nothing),
+            Err(errno) => server.device.refuse(unique, errno),
+        }),
         Ending::Panicked => {
             if unique != 0 {
                 server.device.refuse(unique, Errno(libc::EIO));
@@ -260,6 +264,8 @@ pub enum Ending {
     Silent,
     /// It comes later.
     Held(Held),
+    /// It comes when this is done.
+    Aside(Aside),
     /// The operation panicked, which was noted.
     Panicked,
 }
@@ -291,6 +297,7 @@ pub fn process(
         Ok(Ok(Outcome::Reply(undo))) => Ending::Reply(undo),
         Ok(Ok(Outcome::Silent)) => Ending::Silent,
         Ok(Ok(Outcome::Held(held))) => Ending::Held(held),
+        Ok(Ok(Outcome::Aside(work))) => Ending::Aside(work),
         Ok(Err(refusal)) => {
             count(&server.counters.refused);
             Ending::Refused(refusal.0)

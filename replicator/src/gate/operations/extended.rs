@@ -4,15 +4,12 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::thread;
 
 use super::super::abi::{
     GetxattrIn, GetxattrOut, IoctlIn, IoctlOut, Plain, SETXATTR_ACL_KILL_SGID, SetxattrIn,
 };
-use super::super::counters::count;
-use super::super::device::Delivery;
 use super::super::inodes::{Inode, OpenMode};
-use super::super::server::{Answer, Context, Outcome, REPLY, Refusal, Server};
+use super::super::server::{Answer, Aside, Context, Outcome, REPLY, Refusal, Server};
 use super::attributes::path_of;
 use super::directory::open_listing;
 
@@ -178,7 +175,7 @@ pub fn ioctl(context: &mut Context<'_>, input: &IoctlIn, data: &[u8]) -> Answer 
         }
     }
     if changes && matches!(inode.opens().mode, OpenMode::Cached | OpenMode::Direct) {
-        return change_flags_of_cached(context, inode, fd, number, argument);
+        return Ok(change_flags_of_cached(inode, fd, number, argument));
     }
     flag_call(&fd, number, &mut argument)?;
     context.reply.put(&IoctlOut::default());
@@ -203,32 +200,19 @@ fn flags_changed(server: &Server, inode: &Inode) {
 }
 
 /// Change the flags of a file of which the kernel may hold stores that were not written yet. They are written first, as the file
-/// system below does it with its own (ext4): it would refuse them once the file is immutable. To write them takes a reader, so none
-/// waits for it.
+/// system below does it with its own (ext4): it would refuse them once the file is immutable. To write them is to serve requests, so
+/// nobody who does that waits for it.
 fn change_flags_of_cached(
-    context: &Context<'_>,
     inode: Arc<Inode>,
     file: Arc<OwnedFd>,
     number: libc::c_ulong,
     mut argument: [u64; 4],
-) -> Answer {
-    let (server, unique) = (Arc::clone(context.server), context.header.unique);
-    // It acts as this reader does, which is as root.
-    let change = move || {
+) -> Outcome {
+    // It acts as the thread that serves the call does, which is as root.
+    Outcome::Aside(Aside::new(move |server| {
         server.device.invalidate_node(inode.node, true);
-        match flag_call(&file, number, &mut argument) {
-            Ok(()) => {
-                flags_changed(&server, &inode);
-                if server.device.answer(unique, &[IoctlOut::default().bytes()]) == Delivery::Unwanted {
-                    count(&server.counters.unwanted);
-                }
-            }
-            Err(error) => {
-                count(&server.counters.refused);
-                server.device.refuse(unique, Refusal::from(error).0);
-            }
-        }
-    };
-    thread::Builder::new().name("gate-flags".to_owned()).spawn(change)?;
-    Ok(Outcome::Silent)
+        flag_call(&file, number, &mut argument)?;
+        flags_changed(server, &inode);
+        Ok(IoctlOut::default().bytes().to_vec())
+    }))
 }
