@@ -25,7 +25,7 @@ use crate::config::Role;
 use crate::storage::checkpoint::{NodeCheckpoint, VolumeCheckpoint};
 use crate::storage::replica::{CopiedFile, Replica};
 use crate::storage::state::NodeState;
-use crate::storage::survey::{Fingerprints, Seen, survey};
+use crate::storage::survey::{Fingerprints, Seen, Sight, survey};
 use crate::volume::Volume;
 
 /// When so many files look different, to compare everything takes less memory than to remember them.
@@ -153,10 +153,21 @@ fn tell_changes(
 ) -> io::Result<usize> {
     let mut found = vec![false; former.len()];
     let mut different = 0;
+    let mut listed = None;
     let tell = |event| mailbox.post(Message::Answer(event));
-    survey(volume, cancelled, &mut |Seen { inode, kind, fingerprint, .. }| {
-        // What is new shows in the directory that has it.
-        let Some(position) = former.position(inode) else { return };
+    let mut list = |directory| {
+        if listed.replace(directory) != Some(directory) {
+            tell(Event::DirectoryChanged { directory: volume.file(directory) });
+        }
+    };
+    survey(volume, cancelled, &mut |sight| {
+        let Seen { directory, inode, kind, fingerprint, .. } = match sight {
+            Sight::File(seen) => seen,
+            // Covers what was part of the tree, perhaps.
+            Sight::Foreign(directory) => return list(directory),
+        };
+        // New, or something was mounted over it, which changes no time.
+        let Some(position) = former.position(inode) else { return list(directory) };
         if let Some(found) = found.get_mut(position) {
             *found = true;
         }
@@ -199,7 +210,9 @@ fn unchanged_copies(
     let mut found = vec![false; kept.fingerprints.len()];
     let mut changed = None;
     let mut files = Vec::with_capacity(kept.copies.files.len());
-    survey(volume, cancelled, &mut |Seen { inode, kind, handle, fingerprint }| {
+    survey(volume, cancelled, &mut |sight| {
+        // What is covered by something else is missed below.
+        let Sight::File(Seen { inode, kind, handle, fingerprint, .. }) = sight else { return };
         let position = kept.fingerprints.position(inode);
         match position.filter(|position| kept.fingerprints.matches(*position, fingerprint)) {
             Some(position) => {

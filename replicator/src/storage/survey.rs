@@ -55,9 +55,21 @@ impl Fingerprint {
     }
 }
 
+/// What a survey comes upon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Sight {
+    /// A name of a file, or the root.
+    File(Seen),
+    /// A name of something that is not part of the tree (it is mounted there), in the directory with this inode number: that it comes
+    /// or goes changes no time.
+    Foreign(u64),
+}
+
 /// A file of the tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
+    /// Inode number of the directory with the name; for the root, its own.
+    pub directory: u64,
     /// Its inode number.
     pub inode: u64,
     /// What it is.
@@ -74,15 +86,16 @@ pub struct Seen {
 ///
 /// # Errors
 /// What the system returns; [`io::ErrorKind::Interrupted`] where `cancelled` was set.
-pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Seen)) -> io::Result<()> {
+pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Sight)) -> io::Result<()> {
     let (root, mount) = FileHandle::with_mount(volume.root(), c"")?;
     let status = Status::of(volume.root())?;
-    see(Seen {
+    see(Sight::File(Seen {
+        directory: volume.root_inode,
         inode: volume.root_inode,
         kind: FileKind::Directory,
         fingerprint: Fingerprint::new(&status, &root, now()?),
         handle: root.clone(),
-    });
+    }));
     let mut left = vec![(volume.root_inode, root)];
     while let Some((inode, handle)) = left.pop() {
         if cancelled.load(Ordering::Relaxed) {
@@ -95,7 +108,7 @@ pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Seen)
             Err(error) if is_gone(&error) => continue,
             opened => opened?,
         };
-        let directory = Directory { volume, descriptor: directory.as_fd(), mount };
+        let directory = Directory { volume, inode, descriptor: directory.as_fd(), mount };
         let path = match volume.patterns() {
             Some(_) => volume.path_below(directory.descriptor)?,
             None => None,
@@ -107,7 +120,14 @@ pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Seen)
             if inode == volume.root_inode && name.to_bytes() == RESERVED_NAME {
                 continue;
             }
-            let Some(seen) = directory.look(&name, number)? else { continue };
+            let seen = match directory.look(&name, number)? {
+                Some(Sight::File(seen)) => seen,
+                Some(foreign) => {
+                    see(foreign);
+                    continue;
+                }
+                None => continue,
+            };
             if path
                 .as_ref()
                 .is_some_and(|path| is_excluded(volume, &joined(path, name.to_bytes()), seen.kind))
@@ -117,7 +137,7 @@ pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Seen)
             if seen.kind == FileKind::Directory {
                 left.push((seen.inode, seen.handle.clone()));
             }
-            see(seen);
+            see(Sight::File(seen));
         }
     }
     Ok(())
@@ -125,20 +145,21 @@ pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Seen)
 
 struct Directory<'a> {
     volume: &'a Volume,
+    inode: u64,
     descriptor: BorrowedFd<'a>,
     /// The mount that the tree lies on.
     mount: i32,
 }
 
 impl Directory<'_> {
-    /// What the name stands for; `None` if it is gone, or not part of the tree.
-    fn look(&self, name: &CStr, number: u64) -> io::Result<Option<Seen>> {
+    /// What the name stands for; `None` if it is gone.
+    fn look(&self, name: &CStr, number: u64) -> io::Result<Option<Sight>> {
         let (handle, mount) = match FileHandle::with_mount(self.descriptor, name) {
             Err(error) if is_gone(&error) => return Ok(None),
             found => found?,
         };
         if mount != self.mount {
-            return Ok(None);
+            return Ok(Some(Sight::Foreign(self.inode)));
         }
         let acquaintance = self.volume.learn(number, handle.clone());
         let status = Status::at(self.descriptor, name)?;
@@ -150,10 +171,11 @@ impl Directory<'_> {
             if acquaintance == Acquaintance::New {
                 self.volume.forget(number);
             }
-            return Ok(None);
+            return Ok(Some(Sight::Foreign(self.inode)));
         };
         let fingerprint = Fingerprint::new(&status, &handle, now()?);
-        Ok(Some(Seen { inode: number, kind, handle, fingerprint }))
+        let directory = self.inode;
+        Ok(Some(Sight::File(Seen { directory, inode: number, kind, handle, fingerprint })))
     }
 }
 
@@ -177,7 +199,11 @@ impl Fingerprints {
     /// As [`survey`].
     pub fn take(volume: &Volume, cancelled: &AtomicBool) -> io::Result<Fingerprints> {
         let mut files = Vec::new();
-        survey(volume, cancelled, &mut |seen| files.push((seen.inode, seen.fingerprint)))?;
+        survey(volume, cancelled, &mut |sight| {
+            if let Sight::File(seen) = sight {
+                files.push((seen.inode, seen.fingerprint));
+            }
+        })?;
         Ok(Fingerprints::new(files))
     }
 
@@ -342,13 +368,18 @@ mod tests {
         let patterns = Patterns::new(vec![TreePattern::parse("/tmp").unwrap()], Vec::new());
         let volume = volume(place.path()).with_patterns(patterns);
         let mut seen = Vec::new();
-        survey(&volume, &never(), &mut |file| seen.push(file.inode)).unwrap();
+        let mut see = |sight| match sight {
+            Sight::File(file) => seen.push((file.inode, file.directory)),
+            Sight::Foreign(_) => panic!("nothing is mounted there"),
+        };
+        survey(&volume, &never(), &mut see).unwrap();
         let number = |name: &str| fs::metadata(place.path().join(name)).unwrap().ino();
         seen.sort_unstable();
-        let mut expected = ["", "kept", "kept/file"].map(number);
+        let [root, kept, file] = ["", "kept", "kept/file"].map(number);
+        let mut expected = [(root, root), (kept, root), (file, kept)];
         expected.sort_unstable();
         assert_eq!(seen, expected);
-        assert!(expected.iter().all(|inode| volume.handle(*inode).is_some()));
+        assert!(expected.iter().all(|(inode, _)| volume.handle(*inode).is_some()));
         assert_eq!(volume.handle(number("tmp/file")), None);
         let cancelled = AtomicBool::new(true);
         assert!(survey(&volume, &cancelled, &mut |_| {}).is_err());
