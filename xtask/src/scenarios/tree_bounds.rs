@@ -48,7 +48,10 @@ pub fn run(context: &Context) -> Result<Outcome> {
     mounted_before(&mut mirror)?;
     mounted_later(&mut mirror)?;
     mirror.wait_identical()?;
-    let found = mirror.finish(&[PEER_LOST, CRASHED, &["mounted inside", "mount point inside", "the checkpoint does not hold"]].concat())?;
+    let found = mirror.finish(
+        &[PEER_LOST, CRASHED, &["mounted inside", "mount point inside", "the checkpoint does not hold"]]
+            .concat(),
+    )?;
     passed(format!(
         "3 guards refused, a mount inside refused and left out; {} entries identical",
         found.entries
