@@ -221,9 +221,6 @@ pub fn options() -> GateOptions {
         Ok(other) => panic!("{TRANSPORT} is read or io-uring, not {other}"),
         Err(_) => Transport::Auto,
     };
-    // A process that serves a ring and has callers in its own mount, as these tests do, cannot be ended once it dumps core.
-    // SAFETY: takes no memory; that it is refused changes nothing.
-    let _ = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
     GateOptions { transport, ..GateOptions::default() }
 }
 
