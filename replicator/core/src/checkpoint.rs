@@ -8,7 +8,10 @@ use alloc::vec::Vec;
 
 use crate::extent::{Extent, ExtentSet};
 use crate::ids::{FileId, Sequence};
-use crate::resume::{Held, LastStream, StreamId};
+use crate::resume::{Held, LastStream};
+use crate::wire::body::{
+    extents, files, held, held_if_any, put_extents, put_files, put_held, put_held_if_any, put_stream, stream,
+};
 use crate::wire::cursor::{BodyError, Cursor, Put};
 
 /// See the module.
@@ -94,10 +97,7 @@ impl PrimaryCheckpoint {
         put_stream(bytes, self.last.stream);
         bytes.put_u64(self.last.proven.0);
         bytes.put_u64(self.last.queued.0);
-        bytes.put_u8(u8::from(self.last.before.is_some()));
-        if let Some(before) = self.last.before {
-            put_held(bytes, before);
-        }
+        put_held_if_any(bytes, self.last.before);
         put_files(bytes, &self.known);
         put_files(bytes, &self.scanned);
         bytes.put_count(self.marked.len());
@@ -116,18 +116,21 @@ impl PrimaryCheckpoint {
 
     fn decode(cursor: &mut Cursor<'_>) -> Result<PrimaryCheckpoint, BodyError> {
         let (stream, proven, queued) = (stream(cursor)?, Sequence(cursor.u64()?), Sequence(cursor.u64()?));
-        let before = if cursor.flag("before")? { Some(held(cursor)?) } else { None };
+        let before = held_if_any(cursor)?;
         if proven > queued {
             return Err(BodyError::Value("order of positions"));
         }
         Ok(PrimaryCheckpoint {
             last: LastStream { stream, proven, queued, before },
-            known: files(cursor)?,
-            scanned: files(cursor)?,
-            marked: list(cursor, 11, |cursor| Ok((cursor.file()?, cursor.flag("deep")?)))?,
-            changed: files(cursor)?,
+            known: files(cursor, usize::MAX)?,
+            scanned: files(cursor, usize::MAX)?,
+            marked: cursor
+                .list(11, usize::MAX, "marked", |cursor| Ok((cursor.file()?, cursor.flag("deep")?)))?,
+            changed: files(cursor, usize::MAX)?,
             may_lack: cursor.flag("may lack")?,
-            files: list(cursor, 23, |cursor| Ok((cursor.file()?, FileCheckpoint::decode(cursor)?)))?,
+            files: cursor.list(23, usize::MAX, "files", |cursor| {
+                Ok((cursor.file()?, FileCheckpoint::decode(cursor)?))
+            })?,
         })
     }
 }
@@ -139,11 +142,7 @@ impl FileCheckpoint {
             flag(self.lost, LOST) | flag(self.attributes, ATTRIBUTES) | flag(self.explicit, EXPLICIT),
         );
         for extents in [&self.dirty, &self.mapped, &self.compare] {
-            bytes.put_count(extents.len());
-            for extent in extents {
-                bytes.put_u64(extent.start);
-                bytes.put_u64(extent.end);
-            }
+            put_extents(bytes, extents);
         }
     }
 
@@ -152,16 +151,10 @@ impl FileCheckpoint {
         if flags & !(LOST | ATTRIBUTES | EXPLICIT) != 0 {
             return Err(BodyError::Value("marks"));
         }
-        let extents = |cursor: &mut Cursor<'_>| {
-            list(cursor, 16, |cursor| {
-                let extent = Extent { start: cursor.u64()?, end: cursor.u64()? };
-                if extent.is_empty() { Err(BodyError::Value("extent")) } else { Ok(extent) }
-            })
-        };
         Ok(FileCheckpoint {
-            dirty: extents(cursor)?,
-            mapped: extents(cursor)?,
-            compare: extents(cursor)?,
+            dirty: extents(cursor, usize::MAX)?,
+            mapped: extents(cursor, usize::MAX)?,
+            compare: extents(cursor, usize::MAX)?,
             lost: flags & LOST != 0,
             attributes: flags & ATTRIBUTES != 0,
             explicit: flags & EXPLICIT != 0,
@@ -176,49 +169,13 @@ pub(crate) fn set_of(extents: &[Extent]) -> ExtentSet {
     set
 }
 
-fn put_stream(bytes: &mut Vec<u8>, stream: StreamId) {
-    bytes.put(&stream.incarnation);
-    bytes.put_u64(stream.number);
-}
-
-fn stream(cursor: &mut Cursor<'_>) -> Result<StreamId, BodyError> {
-    Ok(StreamId { incarnation: cursor.array()?, number: cursor.u64()? })
-}
-
-fn put_held(bytes: &mut Vec<u8>, held: Held) {
-    put_stream(bytes, held.stream);
-    bytes.put_u64(held.received.0);
-}
-
-fn held(cursor: &mut Cursor<'_>) -> Result<Held, BodyError> {
-    Ok(Held { stream: stream(cursor)?, received: Sequence(cursor.u64()?) })
-}
-
-fn put_files(bytes: &mut Vec<u8>, files: &[FileId]) {
-    bytes.put_count(files.len());
-    files.iter().for_each(|file| bytes.put_file(*file));
-}
-
-fn files(cursor: &mut Cursor<'_>) -> Result<Vec<FileId>, BodyError> {
-    list(cursor, 10, |cursor| cursor.file())
-}
-
-/// A u32 count and so many members of at least `member_bytes` each.
-fn list<T>(
-    cursor: &mut Cursor<'_>,
-    member_bytes: usize,
-    member: impl Fn(&mut Cursor<'_>) -> Result<T, BodyError>,
-) -> Result<Vec<T>, BodyError> {
-    let count = cursor.count(member_bytes)?;
-    (0..count).map(|_| member(cursor)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use alloc::vec;
 
     use super::*;
     use crate::ids::VolumeId;
+    use crate::resume::StreamId;
 
     fn file(inode: u64) -> FileId {
         FileId { volume: VolumeId(1), inode }

@@ -86,15 +86,8 @@ pub fn decode_barrier(body: &[u8]) -> Result<DurableScope, BodyError> {
     let mut cursor = Cursor::new(body);
     let scope = match cursor.u8()? {
         0 => {
-            let count = cursor.count(11)?;
-            if count > FILES_MAX {
-                return Err(BodyError::Limit("files"));
-            }
-            let mut files = Vec::with_capacity(count);
-            for _ in 0..count {
-                files.push((cursor.file()?, cursor.flag("data only")?));
-            }
-            DurableScope::Files(files)
+            let file = |cursor: &mut Cursor<'_>| Ok((cursor.file()?, cursor.flag("data only")?));
+            DurableScope::Files(cursor.list(11, FILES_MAX, "files", file)?)
         }
         1 => DurableScope::Volume(VolumeId(cursor.u16()?)),
         2 => DurableScope::Everything,
@@ -108,12 +101,27 @@ pub fn decode_barrier(body: &[u8]) -> Result<DurableScope, BodyError> {
 #[must_use]
 pub fn encode_extents(extents: &[Extent]) -> Vec<u8> {
     let mut body = Vec::with_capacity(4 + extents.len() * 16);
+    put_extents(&mut body, extents);
+    body
+}
+
+pub(crate) fn put_extents(body: &mut Vec<u8>, extents: &[Extent]) {
     body.put_count(extents.len());
     for extent in extents {
         body.put_u64(extent.start);
         body.put_u64(extent.end);
     }
-    body
+}
+
+/// Extents, ascending and apart.
+pub(crate) fn extents(cursor: &mut Cursor<'_>, max: usize) -> Result<Vec<Extent>, BodyError> {
+    let extent = |cursor: &mut Cursor<'_>| Ok(Extent { start: cursor.u64()?, end: cursor.u64()? });
+    let extents = cursor.list(16, max, "extents", extent)?;
+    let apart = extents.is_sorted_by(|before, extent| before.end <= extent.start);
+    if !apart || extents.iter().any(|extent| extent.is_empty()) {
+        return Err(BodyError::Value("extent"));
+    }
+    Ok(extents)
 }
 
 /// The extents in a `DigestReply`, ascending and apart.
@@ -122,18 +130,7 @@ pub fn encode_extents(extents: &[Extent]) -> Vec<u8> {
 /// [`BodyError`]; also where an extent is empty or begins before the end of the one before.
 pub fn decode_extents(body: &[u8]) -> Result<Vec<Extent>, BodyError> {
     let mut cursor = Cursor::new(body);
-    let count = cursor.count(16)?;
-    if count > EXTENTS_MAX {
-        return Err(BodyError::Limit("extents"));
-    }
-    let mut extents: Vec<Extent> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let extent = Extent { start: cursor.u64()?, end: cursor.u64()? };
-        if extent.is_empty() || extents.last().is_some_and(|before| before.end > extent.start) {
-            return Err(BodyError::Value("extent"));
-        }
-        extents.push(extent);
-    }
+    let extents = extents(&mut cursor, EXTENTS_MAX)?;
     cursor.finish()?;
     Ok(extents)
 }
@@ -142,9 +139,17 @@ pub fn decode_extents(body: &[u8]) -> Result<Vec<Extent>, BodyError> {
 #[must_use]
 pub fn encode_files(files: &[FileId]) -> Vec<u8> {
     let mut body = Vec::with_capacity(4 + files.len() * 10);
+    put_files(&mut body, files);
+    body
+}
+
+pub(crate) fn put_files(body: &mut Vec<u8>, files: &[FileId]) {
     body.put_count(files.len());
     files.iter().for_each(|file| body.put_file(*file));
-    body
+}
+
+pub(crate) fn files(cursor: &mut Cursor<'_>, max: usize) -> Result<Vec<FileId>, BodyError> {
+    cursor.list(10, max, "files", |cursor| cursor.file())
 }
 
 /// The files in a `CreatedReply`.
@@ -153,22 +158,38 @@ pub fn encode_files(files: &[FileId]) -> Vec<u8> {
 /// [`BodyError`].
 pub fn decode_files(body: &[u8]) -> Result<Vec<FileId>, BodyError> {
     let mut cursor = Cursor::new(body);
-    let count = cursor.count(10)?;
-    if count > FILES_MAX {
-        return Err(BodyError::Limit("files"));
-    }
-    let files = (0..count).map(|_| cursor.file()).collect::<Result<Vec<_>, _>>()?;
+    let files = files(&mut cursor, FILES_MAX)?;
     cursor.finish()?;
     Ok(files)
 }
 
-fn put_stream(body: &mut Vec<u8>, stream: StreamId) {
+pub(crate) fn put_stream(body: &mut Vec<u8>, stream: StreamId) {
     body.put(&stream.incarnation);
     body.put_u64(stream.number);
 }
 
-fn stream(cursor: &mut Cursor<'_>) -> Result<StreamId, BodyError> {
+pub(crate) fn stream(cursor: &mut Cursor<'_>) -> Result<StreamId, BodyError> {
     Ok(StreamId { incarnation: cursor.array()?, number: cursor.u64()? })
+}
+
+pub(crate) fn put_held(body: &mut Vec<u8>, held: Held) {
+    put_stream(body, held.stream);
+    body.put_u64(held.received.0);
+}
+
+pub(crate) fn held(cursor: &mut Cursor<'_>) -> Result<Held, BodyError> {
+    Ok(Held { stream: stream(cursor)?, received: Sequence(cursor.u64()?) })
+}
+
+pub(crate) fn put_held_if_any(body: &mut Vec<u8>, held: Option<Held>) {
+    body.put_u8(u8::from(held.is_some()));
+    if let Some(held) = held {
+        put_held(body, held);
+    }
+}
+
+pub(crate) fn held_if_any(cursor: &mut Cursor<'_>) -> Result<Option<Held>, BodyError> {
+    if cursor.flag("held")? { held(cursor).map(Some) } else { Ok(None) }
 }
 
 /// Payload of a `ResyncBegin` from version 2 on: which stream begins.
@@ -205,8 +226,7 @@ impl Resumption {
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(56);
         put_stream(&mut body, self.stream);
-        put_stream(&mut body, self.from.stream);
-        body.put_u64(self.from.received.0);
+        put_held(&mut body, self.from);
         body
     }
 
@@ -217,7 +237,7 @@ impl Resumption {
     pub fn decode(body: &[u8]) -> Result<Resumption, BodyError> {
         let mut cursor = Cursor::new(body);
         let begun = stream(&mut cursor)?;
-        let from = Held { stream: stream(&mut cursor)?, received: Sequence(cursor.u64()?) };
+        let from = held(&mut cursor)?;
         cursor.finish()?;
         Ok(Resumption { stream: begun, from })
     }
@@ -238,11 +258,7 @@ impl Holding {
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(41);
         body.put_u64(self.generation.0);
-        body.put_u8(u8::from(self.held.is_some()));
-        if let Some(held) = self.held {
-            put_stream(&mut body, held.stream);
-            body.put_u64(held.received.0);
-        }
+        put_held_if_any(&mut body, self.held);
         body
     }
 
@@ -253,11 +269,7 @@ impl Holding {
     pub fn decode(body: &[u8]) -> Result<Holding, BodyError> {
         let mut cursor = Cursor::new(body);
         let generation = Generation(cursor.u64()?);
-        let held = if cursor.flag("held")? {
-            Some(Held { stream: stream(&mut cursor)?, received: Sequence(cursor.u64()?) })
-        } else {
-            None
-        };
+        let held = held_if_any(&mut cursor)?;
         cursor.finish()?;
         Ok(Holding { generation, held })
     }

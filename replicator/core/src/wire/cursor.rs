@@ -105,6 +105,21 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A u32 count, at most `max`, and so many members of at least `member_bytes` each.
+    pub(crate) fn list<T>(
+        &mut self,
+        member_bytes: usize,
+        max: usize,
+        field: &'static str,
+        member: impl Fn(&mut Cursor<'a>) -> Result<T, BodyError>,
+    ) -> Result<Vec<T>, BodyError> {
+        let count = self.count(member_bytes)?;
+        if count > max {
+            return Err(BodyError::Limit(field));
+        }
+        (0..count).map(|_| member(self)).collect()
+    }
+
     /// How many bytes are left.
     pub(crate) fn left(&self) -> usize {
         self.rest.len()
