@@ -244,7 +244,7 @@ impl Primary {
             session.and_then(|_| self.names.retry_at()),
             self.greeting_deadline(),
             session.and_then(|_| self.closing_deadline()),
-            self.dial.deadline(session.is_some() || self.deposed || self.stopping),
+            self.dial.deadline().filter(|_| self.wants_session()),
             self.record.retry_at(),
             self.queues.settling.front().map(|(due, _)| *due),
             self.queues.delayed.first().map(|(due, _)| *due),

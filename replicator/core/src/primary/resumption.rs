@@ -59,7 +59,7 @@ impl Primary {
     // ---- the beginning -----------------------------------------------------------------------------------
 
     pub(super) fn on_session_opened(&mut self, id: SessionId, version: u16) {
-        if self.greeting.is_some() || !self.is_dialled(id) || self.deposed {
+        if self.greeting.is_some() || !self.is_dialled(id) {
             let reason = CloseReason::Protocol("a session that was not dialled");
             self.out.push(Action::CloseSession { session: id, reason });
             return;

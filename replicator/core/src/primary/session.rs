@@ -94,10 +94,10 @@ impl Dial {
         Dial { random: seed | 1, pause: Duration::ZERO, state: DialState::Pausing(now) }
     }
 
-    pub(super) fn deadline(&self, has_session: bool) -> Option<Time> {
+    pub(super) fn deadline(&self) -> Option<Time> {
         match self.state {
-            DialState::Pausing(until) if !has_session => Some(until),
-            _ => None,
+            DialState::Pausing(until) => Some(until),
+            DialState::Dialing(_) => None,
         }
     }
 
@@ -113,9 +113,14 @@ impl Dial {
 }
 
 impl Primary {
+    /// Whether there is no connection, and one is wanted.
+    pub(super) fn wants_session(&self) -> bool {
+        self.session.is_none() && !self.deposed && !self.stopping
+    }
+
     /// Connect if there is no connection and the pause is over.
     pub(super) fn connect(&mut self) {
-        if self.session.is_some() || self.deposed || self.stopping {
+        if !self.wants_session() {
             return;
         }
         if let DialState::Pausing(until) = self.dial.state
@@ -146,7 +151,7 @@ impl Primary {
 
     /// Whether a connection with that number was asked for.
     pub(super) fn is_dialled(&self, id: SessionId) -> bool {
-        self.session.is_none() && !self.stopping && self.dial.state == DialState::Dialing(id)
+        self.wants_session() && self.dial.state == DialState::Dialing(id)
     }
 
     /// End the session for a reason of this node.
