@@ -6,12 +6,8 @@
 //! `docs/on-disk.md` has the layout.
 
 use std::ffi::CStr;
-use std::fs::File;
-use std::io::{self, Read};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use replicator_core::checkpoint::Checkpoint;
 
@@ -143,7 +139,7 @@ impl StateDirectory {
     /// # Errors
     /// [`StateError::System`]: it cannot be taken away. A node that went on would leave it for a later run, in which it is wrong.
     pub fn take_checkpoint(&self) -> Result<Option<NodeCheckpoint>, StateError> {
-        let bytes = self.read_checkpoint();
+        let bytes = self.read(FILE, u64::MAX);
         match unlinkat(self.descriptor(), FILE, UnlinkatFlags::NoRemoveDir) {
             Ok(()) => fsync(self.descriptor()).map_err(|errno| self.error("sync", errno.into()))?,
             Err(Errno::ENOENT) => {}
@@ -163,19 +159,6 @@ impl StateDirectory {
                 Ok(None)
             }
         }
-    }
-
-    fn read_checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
-        // A FIFO in its place must not block.
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let mut file = match openat(self.descriptor(), FILE, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
     }
 }
 

@@ -228,7 +228,8 @@ impl StateDirectory {
     /// Read the state. A file that cannot be used is renamed, so that it neither is overwritten nor read again.
     #[must_use]
     pub fn load(&self) -> Loaded {
-        let reason = match self.read() {
+        // One byte more than it may have, so that a longer one shows.
+        let reason = match self.read(FILE, STATE_BYTES as u64 + 1) {
             Ok(None) => return Loaded::First,
             Ok(Some(bytes)) => match NodeState::decode(&bytes) {
                 Ok(state) => return Loaded::State(state),
@@ -239,17 +240,17 @@ impl StateDirectory {
         Loaded::Unusable { reason, kept: self.keep_aside() }
     }
 
-    fn read(&self) -> io::Result<Option<Vec<u8>>> {
+    /// At most so many bytes of a file; `None` if there is none.
+    pub(super) fn read(&self, name: &CStr, most: u64) -> io::Result<Option<Vec<u8>>> {
         // A FIFO in its place must not block.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let file = match openat(self.directory.as_fd(), FILE, flags, Mode::empty()) {
+        let file = match openat(self.directory.as_fd(), name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
         let mut bytes = Vec::new();
-        // One more than it may have, so that a longer one shows.
-        file.take(STATE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        file.take(most).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     }
 
