@@ -329,15 +329,13 @@ impl<R: Role> Engine<R> {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Connected { session, established } => self.on_connected(session, *established),
-            Message::Accepted { established } if self.core.preparing.is_some() => {
-                if let Some(waiting) = &mut self.core.preparing {
-                    waiting.accepted = Some(established);
+            Message::Accepted { established } => match &mut self.core.preparing {
+                Some(waiting) => waiting.accepted = Some(established),
+                None => {
+                    let session = self.core.sessions.number_accepted();
+                    self.on_connected(session, *established);
                 }
-            }
-            Message::Accepted { established } => {
-                let session = self.core.sessions.number_accepted();
-                self.on_connected(session, *established);
-            }
+            },
             Message::DialFailed { session } => self.core.tell(Event::SessionLost { session }),
             Message::Stranger => self.core.publisher.on_stranger(),
             Message::Gates(gates) => self.core.publisher.on_gates(gates),
