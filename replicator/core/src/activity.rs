@@ -63,6 +63,8 @@ pub enum Record {
         dirty: Vec<Extent>,
         /// Its attributes, by themselves or as a consequence of a write.
         attributes: bool,
+        /// What the file looks like here, as in [`Record::Settled`].
+        look: u64,
     },
     /// Nothing is in doubt of the file any more.
     Settled {
@@ -121,10 +123,11 @@ impl Record {
                 bytes.put_file(*file);
                 bytes.put_u8(named.encode());
             }
-            Record::Parts { file, dirty, attributes } => {
+            Record::Parts { file, dirty, attributes, look } => {
                 bytes.put_u8(PARTS);
                 bytes.put_file(*file);
                 bytes.put_u8(u8::from(*attributes));
+                bytes.put_u64(*look);
                 put_extents(bytes, dirty);
             }
             Record::Settled { file, named, look } => {
@@ -144,8 +147,8 @@ impl Record {
             RELIST => Record::Relist(cursor.file()?),
             NAMED => Record::Named(cursor.file()?, Named::decode(cursor)?),
             PARTS => {
-                let (file, attributes) = (cursor.file()?, cursor.flag("attributes")?);
-                Record::Parts { file, dirty: extents(cursor, PARTS_MAX)?, attributes }
+                let (file, attributes, look) = (cursor.file()?, cursor.flag("attributes")?, cursor.u64()?);
+                Record::Parts { file, dirty: extents(cursor, PARTS_MAX)?, attributes, look }
             }
             SETTLED => {
                 Record::Settled { file: cursor.file()?, named: Named::decode(cursor)?, look: cursor.u64()? }
@@ -189,7 +192,7 @@ pub struct Activity {
     /// Directories that are to be listed as soon as they are known.
     changed: BTreeSet<FileId>,
     doubts: BTreeMap<FileId, Doubt>,
-    /// What files looked like when they were settled since the base.
+    /// What files looked like when they were settled since the base, or a part of them was.
     looks: BTreeMap<FileId, u64>,
 }
 
@@ -223,10 +226,11 @@ impl Activity {
                 self.doubts.insert(directory, Doubt::Relisted);
             }
             Record::Named(file, named) => self.name(file, named),
-            Record::Parts { file, dirty, attributes } => {
+            Record::Parts { file, dirty, attributes, look } => {
                 let explicit = attributes;
                 let parts = FileCheckpoint { dirty, attributes, explicit, ..FileCheckpoint::default() };
                 self.doubts.insert(file, Doubt::Parts(parts));
+                self.looks.insert(file, look);
             }
             Record::Settled { file, named, look } => {
                 self.name(file, named);
@@ -260,13 +264,13 @@ impl Activity {
         self.doubts.len()
     }
 
-    /// Whether something is in doubt of the file.
+    /// Whether all of the file is in doubt, whatever it looks like.
     #[must_use]
-    pub fn is_doubtful(&self, file: FileId) -> bool {
-        self.doubts.contains_key(&file)
+    pub fn is_wholly_doubtful(&self, file: FileId) -> bool {
+        matches!(self.doubts.get(&file), Some(Doubt::All | Doubt::Relisted))
     }
 
-    /// Take out what settled files looked like; 0 where there is no look.
+    /// Take out what files looked like when they were settled, or a part of them was; 0 where there is no look.
     #[must_use]
     pub fn take_looks(&mut self) -> BTreeMap<FileId, u64> {
         core::mem::take(&mut self.looks)
@@ -330,7 +334,8 @@ impl Activity {
                 Doubt::All => Record::Intent { file: *file, new: false },
                 Doubt::Relisted => Record::Relist(*file),
                 Doubt::Parts(parts) => {
-                    Record::Parts { file: *file, dirty: parts.dirty.clone(), attributes: parts.attributes }
+                    let (dirty, attributes) = (parts.dirty.clone(), parts.attributes);
+                    Record::Parts { file: *file, dirty, attributes, look: 0 }
                 }
             };
             record.encode(&mut bytes);
@@ -359,6 +364,7 @@ impl Activity {
                 _ => return Err(BodyError::Value("doubt")),
             }
         }
+        activity.looks.clear();
         cursor.finish()?;
         Ok(activity)
     }

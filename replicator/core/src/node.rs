@@ -116,6 +116,15 @@ impl Node {
         }
     }
 
+    /// On a primary: whether both nodes hold everything, and callers wait for the peer.
+    #[must_use]
+    pub fn is_mirrored(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.is_mirrored(),
+            Role::Secondary(_) => false,
+        }
+    }
+
     /// Go on from what a run of this primary knew that crashed, as [`Node::restore`] does after an orderly stop.
     pub fn restore_activity(&mut self, activity: &Activity) {
         if let Role::Primary(primary) = &mut self.role {

@@ -28,7 +28,7 @@ fn records() -> Vec<Record> {
         Record::Intent { file: file(9), new: true },
         Record::Relist(file(2)),
         Record::Named(file(9), DIRECTORY),
-        Record::Parts { file: file(3), dirty, attributes: true },
+        Record::Parts { file: file(3), dirty, attributes: true, look: 6 },
         Record::Settled { file: file(4), named: FILE, look: 77 },
     ]
 }
@@ -50,7 +50,7 @@ fn records_are_read_as_they_were_written_and_are_short() {
     }
     let dirty = (0..PARTS_MAX as u64).map(|n| Extent { start: n * 10, end: n * 10 + 1 }).collect();
     let mut longest = Vec::new();
-    Record::Parts { file: file(3), dirty, attributes: true }.encode(&mut longest);
+    Record::Parts { file: file(3), dirty, attributes: true, look: 6 }.encode(&mut longest);
     assert!(longest.len() <= RECORD_BYTES_MAX);
     assert!(Record::decode_all(&[99]).is_err());
 }
@@ -88,7 +88,7 @@ fn a_file_is_in_doubt_from_its_intent_until_it_is_settled() {
 fn parts_hold_until_the_next_intent() {
     let mut activity = base();
     let dirty = vec![Extent { start: 5, end: 6 }];
-    activity.apply(Record::Parts { file: file(4), dirty: dirty.clone(), attributes: false });
+    activity.apply(Record::Parts { file: file(4), dirty: dirty.clone(), attributes: false, look: 8 });
     let marks = |activity: &Activity| activity.checkpoint().unwrap().files;
     let parts = FileCheckpoint { dirty, ..FileCheckpoint::default() };
     assert_eq!(marks(&activity), [(file(4), parts)]);

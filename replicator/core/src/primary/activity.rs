@@ -50,6 +50,11 @@ impl Primary {
         self.session.as_ref()?.stream
     }
 
+    /// Whether callers wait for the peer.
+    pub fn is_mirrored(&self) -> bool {
+        self.phase == Phase::Mirrored
+    }
+
     /// Whether what the peer has is known, and nothing is expected that would change it: both nodes mirror and all directories are listed, or
     /// there is no session and the next one may go on from the last.
     fn at_peace(&self) -> bool {
