@@ -62,6 +62,8 @@ pub struct SafeSet {
     pub on: bool,
     /// Files and directories in it.
     pub files: u64,
+    /// Those of which only a part is in doubt.
+    pub narrowed: u64,
     /// Writes to its log since the daemon started.
     pub commits: u64,
 }

@@ -113,6 +113,8 @@ pub struct MirrorConfig {
     pub settle: Duration,
     /// How often the primary asks for confirmation of what no caller waits for.
     pub confirm_interval: Duration,
+    /// A file leaves the safe set no sooner than this after it was last changed.
+    pub safe_set_idle: Duration,
     /// Bytes sent and not yet confirmed, at most.
     pub window: u64,
     /// Size of the kernel's ring of events in bytes: a power of two, a multiple of the page.

@@ -160,6 +160,7 @@ fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, Config
         strict_files: strict_files(mirror.strict_files.unwrap_or_default())?,
         settle: duration("mirror.settle", mirror.settle, "20ms")?,
         confirm_interval: positive("mirror.confirm-interval", mirror.confirm_interval, "2s")?,
+        safe_set_idle: duration("mirror.safe-set-idle", mirror.safe_set_idle, "10s")?,
         window: window(mirror.window)?,
         trace_ring: ring(mirror.trace_ring)?,
         extents_per_file,

@@ -104,8 +104,9 @@ impl Publisher {
 
     /// How many files may differ from the peer's after a crash.
     pub fn on_safe_set(&mut self, size: Size) {
-        let Size { is_on, files, commits } = size;
-        self.status.safe_set = SafeSet { on: is_on, files: files as u64, commits };
+        let Size { is_on, files, narrowed, commits } = size;
+        let (files, narrowed) = (files as u64, narrowed as u64);
+        self.status.safe_set = SafeSet { on: is_on, files, narrowed, commits };
     }
 
     /// A caller was let go.

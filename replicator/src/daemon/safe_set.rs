@@ -94,6 +94,8 @@ struct Inner {
     number: u64,
     ending: bool,
     commits: u64,
+    /// How many members are narrowed.
+    narrowed: usize,
     /// How often records were begun or ended.
     turns: u64,
     /// [`ActivityDirectory::voided`] when they were begun.
@@ -132,6 +134,8 @@ pub struct Size {
     pub is_on: bool,
     /// Files and directories in doubt.
     pub files: usize,
+    /// Those of which only a part is.
+    pub narrowed: usize,
     /// Writes to the log since the start.
     pub commits: u64,
 }
@@ -179,6 +183,7 @@ impl SafeSet {
             log,
             ending: false,
             commits: 0,
+            narrowed: 0,
             turns: 0,
             voided: directory.voided(),
         };
@@ -271,7 +276,12 @@ impl SafeSet {
     #[must_use]
     pub fn size(&self) -> Size {
         let inner = self.shared.lock();
-        Size { is_on: inner.state == State::On, files: inner.members.len(), commits: inner.commits }
+        Size {
+            is_on: inner.state == State::On,
+            files: inner.members.len(),
+            narrowed: inner.narrowed,
+            commits: inner.commits,
+        }
     }
 
     // ---- base --------------------------------------------------------------------------------------------
@@ -424,10 +434,14 @@ impl SafeSet {
             return false;
         }
         inner.push(record);
+        let inner = &mut *inner;
+        if let Some(member) = inner.members.get_mut(&file) {
+            inner.narrowed -= usize::from(member.narrowed);
+            (member.commit, member.made, member.narrowed) = (None, false, !wholly);
+            inner.narrowed += usize::from(member.narrowed);
+        }
         if wholly {
             inner.members.remove(&file);
-        } else if let Some(member) = inner.members.get_mut(&file) {
-            (member.commit, member.made, member.narrowed) = (None, false, true);
         }
         self.shared.departures.fetch_add(1, Ordering::Release);
         self.shared.work.notify_one();
@@ -487,7 +501,7 @@ impl Inner {
         };
         if let Some(member) = self.members.get_mut(&file) {
             member.commit = Some(commit);
-            member.narrowed = false;
+            self.narrowed -= usize::from(std::mem::take(&mut member.narrowed));
         }
         Some(commit)
     }
@@ -521,8 +535,9 @@ impl Shared {
         inner.turns += 1;
         inner.members.retain(|_, member| member.holders > 0);
         for member in inner.members.values_mut() {
-            (member.commit, member.queued) = (None, false);
+            (member.commit, member.queued, member.narrowed) = (None, false, false);
         }
+        inner.narrowed = 0;
         self.departures.fetch_add(1, Ordering::Release);
         if let Err(error) = gone {
             warn!(%error, "what was recorded for a crash of this node cannot be taken away: files that are not open cannot be changed");

@@ -31,9 +31,7 @@ use crate::storage::reader::is_gone;
 use crate::storage::survey::Fingerprint;
 use crate::volume::{Volume, writers};
 
-/// A file stays in the set so long after it was last changed: what is changed again and again is recorded once.
-const IDLE: Duration = Duration::from_secs(10);
-/// How often idle members are looked for.
+/// How often idle members are looked for, at most.
 const ROUND: Duration = Duration::from_millis(500);
 /// How often a set that is off is begun anew.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -76,6 +74,8 @@ pub struct Settling {
     set: SafeSet,
     /// What a base is for; `None`: this node makes none.
     identity: Option<[u8; 32]>,
+    /// A file stays in the set so long after it was last changed: what is changed again and again is recorded once.
+    idle: Duration,
     step: Step,
     since: Instant,
     /// Files noted last, by their numbers, and the set's departures then.
@@ -84,10 +84,10 @@ pub struct Settling {
 }
 
 impl Settling {
-    /// Of this set. `identity`: what bases are for, on a node that makes them.
-    pub fn new(set: SafeSet, identity: Option<[u8; 32]>) -> Settling {
-        let since = Instant::now();
-        Settling { set, identity, step: Step::Resting, since, noted: Default::default(), departures: 0 }
+    /// Of this set. `identity`: what bases are for, on a node that makes them. `idle`: a member leaves no sooner after it was last changed.
+    pub fn new(set: SafeSet, identity: Option<[u8; 32]>, idle: Duration) -> Settling {
+        let (step, since) = (Step::Resting, Instant::now());
+        Settling { set, identity, idle, step, since, noted: Default::default(), departures: 0 }
     }
 
     /// The set.
@@ -184,10 +184,10 @@ impl<R: Role> Engine<R> {
     fn rest(&mut self) {
         let settling = &mut self.core.settling;
         if settling.set.records() {
-            if settling.since.elapsed() >= ROUND {
+            if settling.since.elapsed() >= ROUND.min(settling.idle) {
                 settling.since = Instant::now();
                 let many = settling.set.waiting() > MANY / 4;
-                let picked = settling.set.idle(IDLE, if many { MANY } else { FEW });
+                let picked = settling.set.idle(settling.idle, if many { MANY } else { FEW });
                 if !picked.is_empty() {
                     settling.step = Step::Picked(picked);
                 }

@@ -310,7 +310,7 @@ impl StartedNode {
                     preparation = Some(Preparation::of_secondary(volumes, kept.volumes, replica, mailbox)?);
                 }
                 let set = SafeSet::start(activity, None).context("take away what an earlier run recorded")?;
-                let settling = Settling::new(set, None);
+                let settling = Settling::new(set, None, config.mirror.safe_set_idle);
                 let engine = Engine::new(parts(node, publisher, settling, prepares)?, secondary);
                 run_data_plane(engine, &mailbox, &stop)?
             }
@@ -347,7 +347,8 @@ impl StartedNode {
                     let volumes = volumes.clone();
                     preparation = Some(Preparation::of_primary(volumes, former, doubtful, mailbox)?);
                 }
-                let settling = Settling::new(set.clone(), records.then_some(lasting));
+                let settling =
+                    Settling::new(set.clone(), records.then_some(lasting), config.mirror.safe_set_idle);
                 let engine = Engine::new(parts(node, publisher, settling, prepares)?, primary);
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
                 behind = unread.map(|unread| Behind::start(unread, &mailbox)).transpose()?;

@@ -9,6 +9,7 @@ mod bad_peer;
 mod behind_the_gate;
 mod capture_rows;
 mod commands;
+mod crash_compares_the_safe_set;
 mod daemon_crash_mount_replaced;
 mod database_killed;
 mod direct_and_dsync;
@@ -154,6 +155,7 @@ pub const ALL: &[Scenario] = &[
     scenario("link_reset", 240, link_reset::run),
     scenario("resume_after_link_loss", 240, resume_after_link_loss::run),
     scenario("restart_resumes", 300, restart_resumes::run),
+    scenario("crash_compares_the_safe_set", 300, crash_compares_the_safe_set::run),
     scenario("ring_overflow", 120, ring_overflow::run),
     scenario("behind_the_gate", 180, behind_the_gate::run),
     scenario("behind_overflow", 180, behind_the_gate::run_overflow),

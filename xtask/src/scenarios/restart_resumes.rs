@@ -149,7 +149,7 @@ fn primary_away(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
 
 /// What must not be gone on from. Returns the complaints it leads to.
 fn doubtful(mirror: &mut Mirror, random: &mut Random) -> Result<&'static [&'static str]> {
-    mirror.primary.kill()?;
+    kill_without_a_record(mirror)?;
     start_both(mirror)?;
     compared(mirror, "the primary was killed")?;
 
@@ -172,8 +172,17 @@ fn doubtful(mirror: &mut Mirror, random: &mut Random) -> Result<&'static [&'stat
     restart_both(mirror)?;
     nothing_compared(mirror, "nothing was changed, once more")?;
     write_synced(&mirror.data().join("d16/f0"), &random.bytes(100))?;
-    mirror.primary.kill()?;
+    kill_without_a_record(mirror)?;
     start_both(mirror)?;
     compared(mirror, "the primary was killed after it had gone on")?;
     Ok(&["checkpoint"])
+}
+
+/// A crash of which nothing is known but that it happened.
+fn kill_without_a_record(mirror: &mut Mirror) -> Result<()> {
+    mirror.primary.kill()?;
+    match fs::remove_file(mirror.primary.state_directory.join("activity.base")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }

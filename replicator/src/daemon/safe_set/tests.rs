@@ -55,7 +55,7 @@ fn an_intent_is_durable_when_it_is_given() {
     assert_eq!(found(&directory), Some(vec![1, 2, 3]));
     let commits = set.size().commits;
     let _again = set.intend(&[file(1), file(3)], false).unwrap();
-    assert_eq!(set.size(), Size { is_on: true, files: 3, commits }, "a member costs no write");
+    assert_eq!(set.size(), Size { is_on: true, files: 3, narrowed: 0, commits }, "a member costs no write");
     drop(one);
     set.end(false);
     assert_eq!(found(&directory), Some(vec![1, 2, 3]));
@@ -67,7 +67,7 @@ fn nothing_is_written_while_there_is_no_base() {
     let set = SafeSet::start(directory.clone(), None).unwrap();
     let held = set.intend(&[file(1)], false).unwrap();
     drop(set.intend(&[file(2)], false).unwrap());
-    assert_eq!(set.size(), Size { is_on: false, files: 1, commits: 0 });
+    assert_eq!(set.size(), Size { is_on: false, files: 1, narrowed: 0, commits: 0 });
     assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
     // Who is at work when it begins is in it; who was before is not.
     let number = set.begin().unwrap();
