@@ -95,8 +95,9 @@ impl World {
             }
             Serving::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(3);
-                if !fails || self.random.chance(50) {
-                    self.secondary_disk = record;
+                let reached = self.reached(fails);
+                self.secondary_disk.record.replace(record, reached);
+                if reached != Reached::Aside {
                     if record.data == DataState::UpToDate {
                         self.check_up_to_date();
                     }

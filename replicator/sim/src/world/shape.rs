@@ -1,6 +1,6 @@
 //! How harsh a world is: drawn once for each seed.
 
-use super::Random;
+use crate::random::Random;
 
 /// What there is, and what happens beside what happens in any world.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub struct Shape {
     pub losses: bool,
     /// The secondary is restarted, and connections end, where it hurts: within a list, at the end of a resync.
     pub aimed: bool,
+    /// The primary's machine loses its power, too, alone or together with the secondary's.
+    pub power_cuts: bool,
 }
 
 impl Shape {
@@ -42,6 +44,7 @@ impl Shape {
             losses: some(50),
             aimed: some(50),
             reuse: some(50),
+            power_cuts: random.chance(50),
         }
     }
 }

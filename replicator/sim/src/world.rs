@@ -6,6 +6,7 @@ mod checks;
 mod faults;
 mod hardship;
 mod link;
+mod own_files;
 mod primary_edge;
 mod secondary_edge;
 mod shape;
@@ -27,8 +28,11 @@ use replicator_core::node::Node;
 use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
+use crate::disk::{PowerCut, Reached};
 use crate::files::{File, Files, PAGE, id, inode_of, root_of, volume_of};
+use crate::random::Random;
 use crate::replica::{Payload, Replica};
+use own_files::OwnFiles;
 use shape::Shape;
 
 const EIO: Errno = Errno(5);
@@ -36,12 +40,18 @@ const STEPS: u64 = 3000;
 /// Bound on the time to heal after the last fault, in steps.
 const STEPS_TO_HEAL: u64 = 200_000;
 
+/// What is broken on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sabotage {
+    /// Nothing.
     None,
+    /// The secondary says "durable" of what is not.
     LyingDisk,
+    /// Barriers are answered when they are sent.
     EarlyBarrierDone,
+    /// Writes are not captured.
     LostWrites,
+    /// Callers are let go at once.
     EarlyRelease,
     /// What was received and not applied when a session ended is not applied after it.
     DropsWhatIsLeft,
@@ -53,41 +63,25 @@ pub enum Sabotage {
     UnseenChanges,
 }
 
-/// splitmix64 (Steele, Lea, Flood 2014).
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    pub fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
-        (!of.is_empty()).then(|| of[self.below(of.len())])
-    }
-}
-
-#[derive(Default, Debug)]
+/// What happened in a world: a run in which nothing of some kind happened shows nothing about it.
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Stats {
+    /// Callers let go with the copy looked at.
     pub acknowledged_by_both: u64,
+    /// Callers let go while the primary had recorded that it is alone.
     pub acknowledged_alone: u64,
+    /// Callers let go with an error.
     pub refused: u64,
+    /// Looks at a mirror for forgotten changes.
     pub mirrored: u64,
+    /// Connections made.
     pub sessions: u64,
+    /// Sessions that went on where one had ended.
     pub resumed: u64,
+    /// Daemons killed and machines that lost their power.
     pub crashes: u64,
+    /// Power cuts of the primary's machine.
+    pub power_cuts: u64,
     /// Orderly stops after which the next run went on.
     pub checkpoints: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
@@ -95,6 +89,7 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Together with another world's.
     pub fn add(&mut self, other: &Stats) {
         self.acknowledged_by_both += other.acknowledged_by_both;
         self.acknowledged_alone += other.acknowledged_alone;
@@ -103,6 +98,7 @@ impl Stats {
         self.sessions += other.sessions;
         self.resumed += other.resumed;
         self.crashes += other.crashes;
+        self.power_cuts += other.power_cuts;
         self.checkpoints += other.checkpoints;
         self.not_applicable += other.not_applicable;
     }
@@ -152,6 +148,7 @@ struct Request {
     children: Vec<(String, u64, u64, u64)>,
 }
 
+/// Two nodes and all that surrounds them.
 pub struct World {
     random: Random,
     sabotage: Sabotage,
@@ -160,7 +157,7 @@ pub struct World {
     config: PrimaryConfig,
     files: Files,
     primary: Node,
-    primary_disk: StateRecord,
+    primary_disk: OwnFiles,
     doing: Vec<Doing>,
     held_reads: BTreeMap<ReadId, Payload>,
     held_entries: BTreeMap<EntryId, Operation>,
@@ -175,7 +172,7 @@ pub struct World {
     /// Newest version of each file that was acknowledged at all.
     synced: BTreeMap<u64, u64>,
     secondary: Node,
-    secondary_disk: StateRecord,
+    secondary_disk: OwnFiles,
     replica: Replica,
     serving: Vec<Serving>,
     payloads: BTreeMap<(SessionId, Sequence), (Header, Payload)>,
@@ -208,8 +205,10 @@ fn incarnation(seed: u64) -> [u8; 16] {
 }
 
 impl World {
-    pub fn new(seed: u64, sabotage: Sabotage) -> World {
-        let mut random = Random(seed);
+    /// The world of that seed. `tracing`: everything that goes into the machines and comes out of them is printed.
+    #[must_use]
+    pub fn new(seed: u64, sabotage: Sabotage, tracing: bool) -> World {
+        let mut random = Random::new(seed);
         let shape = Shape::draw(&mut random);
         let volumes = (0..shape.volumes).map(VolumeId);
         let roots = volumes.map(|volume| VolumeRoot { volume, root: id(root_of(volume)) }).collect();
@@ -229,9 +228,9 @@ impl World {
         config.seed = seed;
         config.incarnation = Some(incarnation(seed));
         let alone = random.chance(60);
-        let primary_disk =
+        let primary_record =
             StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone };
-        let secondary_disk = StateRecord {
+        let secondary_record = StateRecord {
             term: Term(0),
             generation: Generation(0),
             data: DataState::Inconsistent,
@@ -244,8 +243,8 @@ impl World {
         let mut world = World {
             mode: config.mode,
             files: Files::new(shape.volumes),
-            primary: Node::primary(config.clone(), primary_disk, now),
-            primary_disk,
+            primary: Node::primary(config.clone(), primary_record, now),
+            primary_disk: OwnFiles::new(primary_record),
             doing: Vec::new(),
             held_reads: BTreeMap::new(),
             held_entries: BTreeMap::new(),
@@ -257,8 +256,8 @@ impl World {
             next_ticket: 0,
             acknowledged: BTreeMap::new(),
             synced: BTreeMap::new(),
-            secondary: Node::secondary(SecondaryConfig::default(), secondary_disk, now),
-            secondary_disk,
+            secondary: Node::secondary(SecondaryConfig::default(), secondary_record, now),
+            secondary_disk: OwnFiles::new(secondary_record),
             replica: Replica::new(shape.volumes),
             serving: Vec::new(),
             payloads: BTreeMap::new(),
@@ -272,7 +271,7 @@ impl World {
             shape,
             wandering: 0,
             stored_again: None,
-            tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
+            tracing,
             secondary_off: false,
             secondary_failed: false,
             failure: None,
@@ -289,12 +288,13 @@ impl World {
         world.traced.clear();
         world.named.clear();
         world.held_entries.clear();
+        world.files.settle();
         world.running = true;
         world.replica.resemble(&world.files, &mut world.random);
         world
     }
 
-    /// With `REPLICATOR_TRACE` set: everything that goes into the machines and comes out of them.
+    /// Everything that goes into the machines and comes out of them.
     fn trace(&self, node: &str, what: &dyn std::fmt::Debug) {
         if self.tracing {
             println!("{:>12} {node:>9} {what:?}", self.now.0);
@@ -305,6 +305,10 @@ impl World {
         self.failure.get_or_insert(reason);
     }
 
+    /// Run it to its end.
+    ///
+    /// # Errors
+    /// A promise does not hold: its name and what was found.
     pub fn run(mut self) -> Result<Stats, String> {
         for _ in 0..STEPS {
             self.step();
@@ -397,6 +401,9 @@ impl World {
             96 if self.faults && self.random.chance(self.misfortune) => self.fault(),
             97 => self.now.0 += self.random.below(300_000_000) as u64,
             _ => self.frames_sent(),
+        }
+        if self.shape.power_cuts {
+            self.files.note_names();
         }
         self.check_always();
     }

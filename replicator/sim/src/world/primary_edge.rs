@@ -149,28 +149,35 @@ impl World {
             }
             Doing::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(10);
-                if !fails || self.random.chance(50) {
-                    self.primary_disk = record;
-                }
+                let reached = self.reached(fails);
+                self.primary_disk.record.replace(record, reached);
                 Event::StatePersisted { persist, result: if fails { Err(EIO) } else { Ok(()) } }
             }
         };
         self.doing.push(Doing::Done(done));
     }
 
+    /// How far a record came that could be made durable, or not.
+    pub(super) fn reached(&mut self, fails: bool) -> Reached {
+        match fails {
+            false => Reached::Synced,
+            true if self.random.chance(50) => Reached::Renamed,
+            true => Reached::Aside,
+        }
+    }
+
     pub(super) fn sync_local(&mut self, scope: SyncScope) -> Result<(), Errno> {
         // A failed sync leaves the pages writable, or not.
         let fails = self.faults && self.random.chance(2);
         if !fails {
-            for (inode, file) in &mut self.files.files {
-                let covered = match scope {
-                    SyncScope::Volume(volume) => volume_of(*inode) == volume,
-                    SyncScope::File { file, .. } => inode_of(file) == *inode,
-                };
-                if covered {
-                    file.stored_pages.clear();
+            let (covered, data_only): (Vec<u64>, bool) = match scope {
+                SyncScope::Volume(volume) => {
+                    let inodes = self.files.files.keys().copied();
+                    (inodes.filter(|inode| volume_of(*inode) == volume).collect(), false)
                 }
-            }
+                SyncScope::File { file, data_only } => (vec![inode_of(file)], data_only),
+            };
+            self.files.synced(&covered, data_only);
         }
         if fails { Err(EIO) } else { Ok(()) }
     }

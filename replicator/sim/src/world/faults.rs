@@ -18,6 +18,11 @@ impl World {
             8 => self.secondary_off = false,
             9 | 10 => self.stop_primary(),
             11 | 12 => self.stop_secondary(),
+            13 if self.shape.power_cuts => self.cut_primary(),
+            14 if self.shape.power_cuts => {
+                self.cut_primary();
+                self.crash_secondary();
+            }
             _ => {}
         }
     }
@@ -43,7 +48,7 @@ impl World {
         if goes_on && self.random.chance(30) {
             self.break_link();
         }
-        let says_up_to_date = self.secondary_disk.data == DataState::UpToDate;
+        let says_up_to_date = self.secondary_disk.record.get().data == DataState::UpToDate;
         if self.primary.snapshot().phase == Phase::Resyncing && says_up_to_date && self.random.chance(70) {
             self.break_link();
         }
@@ -78,7 +83,18 @@ impl World {
         }
         self.serving.clear();
         self.payloads.clear();
-        self.secondary = Node::secondary(SecondaryConfig::default(), self.secondary_disk, self.now);
+        self.secondary_disk.start();
+        self.secondary =
+            Node::secondary(SecondaryConfig::default(), *self.secondary_disk.record.get(), self.now);
+    }
+
+    /// The primary's machine loses its power: its files go back to what the disk holds of them.
+    pub(super) fn cut_primary(&mut self) {
+        self.stats.power_cuts += 1;
+        self.files.power_cut(&mut self.random);
+        self.primary_disk.power_cut(&mut self.random);
+        self.handles.clear();
+        self.restart_primary();
     }
 
     /// The daemon is killed: files stay, callers and marks are gone.
@@ -96,6 +112,7 @@ impl World {
         self.tickets.clear();
         self.config.seed += 1;
         self.config.incarnation = Some(incarnation(self.config.seed));
-        self.primary = Node::primary(self.config.clone(), self.primary_disk, self.now);
+        self.primary_disk.start();
+        self.primary = Node::primary(self.config.clone(), *self.primary_disk.record.get(), self.now);
     }
 }

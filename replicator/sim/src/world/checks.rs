@@ -77,7 +77,7 @@ impl World {
                 self.synced.insert(*uid, request.version);
             }
         }
-        if self.primary_disk.alone {
+        if self.primary_disk.record.surely(|record| record.alone) {
             self.stats.acknowledged_alone += 1;
             return;
         }
@@ -188,7 +188,7 @@ impl World {
 
     /// `known`: as it was before.
     pub(super) fn check_after_crash(&mut self, known: &BTreeMap<FileId, u64>) {
-        if self.secondary_disk.data != DataState::Inconsistent
+        if self.secondary_disk.record.get().data != DataState::Inconsistent
             && let Err(reason) = self.check_copy("after a crash", known)
         {
             self.fail(reason);
