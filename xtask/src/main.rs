@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod scenarios;
 mod setup;
+mod sim;
 mod soak;
 mod suites;
 mod test;
@@ -38,6 +39,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Run two real nodes in one situation after another (`list`, `all`, or names).
     Scenario(scenarios::Args),
+    /// Run the cluster in one thread from one seed, in a world that breaks; replay a seed.
+    Sim(sim::Args),
     /// Write at full speed for minutes; memory stays bounded, nothing is lost unnoticed, both trees end the same.
     Soak(soak::Args),
     /// Run public POSIX test suites natively and on the gate, and compare them test by test.
@@ -72,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check(args) => check::run(args),
         Command::Kernels(args) => kernels::run(args),
         Command::Scenario(args) => scenarios::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Soak(args) => soak::run(args),
         Command::Suites(args) => suites::run(args),
         Command::Model(args) => model::run(args),

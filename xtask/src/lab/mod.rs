@@ -8,11 +8,13 @@
 pub mod aligned;
 pub mod compare;
 pub mod config;
+pub mod crash_disk;
 pub mod exec;
 pub mod flags;
 pub mod image;
 pub mod interrupt;
 pub mod log;
+pub mod machine;
 pub mod mapping;
 pub mod mirror;
 pub mod mount;

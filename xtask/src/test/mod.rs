@@ -18,6 +18,8 @@ use crate::{product, setup, worker};
 
 /// How long the slice of the soak writes.
 const SOAK_SECONDS: &str = "20";
+/// How many seeds of the simulation are run.
+const SIM_SEEDS: &str = "5000";
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -37,6 +39,8 @@ enum Part {
     Build,
     /// `cargo test` of all packages.
     Unit,
+    /// A slice of `cargo xtask sim`.
+    Sim,
     /// Two nodes in one situation after another.
     Scenarios,
     /// The committed kernel programs are those of the source.
@@ -60,6 +64,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Check, check),
     (Part::Build, build),
     (Part::Unit, unit),
+    (Part::Sim, |report| own(report, "sim", &["sim", "--seeds", SIM_SEEDS])),
     (Part::Ebpf, |report| own(report, "build-ebpf --check", &["build-ebpf", "--check"])),
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
