@@ -7,6 +7,7 @@ use clap::Parser;
 mod bench;
 mod build_ebpf;
 mod check;
+mod cycles;
 mod kernels;
 mod lab;
 mod model;
@@ -47,6 +48,10 @@ enum Command {
     Suites(suites::Args),
     /// Compare random sequences of operations on the mirror, on a plain directory and in a model.
     Model(model::Args),
+    /// Kill a node under load and let it return, again and again: nothing acknowledged is lost, both trees end the same.
+    Cycles(cycles::Args),
+    /// The same with machines that lose their power, and of their disks what was not flushed.
+    Powercut(cycles::PowercutArgs),
     /// Install by name what the other commands need.
     Setup(setup::Args),
     /// Work in a process of its own, for the other commands.
@@ -79,6 +84,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Soak(args) => soak::run(args),
         Command::Suites(args) => suites::run(args),
         Command::Model(args) => model::run(args),
+        Command::Cycles(args) => cycles::run(args),
+        Command::Powercut(args) => cycles::run_powercut(args),
         Command::Setup(args) => setup::run(args),
         Command::Worker(args) => worker::run(args),
     }

@@ -49,12 +49,6 @@ impl Machine {
         &self.point
     }
 
-    /// How often its disk was flushed.
-    #[must_use]
-    pub fn flushes(&self) -> u64 {
-        self.disk.flushes()
-    }
-
     fn mount(&self) -> Result<()> {
         let mut command = Command::new(setup::program("mount"));
         exec::run(command.args(["-o", "loop"]).arg(self.disk.file()).arg(&self.point))

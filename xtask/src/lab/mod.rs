@@ -21,6 +21,7 @@ pub mod mount;
 pub mod net;
 pub mod node;
 pub mod place;
+pub mod power;
 pub mod proxy;
 pub mod records;
 pub mod status;

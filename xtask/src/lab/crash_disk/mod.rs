@@ -81,12 +81,6 @@ impl CrashDisk {
         shared.starts += 1;
         shared.store.power_on();
     }
-
-    /// How often it was flushed.
-    #[must_use]
-    pub fn flushes(&self) -> u64 {
-        lock(&self.shared).store.flushes
-    }
 }
 
 impl Drop for CrashDisk {

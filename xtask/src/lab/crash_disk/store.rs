@@ -49,8 +49,6 @@ pub struct Store {
     bytes: u64,
     cache: BTreeMap<u64, Vec<Block>>,
     off: bool,
-    /// Flushes since it was made.
-    pub flushes: u64,
 }
 
 impl Store {
@@ -60,7 +58,7 @@ impl Store {
     /// The file cannot be looked at.
     pub fn new(stable: File) -> io::Result<Store> {
         let bytes = stable.metadata()?.len();
-        Ok(Store { stable, bytes, cache: BTreeMap::new(), off: false, flushes: 0 })
+        Ok(Store { stable, bytes, cache: BTreeMap::new(), off: false })
     }
 
     /// Its size in bytes.
@@ -155,7 +153,6 @@ impl Store {
             }
         }
         self.cache.clear();
-        self.flushes += 1;
         Ok(())
     }
 
