@@ -54,7 +54,12 @@ impl Machine {
         exec::run(command.args(["-o", "loop"]).arg(self.disk.file()).arg(&self.point))
     }
 
-    /// The power fails. Whatever runs on the machine is to be killed then, and [`Machine::clear`] to be called.
+    /// The power is to fail in the middle of a write.
+    pub fn fail_at(&self, blocks: usize, loss: Loss, random: Random) {
+        self.disk.fail_at(blocks, loss, random);
+    }
+
+    /// The power fails, if it has not. Whatever runs on the machine is to be killed then, and [`Machine::clear`] to be called.
     ///
     /// # Errors
     /// What survives cannot be kept.

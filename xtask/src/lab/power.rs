@@ -7,6 +7,9 @@ use super::machine::Machine;
 use super::mirror::{Medium, Mirror};
 use super::records::Random;
 
+/// Blocks in the cache of the first disk when the power fails, at most: what a few fsyncs write.
+const BLOCKS: u64 = 16;
+
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
@@ -30,6 +33,10 @@ impl Mirror {
     /// Something of it does not go.
     pub fn cut_power(&mut self, sides: &[Side], loss: Loss, random: &mut Random) -> Result<Cut> {
         let mut all = Cut::default();
+        if let Some(first) = sides.first() {
+            let blocks = random.below(BLOCKS) as usize;
+            self.machine(*first)?.fail_at(blocks, loss, random.clone());
+        }
         for side in sides {
             let cut = self.machine(*side)?.cut(loss, random)?;
             all.unflushed += cut.unflushed;

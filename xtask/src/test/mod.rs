@@ -18,6 +18,8 @@ use crate::{product, setup, worker};
 
 /// How long the slice of the soak writes.
 const SOAK_SECONDS: &str = "20";
+/// How many kills and power cuts a mirror goes through.
+const CYCLES: &str = "12";
 /// How many seeds of the simulation are run.
 const SIM_SEEDS: &str = "5000";
 
@@ -53,6 +55,10 @@ enum Part {
     Suites,
     /// A slice of `cargo xtask model`.
     Model,
+    /// A slice of `cargo xtask cycles`.
+    Cycles,
+    /// A slice of `cargo xtask powercut`, on each file system.
+    Powercut,
     /// A slice of `cargo xtask soak`.
     Soak,
 }
@@ -70,6 +76,8 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
     (Part::Suites, suites),
     (Part::Model, model),
+    (Part::Cycles, |report| own(report, "cycles", &["cycles", "--cycles", CYCLES])),
+    (Part::Powercut, power_cuts),
     (Part::Soak, |report| own(report, "soak", &["soak", "--seconds", SOAK_SECONDS])),
     (Part::Kernels, |report| own(report, "kernels", &["kernels"])),
 ];
@@ -208,6 +216,14 @@ fn model(report: &mut Report) -> Result<()> {
     own(report, "model", &["model", "--slice"])?;
     own(report, "model, pinned, on xfs", &["model", "--pinned", "--fs", "xfs"])?;
     own(report, "model, pinned, on btrfs", &["model", "--pinned", "--fs", "btrfs"])
+}
+
+fn power_cuts(report: &mut Report) -> Result<()> {
+    for filesystem in [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Btrfs] {
+        let name = format!("powercut on {}", filesystem.name());
+        own(report, &name, &["powercut", "--cycles", CYCLES, "--fs", filesystem.name()])?;
+    }
+    Ok(())
 }
 
 fn two_nodes(report: &mut Report) -> Result<()> {

@@ -12,16 +12,22 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::records::Random;
+use super::wait;
 use store::Store;
 pub use store::{Cut, Loss};
 
 /// The one file in the root of what is served.
 const NAME: &str = "disk";
+/// The name of its kind of file system in the mount table.
+pub const KIND: &str = "fuse.crash-disk";
+/// How long a write is waited for that is to be cut.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What the server and its owner share.
 #[derive(Debug)]
@@ -54,7 +60,7 @@ impl CrashDisk {
         let device = File::options().read(true).write(true).open("/dev/fuse").context("open /dev/fuse")?;
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some("crash-disk"), point, Some("fuse"), flags, Some(options.as_str()))
+        mount(Some("crash-disk"), point, Some(KIND), flags, Some(options.as_str()))
             .with_context(|| format!("mount a disk at {}", point.display()))?;
         let served = Arc::clone(&shared);
         let server = std::thread::spawn(move || protocol::serve(&device, &served));
@@ -67,7 +73,16 @@ impl CrashDisk {
         self.point.join(NAME)
     }
 
-    /// The power fails.
+    /// Let the power fail with the write that fills the cache with so many blocks; after a while without one, nothing is to be waited
+    /// for.
+    pub fn fail_at(&self, blocks: usize, loss: Loss, random: Random) {
+        lock(&self.shared).store.fail_at(blocks, loss, random);
+        let failed = || Ok(lock(&self.shared).store.is_off().then_some(()));
+        // Whether it happened or not: the cut follows.
+        let _ = wait::until_uninterrupted("the power to fail in a write", PATIENCE, failed);
+    }
+
+    /// The power fails, if it has not failed yet.
     ///
     /// # Errors
     /// The image's own file system refuses.

@@ -49,6 +49,9 @@ pub struct Store {
     bytes: u64,
     cache: BTreeMap<u64, Vec<Block>>,
     off: bool,
+    /// The power fails with the write that fills the cache with so many blocks.
+    fails_at: Option<(usize, Loss, Random)>,
+    cut: Cut,
 }
 
 impl Store {
@@ -58,7 +61,7 @@ impl Store {
     /// The file cannot be looked at.
     pub fn new(stable: File) -> io::Result<Store> {
         let bytes = stable.metadata()?.len();
-        Ok(Store { stable, bytes, cache: BTreeMap::new(), off: false })
+        Ok(Store { stable, bytes, cache: BTreeMap::new(), off: false, fails_at: None, cut: Cut::default() })
     }
 
     /// Its size in bytes.
@@ -130,6 +133,13 @@ impl Store {
             versions.push(content);
             rest = &rest[count..];
             at += count as u64;
+            if let Some((blocks, loss, mut random)) = self.fails_at.take() {
+                if self.cache.len() >= blocks {
+                    self.cut(loss, &mut random)?;
+                    return self.powered();
+                }
+                self.fails_at = Some((blocks, loss, random));
+            }
         }
         // A disk writes back by itself, too, in any order.
         while self.cache.len() > BLOCKS_MAX {
@@ -156,12 +166,26 @@ impl Store {
         Ok(())
     }
 
-    /// The power fails: from now on everything is an error.
+    /// The power is to fail in the middle of things: with the write that fills the cache with so many blocks.
+    pub fn fail_at(&mut self, blocks: usize, loss: Loss, random: Random) {
+        self.fails_at = Some((blocks.max(1), loss, random));
+    }
+
+    /// Whether the power has failed.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.off
+    }
+
+    /// The power fails, if it has not: from now on everything is an error.
     ///
     /// # Errors
     /// The file below fails.
     pub fn cut(&mut self, loss: Loss, random: &mut Random) -> io::Result<Cut> {
-        self.off = true;
+        if self.off {
+            return Ok(self.cut);
+        }
+        (self.off, self.fails_at) = (true, None);
         let mut found = Cut::default();
         for (block, mut versions) in std::mem::take(&mut self.cache) {
             found.unflushed += 1;
@@ -182,6 +206,7 @@ impl Store {
             }
             self.make_stable(block, &content)?;
         }
+        self.cut = found;
         Ok(found)
     }
 
@@ -235,6 +260,17 @@ mod tests {
             torn |= !all(0) && !all(1) && !all(2);
         }
         assert!(lost && kept && torn && between);
+    }
+
+    #[test]
+    fn it_fails_with_the_write_that_was_meant() {
+        let mut store = store();
+        store.fail_at(2, Loss::All, Random::new(1));
+        store.write(0, &[1; 100]).unwrap();
+        store.write(200, &[1; 100]).unwrap();
+        assert!(!store.is_off());
+        assert!(store.write(20_000, &[1; 100]).is_err() && store.is_off());
+        assert_eq!(store.cut(Loss::All, &mut Random::new(1)).unwrap().unflushed, 2);
     }
 
     #[test]
