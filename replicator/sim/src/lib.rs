@@ -25,7 +25,9 @@ pub mod disk;
 mod files;
 pub mod random;
 mod replica;
+pub mod saboteur;
 pub mod seeds;
 mod world;
 
-pub use world::{Sabotage, Stats, World};
+pub use saboteur::Sabotage;
+pub use world::{Stats, World};

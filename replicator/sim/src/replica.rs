@@ -46,9 +46,13 @@ impl Node {
         let length = if random.chance(50) { self.cells.len() } else { self.durable_cells.len() };
         let mut torn = Vec::with_capacity(length);
         for page in 0..length.div_ceil(PAGE) {
-            let from = if random.chance(50) { &self.cells } else { &self.durable_cells };
-            let cells = (page * PAGE..length).take(PAGE);
-            torn.extend(cells.map(|cell| from.get(cell).copied().unwrap_or(0)));
+            let written_back = random.chance(50);
+            let durable = |cell: usize| self.durable_cells.get(cell).copied();
+            for cell in (page * PAGE..length).take(PAGE) {
+                // What was cut off is there as long as the size is.
+                let written = self.cells.get(cell).copied().filter(|_| written_back);
+                torn.push(written.or_else(|| durable(cell)).unwrap_or(0));
+            }
         }
         self.cells = torn;
     }

@@ -7,6 +7,7 @@ mod faults;
 mod hardship;
 mod link;
 mod own_files;
+mod patience;
 mod primary_edge;
 mod secondary_edge;
 mod shape;
@@ -32,36 +33,15 @@ use crate::disk::{PowerCut, Reached};
 use crate::files::{File, Files, PAGE, id, inode_of, root_of, volume_of};
 use crate::random::Random;
 use crate::replica::{Payload, Replica};
+use crate::saboteur::Sabotage;
 use own_files::OwnFiles;
+use patience::Patience;
 use shape::Shape;
 
 const EIO: Errno = Errno(5);
 const STEPS: u64 = 3000;
 /// Bound on the time to heal after the last fault, in steps.
 const STEPS_TO_HEAL: u64 = 200_000;
-
-/// What is broken on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sabotage {
-    /// Nothing.
-    None,
-    /// The secondary says "durable" of what is not.
-    LyingDisk,
-    /// Barriers are answered when they are sent.
-    EarlyBarrierDone,
-    /// Writes are not captured.
-    LostWrites,
-    /// Callers are let go at once.
-    EarlyRelease,
-    /// What was received and not applied when a session ended is not applied after it.
-    DropsWhatIsLeft,
-    /// The secondary's machine crashes, and its daemon does not notice that.
-    UnnoticedCrash,
-    /// Namespace operations are lost while there is no session.
-    LostNames,
-    /// What was changed while the primary was stopped is not looked for.
-    UnseenChanges,
-}
 
 /// What happened in a world: a run in which nothing of some kind happened shows nothing about it.
 #[derive(Clone, Copy, Default, Debug)]
@@ -169,6 +149,8 @@ pub struct World {
     next_ticket: u64,
     /// Newest version of each file (by uid) that was acknowledged while not alone.
     acknowledged: BTreeMap<u64, u64>,
+    /// Newest version of each file that anybody was told is durable, by both or by the primary alone.
+    told: BTreeMap<u64, u64>,
     /// Newest version of each file that was acknowledged at all.
     synced: BTreeMap<u64, u64>,
     secondary: Node,
@@ -192,6 +174,10 @@ pub struct World {
     stored_again: Option<(u64, usize)>,
     tracing: bool,
     secondary_off: bool,
+    primary_patience: Patience,
+    secondary_patience: Patience,
+    /// The connection before the present one: what was on its way in it arrives late.
+    former_link: Option<Link>,
     /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
     /// inconsistent), or its machine crashed.
     secondary_failed: bool,
@@ -255,6 +241,7 @@ impl World {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             acknowledged: BTreeMap::new(),
+            told: BTreeMap::new(),
             synced: BTreeMap::new(),
             secondary: Node::secondary(SecondaryConfig::default(), secondary_record, now),
             secondary_disk: OwnFiles::new(secondary_record),
@@ -273,6 +260,9 @@ impl World {
             stored_again: None,
             tracing,
             secondary_off: false,
+            primary_patience: Patience::default(),
+            secondary_patience: Patience::default(),
+            former_link: None,
             secondary_failed: false,
             failure: None,
             stats: Stats::default(),
@@ -318,6 +308,7 @@ impl World {
         }
         self.faults = false;
         self.secondary_off = false;
+        (self.primary_patience, self.secondary_patience) = Default::default();
         for _ in 0..STEPS_TO_HEAL {
             self.step();
             if let Some(reason) = self.failure.take() {
@@ -370,11 +361,6 @@ impl World {
         marked.map(|(inode, file)| (*inode, file.links, self.files.path(*inode))).collect()
     }
 
-    fn check_same_tree(&self) -> Result<(), String> {
-        self.replica.same_tree(&self.files, false).map_err(|reason| format!("same-tree: {reason}"))?;
-        self.replica.same_tree(&self.files, true).map_err(|reason| format!("same-tree, durable: {reason}"))
-    }
-
     fn step(&mut self) {
         self.now.0 += self.random.below(2_000_000) as u64;
         if self.faults && self.wandering > 0 && self.random.chance(15) {
@@ -387,10 +373,12 @@ impl World {
         match self.random.below(100) {
             0..=13 if self.faults => {
                 // A busy application keeps a resync from its end for long; a calm one shows what comes after.
-                if self.random.chance(self.business) {
+                if !self.primary_patience.is_paused() && self.random.chance(self.business) {
                     self.application();
                 }
             }
+            14..=43 | 76..=90 if self.primary_patience.pauses() => {}
+            44..=75 | 91..=95 if self.secondary_patience.pauses() => {}
             14..=23 => self.capture(),
             24..=43 => self.do_something(),
             44..=63 => self.serve_something(),

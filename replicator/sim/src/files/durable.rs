@@ -130,6 +130,16 @@ impl PowerCut for Files {
 }
 
 impl File {
+    /// Whether all up to that version is on the disk.
+    pub fn is_on_disk(&self, version: u64, data_only: bool) -> bool {
+        let written = |history: &[(u64, Option<u64>)]| {
+            history.iter().any(|(at, _)| *at > self.durable.content && *at <= version)
+        };
+        let content = !self.cell_history.iter().any(|history| written(history));
+        let mode = |(at, _): &(u64, u64)| *at > self.durable.mode && *at <= version;
+        content && (data_only || !self.mode_history.iter().any(mode))
+    }
+
     fn power_cut(&mut self, now: u64, random: &mut Random) {
         let moment = |since: u64, random: &mut Random| since + random.below((now - since) as usize) as u64;
         // Half of the files had been written back.

@@ -163,6 +163,7 @@ impl World {
         if file.links == 0 {
             // Until the next barrier the copy may have the name with only a part of what was synced before.
             self.acknowledged.remove(&file.uid);
+            self.told.remove(&file.uid);
         }
         true
     }

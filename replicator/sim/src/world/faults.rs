@@ -9,7 +9,7 @@ impl World {
         if self.shape.aimed && self.random.chance(40) {
             self.aimed_fault();
         }
-        match self.random.below(24) {
+        match self.random.below(26) {
             0..=3 => self.break_link(),
             4 => self.crash_secondary(),
             5 => self.restart_primary(),
@@ -23,8 +23,20 @@ impl World {
                 self.cut_primary();
                 self.crash_secondary();
             }
+            15 | 16 => {
+                let steps = self.random.below(120);
+                self.some_patience().pause(steps);
+            }
+            17 | 18 => {
+                let syncs = self.random.below(30);
+                self.some_patience().slow_down(syncs);
+            }
             _ => {}
         }
+    }
+
+    fn some_patience(&mut self) -> &mut Patience {
+        if self.random.chance(50) { &mut self.primary_patience } else { &mut self.secondary_patience }
     }
 
     /// Where it hurts: the secondary is restarted within a list, the connection ends while the end of a resync is under way, or
@@ -81,9 +93,13 @@ impl World {
             link.to_secondary.clear();
             link.secondary_up = false;
         }
+        if let Some(former) = &mut self.former_link {
+            former.to_secondary.clear();
+        }
         self.serving.clear();
         self.payloads.clear();
-        self.secondary_disk.start();
+        self.secondary_patience = Patience::default();
+        self.secondary_disk.start(self.sabotage);
         self.secondary =
             Node::secondary(SecondaryConfig::default(), *self.secondary_disk.record.get(), self.now);
     }
@@ -95,6 +111,11 @@ impl World {
         self.primary_disk.power_cut(&mut self.random);
         self.handles.clear();
         self.restart_primary();
+        // A checkpoint is used once: that it was taken away is durable before anything follows from it.
+        if let Some(checkpoint) = self.primary_disk.checkpoint.get().clone() {
+            self.primary_disk.checkpoint.replace(None, Reached::Synced);
+            self.primary.restore(checkpoint);
+        }
     }
 
     /// The daemon is killed: files stay, callers and marks are gone.
@@ -102,7 +123,12 @@ impl World {
         self.stats.crashes += 1;
         self.break_link();
         if let Some(link) = &mut self.link {
+            link.to_primary.clear();
             link.primary_up = false;
+        }
+        // The numbers of connections begin anew, and nobody listens to the old ones.
+        if let Some(former) = &mut self.former_link {
+            former.to_primary.clear();
         }
         self.doing.clear();
         self.held_reads.clear();
@@ -112,7 +138,8 @@ impl World {
         self.tickets.clear();
         self.config.seed += 1;
         self.config.incarnation = Some(incarnation(self.config.seed));
-        self.primary_disk.start();
+        self.primary_patience = Patience::default();
+        self.primary_disk.start(self.sabotage);
         self.primary = Node::primary(self.config.clone(), *self.primary_disk.record.get(), self.now);
     }
 }

@@ -6,6 +6,7 @@ use replicator_core::checkpoint::Checkpoint;
 
 use crate::disk::{PowerCut, Replaced};
 use crate::random::Random;
+use crate::saboteur::Sabotage;
 
 /// One node's.
 #[derive(Debug)]
@@ -21,7 +22,10 @@ impl OwnFiles {
     }
 
     /// A node starts: what it finds is made durable before anything follows from it.
-    pub fn start(&mut self) {
+    pub fn start(&mut self, sabotage: Sabotage) {
+        if sabotage == Sabotage::UnsettledStart {
+            return;
+        }
         self.record.settle();
         self.checkpoint.settle();
     }

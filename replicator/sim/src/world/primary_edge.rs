@@ -8,6 +8,9 @@ impl World {
         if self.sabotage == Sabotage::LostNames && alone && matches!(event, Event::NamespaceLogged { .. }) {
             return;
         }
+        if self.sabotage == Sabotage::UntoldLosses && matches!(event, Event::CaptureLost { .. }) {
+            return;
+        }
         let mut actions = Vec::new();
         self.trace("primary", &event);
         self.primary.handle(self.now, event, &mut actions);
@@ -49,7 +52,7 @@ impl World {
                 if self.sabotage == Sabotage::None
                     && matches!(reason, CloseReason::Protocol(_) | CloseReason::StaleTerm)
                 {
-                    self.fail(format!("the primary closes: {reason:?}"));
+                    self.fail(format!("one-stream: the primary closes: {reason:?}"));
                 }
                 if let Some(link) = self.link.as_mut().filter(|link| link.primary == session) {
                     link.primary_up = false;
@@ -100,6 +103,10 @@ impl World {
             return;
         }
         let at = self.random.below(self.doing.len());
+        let durable = matches!(self.doing[at], Doing::Sync { .. } | Doing::Persist { .. });
+        if durable && self.primary_patience.is_slow() {
+            return;
+        }
         let doing = self.doing.swap_remove(at);
         let done = match doing {
             Doing::Done(event) => {
@@ -114,6 +121,8 @@ impl World {
             }
             Doing::Sync { sync, scope } => {
                 let result = self.sync_local(scope);
+                let hidden = self.sabotage == Sabotage::RetriedSync;
+                let result = if hidden { Ok(()) } else { result };
                 Event::LocalSynced { sync, result }
             }
             Doing::Extent { read, file, extent } => {
@@ -150,7 +159,8 @@ impl World {
             Doing::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(10);
                 let reached = self.reached(fails);
-                self.primary_disk.record.replace(record, reached);
+                let lies = self.sabotage == Sabotage::LyingRecord && self.random.chance(20);
+                self.primary_disk.record.replace(record, if lies { Reached::Aside } else { reached });
                 Event::StatePersisted { persist, result: if fails { Err(EIO) } else { Ok(()) } }
             }
         };
