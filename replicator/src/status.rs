@@ -48,8 +48,22 @@ pub struct Status {
     pub barriers: Barriers,
     /// The comparison of both trees.
     pub resync: Resync,
+    /// What is compared after a crash of this node.
+    #[serde(default)]
+    pub safe_set: SafeSet,
     /// What happened since the daemon started.
     pub counters: Counters,
+}
+
+/// Files that may differ from the peer's after a crash of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SafeSet {
+    /// Whether they alone are compared; else everything is.
+    pub on: bool,
+    /// Files and directories in it.
+    pub files: u64,
+    /// Writes to its log since the daemon started.
+    pub commits: u64,
 }
 
 /// The operator's single word for a node: derived for display, never stored.

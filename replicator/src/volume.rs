@@ -20,6 +20,7 @@ use replicator_core::ids::{FileId, VolumeId};
 use crate::patterns::Patterns;
 
 mod outside;
+pub mod writers;
 
 pub use outside::Side;
 

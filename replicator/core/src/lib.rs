@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod action;
+pub mod activity;
 pub mod checkpoint;
 pub mod config;
 mod dirty;

@@ -4,11 +4,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::action::{Action, StateRecord};
+use crate::activity::{Activity, Named};
 use crate::checkpoint::Checkpoint;
 use crate::config::{PrimaryConfig, SecondaryConfig};
 use crate::event::Event;
 use crate::ids::{FileId, Time};
 use crate::primary::Primary;
+use crate::primary::activity::Doubtful;
+use crate::resume::StreamId;
 use crate::secondary::Secondary;
 use crate::snapshot::Snapshot;
 
@@ -100,6 +103,77 @@ impl Node {
         match &self.role {
             Role::Primary(primary) => primary.checkpoint().map(Checkpoint::Primary),
             Role::Secondary(secondary) => secondary.checkpoint().map(Checkpoint::Secondary),
+        }
+    }
+
+    /// On a primary: what a later run may go on from if this one crashes, if that can be said now. From then on [`Node::take_news`] says
+    /// what has changed in it. To be called right after a [`Event::Tick`] was handled.
+    #[must_use]
+    pub fn activity(&mut self) -> Option<Activity> {
+        match &mut self.role {
+            Role::Primary(primary) => primary.activity(),
+            Role::Secondary(_) => None,
+        }
+    }
+
+    /// On a primary: whether both nodes hold everything, and callers wait for the peer.
+    #[must_use]
+    pub fn is_mirrored(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.is_mirrored(),
+            Role::Secondary(_) => false,
+        }
+    }
+
+    /// Go on from what a run of this primary knew that crashed, as [`Node::restore`] does after an orderly stop.
+    pub fn restore_activity(&mut self, activity: &Activity) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.restore_activity(activity);
+        }
+    }
+
+    /// On a primary: the stream of the session, if it may be gone on from.
+    #[must_use]
+    pub fn stream(&self) -> Option<StreamId> {
+        match &self.role {
+            Role::Primary(primary) => primary.stream(),
+            Role::Secondary(_) => None,
+        }
+    }
+
+    /// On a primary: of which files the peer has other names than at the last call, and whether it has any.
+    #[must_use]
+    pub fn take_news(&mut self) -> Vec<(FileId, Named)> {
+        match &mut self.role {
+            Role::Primary(primary) => primary.take_news(),
+            Role::Secondary(_) => Vec::new(),
+        }
+    }
+
+    /// On a primary: all files and directories that the peer may not hold durably as they are.
+    #[must_use]
+    pub fn marked_files(&self) -> Vec<FileId> {
+        match &self.role {
+            Role::Primary(primary) => primary.marked_files().collect(),
+            Role::Secondary(_) => Vec::new(),
+        }
+    }
+
+    /// On a primary: what the peer has of the file's names, if all that was told of the file before the last [`Event::Tick`] is durable there.
+    #[must_use]
+    pub fn settled(&self, file: FileId) -> Option<Named> {
+        match &self.role {
+            Role::Primary(primary) => primary.settled(file),
+            Role::Secondary(_) => None,
+        }
+    }
+
+    /// On a primary without a peer: what of a file the peer may not hold, if it is known to hold all else durably.
+    #[must_use]
+    pub fn doubtful(&self, file: FileId) -> Option<Doubtful> {
+        match &self.role {
+            Role::Primary(primary) => primary.doubtful(file),
+            Role::Secondary(_) => None,
         }
     }
 

@@ -100,9 +100,15 @@ impl Why {
 }
 
 /// How a session begins, given what this primary remembers (or why it remembers nothing), its generation, and what the
-/// secondary says.
+/// secondary says. `former`: streams of a run of this primary that crashed. Whatever was in doubt of them is marked ([`crate::activity`]), so
+/// that the secondary may hold any of them, up to any position.
 #[must_use]
-pub fn decide(last: Result<LastStream, Why>, generation: Generation, holding: Holding) -> Beginning {
+pub fn decide(
+    last: Result<LastStream, Why>,
+    former: &[StreamId],
+    generation: Generation,
+    holding: Holding,
+) -> Beginning {
     let last = match last {
         Ok(last) => last,
         Err(why) => return Beginning::Compared(why),
@@ -111,8 +117,12 @@ pub fn decide(last: Result<LastStream, Why>, generation: Generation, holding: Ho
     if holding.generation > generation {
         return Beginning::Compared(Why::Generation);
     }
+    // A stream that is held began: its first frame arrived.
+    if former.contains(&held.stream) {
+        let possible = held.received >= Sequence(1);
+        return if possible { Beginning::Resumed } else { Beginning::Compared(Why::Position) };
+    }
     if held.stream == last.stream {
-        // A stream that is held began: its first frame arrived.
         let possible = held.received >= last.proven.max(Sequence(1)) && held.received <= last.queued;
         return if possible { Beginning::Resumed } else { Beginning::Compared(Why::Position) };
     }
@@ -172,15 +182,38 @@ mod tests {
             for (last, outcome) in memories.into_iter().zip(outcomes) {
                 for generation in [3, 4] {
                     let holding = Holding { generation: Generation(generation), held: said };
-                    assert_eq!(decide(last, Generation(4), holding), outcome, "{last:?} {said:?}");
+                    assert_eq!(decide(last, &[], Generation(4), holding), outcome, "{last:?} {said:?}");
                 }
                 let newer = Holding { generation: Generation(5), held: said };
-                assert!(matches!(decide(last, Generation(4), newer), Compared(_)), "{last:?} {said:?}");
+                assert!(matches!(decide(last, &[], Generation(4), newer), Compared(_)), "{last:?} {said:?}");
             }
             for why in [Why::Started, Why::Untold, Why::Failed, Why::Unable] {
                 let holding = Holding { generation: Generation(4), held: said };
-                assert_eq!(decide(Err(why), Generation(4), holding), Compared(why));
+                assert_eq!(decide(Err(why), &[stream(2)], Generation(4), holding), Compared(why));
             }
         }
+    }
+
+    /// After a crash of the primary the secondary may hold any stream of that run, up to any position; none of another run, and of no newer
+    /// generation.
+    #[test]
+    fn streams_of_a_run_that_crashed_are_gone_on_from() {
+        let last = |number| {
+            let (proven, queued) = (Sequence(0), Sequence(u64::MAX));
+            Ok(LastStream { stream: stream(number), proven, queued, before: None })
+        };
+        let former = [stream(2), stream(3)];
+        let decided = |held, generation| {
+            decide(last(3), &former, Generation(4), Holding { generation: Generation(generation), held })
+        };
+        for number in [2, 3] {
+            for received in [1, 5, u64::MAX] {
+                assert_eq!(decided(held(number, received), 4), Beginning::Resumed);
+                assert_eq!(decided(held(number, received), 5), Beginning::Compared(Why::Generation));
+            }
+            assert_eq!(decided(held(number, 0), 4), Beginning::Compared(Why::Position));
+        }
+        assert_eq!(decided(held(1, 5), 4), Beginning::Compared(Why::OtherStream));
+        assert_eq!(decided(None, 4), Beginning::Compared(Why::NothingHeld));
     }
 }

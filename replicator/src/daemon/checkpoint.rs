@@ -8,6 +8,7 @@
 //! one of this moment, and nobody is connected to before it has seen all. A secondary, of which nobody should change
 //! anything, goes on only if nothing was changed.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use replicator_core::event::Event;
-use replicator_core::ids::FileKind;
+use replicator_core::ids::{FileId, FileKind};
 use tracing::{info, warn};
 
 use super::mailbox::Mailbox;
@@ -37,9 +38,18 @@ const CALM: Duration = Duration::from_millis(60);
 /// Stands for all that must be the same for a checkpoint to be of use. Whether the files are, their fingerprints tell; the numbers of
 /// devices may be others after each mount.
 pub fn identity(role: Role, state: &NodeState, volumes: &[Arc<Volume>]) -> [u8; 32] {
+    of_all(role, &state.encode(), volumes)
+}
+
+/// The same of what outlives a crash: the state goes on while the node runs.
+pub fn lasting_identity(role: Role, state: &NodeState, volumes: &[Arc<Volume>]) -> [u8; 32] {
+    of_all(role, &[state.cluster, state.node].concat(), volumes)
+}
+
+fn of_all(role: Role, state: &[u8], volumes: &[Arc<Volume>]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(role.to_string().as_bytes());
-    hasher.update(&state.encode());
+    hasher.update(state);
     for volume in volumes {
         hasher.update(&volume.root_inode.to_le_bytes());
         let patterns = volume.patterns().map(crate::patterns::Patterns::digest);
@@ -66,17 +76,19 @@ pub struct Preparation {
 }
 
 impl Preparation {
-    /// Of a primary: what was changed is told to the data plane like any other change that nobody captured.
+    /// Of a primary: what was changed is told to the data plane like any other change that nobody captured. `doubtful`: files that are compared
+    /// whatever they look like.
     pub fn of_primary(
         volumes: Vec<Arc<Volume>>,
-        kept: Vec<VolumeCheckpoint>,
+        former: Vec<Fingerprints>,
+        doubtful: HashSet<FileId>,
         mailbox: Arc<Mailbox<Message>>,
     ) -> anyhow::Result<Preparation> {
         Preparation::start(mailbox, move |cancelled, mailbox| {
             let mut different = 0;
-            for (volume, kept) in volumes.iter().zip(&kept) {
-                different +=
-                    tell_changes(volume, &kept.fingerprints, DIFFERENT_MAX - different, cancelled, mailbox)?;
+            for (volume, former) in volumes.iter().zip(&former) {
+                let survey = Survey { volume, former, doubtful: &doubtful, cancelled, mailbox };
+                different += survey.tell_changes(DIFFERENT_MAX - different)?;
             }
             info!(different, "files that were changed while the node was stopped");
             Ok(())
@@ -143,62 +155,74 @@ pub fn fitting(found: Option<NodeCheckpoint>, identity: [u8; 32], volumes: usize
     None
 }
 
-/// Tell of files that do not look as they did, and of those that are not there any more. Returns how many.
-fn tell_changes(
-    volume: &Volume,
-    former: &Fingerprints,
-    most: usize,
-    cancelled: &AtomicBool,
-    mailbox: &Mailbox<Message>,
-) -> io::Result<usize> {
-    let mut found = vec![false; former.len()];
-    let mut different = 0;
-    let mut listed = None;
-    let tell = |event| mailbox.post(Message::Answer(event));
-    let mut list = |directory| {
-        if listed.replace(directory) != Some(directory) {
-            tell(Event::DirectoryChanged { directory: volume.file(directory) });
-        }
-    };
-    survey(volume, cancelled, &mut |sight| {
-        let Seen { directory, inode, kind, fingerprint, .. } = match sight {
-            Sight::File(seen) => seen,
-            // Covers what was part of the tree, perhaps.
-            Sight::Foreign(directory) => return list(directory),
-        };
-        // New, or something was mounted over it, which changes no time.
-        let Some(position) = former.position(inode) else { return list(directory) };
-        if let Some(found) = found.get_mut(position) {
-            *found = true;
-        }
-        if former.matches(position, fingerprint) {
-            return;
-        }
-        different += 1;
-        if different > most {
-            return;
-        }
-        let file = volume.file(inode);
-        match kind {
-            FileKind::Regular => tell(Event::CaptureLost { file }),
-            FileKind::Directory => {
-                tell(Event::DirectoryChanged { directory: file });
-                tell(Event::AttributesChanged { file });
+/// A look at a volume of a primary.
+struct Survey<'a> {
+    volume: &'a Volume,
+    former: &'a Fingerprints,
+    doubtful: &'a HashSet<FileId>,
+    cancelled: &'a AtomicBool,
+    mailbox: &'a Mailbox<Message>,
+}
+
+impl Survey<'_> {
+    fn tell(&self, event: Event) {
+        self.mailbox.post(Message::Answer(event));
+    }
+
+    /// Tell of files that do not look as they did, and of those that are not there any more. Returns how many.
+    fn tell_changes(&self, most: usize) -> io::Result<usize> {
+        let (volume, former) = (self.volume, self.former);
+        let mut found = vec![false; former.len()];
+        let mut different = 0;
+        let mut listed = None;
+        let mut list = |directory| {
+            if listed.replace(directory) != Some(directory) {
+                self.tell(Event::DirectoryChanged { directory: volume.file(directory) });
             }
-            _ => tell(Event::AttributesChanged { file }),
+        };
+        survey(volume, self.cancelled, &mut |sight| {
+            let Seen { directory, inode, kind, fingerprint, .. } = match sight {
+                Sight::File(seen) => seen,
+                // Covers what was part of the tree, perhaps.
+                Sight::Foreign(directory) => return list(directory),
+            };
+            // New, or something was mounted over it, which changes no time.
+            let Some(position) = former.position(inode) else { return list(directory) };
+            if let Some(found) = found.get_mut(position) {
+                *found = true;
+            }
+            let file = volume.file(inode);
+            if former.matches(position, fingerprint) || self.doubtful.contains(&file) {
+                return;
+            }
+            different += 1;
+            if different <= most {
+                self.tell_change(file, kind);
+            }
+        })?;
+        // Gone, or moved past the survey.
+        for ((inode, _), _) in former.iter().zip(found).filter(|(_, found)| !found) {
+            different += 1;
+            if different <= most {
+                self.tell(Event::CaptureLost { file: volume.file(inode) });
+            }
         }
-    })?;
-    // Gone, or moved past the survey.
-    for ((inode, _), _) in former.iter().zip(found).filter(|(_, found)| !found) {
-        different += 1;
-        if different <= most {
-            tell(Event::CaptureLost { file: volume.file(inode) });
+        if different > most {
+            return Err(io::Error::other("too many files were changed while the node was stopped"));
+        }
+        Ok(different)
+    }
+
+    fn tell_change(&self, file: FileId, kind: FileKind) {
+        match kind {
+            FileKind::Regular => self.tell(Event::CaptureLost { file }),
+            FileKind::Directory => {
+                self.tell(Event::DirectoryChanged { directory: file });
+                self.tell(Event::AttributesChanged { file });
+            }
+            _ => self.tell(Event::AttributesChanged { file }),
         }
     }
-    if different > most {
-        return Err(io::Error::other("too many files were changed while the node was stopped"));
-    }
-    Ok(different)
 }
 
 /// The copies that a secondary left, all of which are there and as they were; nothing else is.

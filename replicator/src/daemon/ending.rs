@@ -34,6 +34,8 @@ pub struct Ending {
     /// What the files look like.
     found: Option<io::Result<Vec<Fingerprints>>>,
     cancelled: Arc<AtomicBool>,
+    /// There is a checkpoint.
+    kept: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,8 @@ impl<R: Role> Engine<R> {
         // What was not looked at yet cannot be vouched for.
         let keeps = keeps && self.core.preparing.is_none();
         let (step, since) = (Step::Draining, Instant::now());
-        self.core.ending = Some(Ending { step, since, watch, keeps, found: None, cancelled: Arc::default() });
+        self.core.ending =
+            Some(Ending { step, since, watch, keeps, found: None, cancelled: Arc::default(), kept: false });
         self.role.stop(&mut self.core);
     }
 
@@ -91,7 +94,13 @@ impl<R: Role> Engine<R> {
             }
             Step::Draining | Step::Resting | Step::Looking | Step::Ended => {}
         }
-        self.core.ending.as_ref().is_some_and(|ending| ending.step == Step::Ended)
+        let ended = self.core.ending.as_ref().is_some_and(|ending| ending.step == Step::Ended);
+        if ended {
+            let kept = self.core.ending.as_ref().is_some_and(|ending| ending.kept);
+            // Without a checkpoint the next run goes on as after a crash.
+            self.core.settling.set().end(kept);
+        }
+        ended
     }
 
     fn enter(&mut self, step: Step) {
@@ -145,6 +154,9 @@ impl<R: Role> Engine<R> {
             .map(|(fingerprints, copies)| VolumeCheckpoint { fingerprints, copies })
             .collect();
         self.core.state.keep(self.role.volumes(), core, volumes)?;
+        if let Some(ending) = &mut self.core.ending {
+            ending.kept = true;
+        }
         Ok(true)
     }
 }

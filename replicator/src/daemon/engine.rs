@@ -19,7 +19,9 @@ use super::ending::Ending;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::publish::Publisher;
+use super::safe_set::SafeSet;
 use super::sessions::Sessions;
+use super::settling::Settling;
 use super::state::StateKeeper;
 use super::workers::Workers;
 use crate::link::handshake::Established;
@@ -131,6 +133,8 @@ pub struct Core {
     /// What was kept by an earlier run is being looked at: nobody is connected to, or answered, until it is known whether it holds.
     pub(super) preparing: Option<Waiting>,
     pub(super) ending: Option<Ending>,
+    /// Which files may differ from the peer's after a crash.
+    pub(super) settling: Settling,
 }
 
 /// What waits until the node is prepared.
@@ -143,11 +147,13 @@ pub(super) struct Waiting {
 impl Core {
     /// Give an event to the core after those already waiting.
     pub fn tell(&mut self, event: Event) {
+        self.settling.note(&event);
         self.inbox.push_back(event);
     }
 
     /// Give a capture event to the core at once: it only marks.
     pub fn mark(&mut self, event: Event) {
+        self.settling.note(&event);
         let now = self.now();
         self.node.handle(now, event, &mut self.actions);
     }
@@ -160,6 +166,11 @@ impl Core {
     /// The protocol version of the session; without one, that of this build.
     pub fn version(&self) -> u16 {
         self.session.as_ref().map_or(VERSION, |(_, connection)| connection.version())
+    }
+
+    /// The safe set.
+    pub fn safe_set(&self) -> SafeSet {
+        self.settling.set().clone()
     }
 
     /// The status being published.
@@ -196,6 +207,7 @@ pub struct Parts {
     pub sessions: Sessions,
     pub state: StateKeeper,
     pub publisher: Publisher,
+    pub settling: Settling,
     /// [`Message::Prepared`] will come.
     pub prepares: bool,
     /// The moment that is time zero for `node`.
@@ -212,7 +224,8 @@ pub struct Engine<R: Role> {
 impl<R: Role> Engine<R> {
     /// Join the parts.
     pub fn new(parts: Parts, role: R) -> Engine<R> {
-        let Parts { node, ring, mailbox, workers, sessions, state, publisher, prepares, began } = parts;
+        let Parts { node, ring, mailbox, workers, sessions, state, publisher, settling, prepares, began } =
+            parts;
         let core = Core {
             node,
             ring,
@@ -229,6 +242,7 @@ impl<R: Role> Engine<R> {
             publisher,
             preparing: prepares.then(Waiting::default),
             ending: None,
+            settling,
         };
         Engine { core, role, priority: Priority::default() }
     }
@@ -248,8 +262,7 @@ impl<R: Role> Engine<R> {
             // Messages first, then the kernel's events, then the messages' handling: what was written before a sync
             // was asked is in the ring by the time the message is seen.
             self.core.mailbox.take(&mut messages);
-            let exact =
-                messages.iter().any(|message| matches!(message, Message::Sync { .. } | Message::Stop { .. }));
+            let exact = self.core.settling.is_exact() || messages.iter().any(Message::is_exact);
             let traced = self.role.poll(&mut self.core, exact);
             if traced || !messages.is_empty() || !completions.is_empty() {
                 active = Instant::now();
@@ -264,6 +277,7 @@ impl<R: Role> Engine<R> {
             }
             self.core.tell(Event::Tick);
             self.settle();
+            self.settle_members();
             self.pump();
             self.priority.set(self.role.is_awaited());
             if published.elapsed() > PUBLISH_EVERY {
@@ -347,6 +361,9 @@ impl<R: Role> Engine<R> {
             Message::Answer(event) => self.core.tell(event),
             Message::Prepared { holds } => self.on_prepared(holds),
             Message::Surveyed(found) => self.on_surveyed(found),
+            Message::SafeSetBegun(_) | Message::SafeSetEstablished(_) | Message::Looked(_) => {
+                self.on_safe_set(message);
+            }
             Message::Stop { watch, keeps } => self.on_stop(watch, keeps),
             other => self.role.on_message(&mut self.core, other),
         }
@@ -425,7 +442,10 @@ impl<R: Role> Engine<R> {
             Action::PersistState { persist, record } => {
                 self.core.state.persist(persist, record, &self.core.workers, &self.core.mailbox);
             }
-            Action::Report(notice) => self.core.publisher.on_notice(&notice),
+            Action::Report(notice) => {
+                self.core.on_begun(&notice);
+                self.core.publisher.on_notice(&notice);
+            }
             other => self.role.perform(&mut self.core, other),
         }
     }
@@ -475,6 +495,8 @@ impl<R: Role> Engine<R> {
         self.core
             .publisher
             .renew(&snapshot, self.core.session.as_ref().map(|(_, connection)| connection.statistics()));
+        let safe_set = self.core.settling.set().size();
+        self.core.publisher.on_safe_set(safe_set);
         self.role.publish(&mut self.core.publisher);
         self.core.publisher.publish();
     }

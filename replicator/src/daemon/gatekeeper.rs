@@ -11,7 +11,8 @@ use replicator_core::wire::namespace::Operation;
 
 use super::mailbox::Mailbox;
 use super::message::Message;
-use crate::gate::sink::{Sink, SyncReply};
+use super::safe_set::SafeSet;
+use crate::gate::sink::{Intent, Sink, SyncReply};
 use crate::storage::boundary::{Told, translate};
 use crate::volume::{Side, Volume};
 
@@ -19,12 +20,13 @@ use crate::volume::{Side, Volume};
 pub struct Gatekeeper {
     mailbox: Arc<Mailbox<Message>>,
     volume: Arc<Volume>,
+    safe_set: SafeSet,
 }
 
 impl Gatekeeper {
     /// Report what the gate of that volume sees to this mailbox.
-    pub fn new(mailbox: Arc<Mailbox<Message>>, volume: Arc<Volume>) -> Gatekeeper {
-        Gatekeeper { mailbox, volume }
+    pub fn new(mailbox: Arc<Mailbox<Message>>, volume: Arc<Volume>, safe_set: SafeSet) -> Gatekeeper {
+        Gatekeeper { mailbox, volume, safe_set }
     }
 
     /// What happened to a file may not have been told: it is compared, after a local sync that brings to light what mappings hold.
@@ -54,9 +56,12 @@ impl Sink for Gatekeeper {
         }
     }
 
-    fn open_for_write(&self, file: FileId) -> Result<(), Errno> {
-        // The volume's set of writers has the file by now. In this version a crash of this node is followed by a
-        // comparison of the whole tree, so the intent need not outlive the process.
+    fn intend(&self, files: &[FileId], made: bool) -> Result<Intent, Errno> {
+        self.safe_set.intend(files, made).map(Intent::new)
+    }
+
+    fn open_for_write(&self, file: FileId) {
+        // The volume's set of writers has the file by now.
         if self.volume.patterns().is_some() {
             let _order = self.volume.lock_namespace();
             match self.volume.judge(file.inode) {
@@ -66,7 +71,6 @@ impl Sink for Gatekeeper {
                 Side::Inside => {}
             }
         }
-        Ok(())
     }
 
     fn written(&self, file: FileId, extent: Extent) {

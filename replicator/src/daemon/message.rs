@@ -10,6 +10,8 @@ use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, ReadId, SessionId};
 use replicator_core::wire::namespace::Operation;
 
+use super::safe_set::Idle;
+use super::settling::Look;
 use crate::gate::sink::SyncReply;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
@@ -102,6 +104,12 @@ pub enum Message {
         /// If not, everything is to be compared.
         holds: bool,
     },
+    /// The safe set records from now on, or does not.
+    SafeSetBegun(io::Result<u64>),
+    /// The safe set is at work, or is not.
+    SafeSetEstablished(io::Result<()>),
+    /// Members of the safe set that were synced, with what they look like.
+    Looked(Vec<(Idle, Look)>),
     /// What all files look like, for the next run.
     Surveyed(io::Result<Vec<Fingerprints>>),
     /// End in order.
@@ -111,4 +119,14 @@ pub enum Message {
         /// Nothing has failed: the next run may go on from what this one knows.
         keeps: bool,
     },
+}
+
+impl Message {
+    /// Whether everything that happened before it was posted is to be known when it is handled.
+    pub fn is_exact(&self) -> bool {
+        matches!(
+            self,
+            Message::Sync { .. } | Message::Stop { .. } | Message::SafeSetBegun(_) | Message::Looked(_)
+        )
+    }
 }

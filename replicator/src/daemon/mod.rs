@@ -5,6 +5,7 @@
 //! * [`gatekeeper`], [`sessions`], [`state`], [`workers`]: what runs on other threads, and how it speaks to the data plane
 //!   ([`mailbox`], [`message`]).
 //! * [`checkpoint`]: what a node keeps of what it knows when it is stopped in order, and what it makes of it at the next start.
+//! * [`safe_set`]: which files may differ from the peer's, on record before they do; [`settling`]: how they leave it.
 //! * [`nested`]: what is mounted inside the directories while the node runs.
 //! * [`publish`]: what the node says of itself.
 
@@ -19,8 +20,10 @@ mod message;
 mod nested;
 mod primary;
 mod publish;
+mod safe_set;
 mod secondary;
 mod sessions;
+mod settling;
 mod start;
 mod state;
 mod workers;

@@ -12,12 +12,13 @@ use replicator_core::resume::Beginning;
 use replicator_core::snapshot::Snapshot;
 use tracing::{error, info, warn};
 
+use super::safe_set::Size;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
 use crate::notify::Change;
 use crate::notify::local_changes::Found;
-use crate::status::{self, BehindStatus, Status};
+use crate::status::{self, BehindStatus, SafeSet, Status};
 use crate::tracer::TracerReport;
 
 /// Percentiles are over the barriers of the last one to two such spans.
@@ -99,6 +100,12 @@ impl Publisher {
             missed_changes_logged: None,
         };
         (publisher, published)
+    }
+
+    /// How many files may differ from the peer's after a crash.
+    pub fn on_safe_set(&mut self, size: Size) {
+        let Size { is_on, files, commits } = size;
+        self.status.safe_set = SafeSet { on: is_on, files: files as u64, commits };
     }
 
     /// A caller was let go.

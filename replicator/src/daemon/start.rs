@@ -3,6 +3,7 @@
 //! Up, on the primary: state recorded, kernel programs attached, data plane running, *then* the gate is mounted: from the
 //! first call that passes it, everything is seen and answered. Down in the opposite order.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use replicator_core::action::{DataState, StateRecord};
 use replicator_core::config::{ExtentLimits, LinkTimes, PrimaryConfig, SecondaryConfig, VolumeRoot};
-use replicator_core::ids::{Generation, Term, Time, VolumeId};
+use replicator_core::ids::{FileId, Generation, Term, Time, VolumeId};
 use replicator_core::node::Node;
 use replicator_core::wire::header::{VERSION, VERSION_MIN};
 use replicator_core::wire::hello::{self, Hello, VolumeIdentity};
@@ -21,7 +22,7 @@ use tracing::{error, info, warn};
 
 use super::behind::{self, Behind};
 use super::capture::{self, Selected};
-use super::checkpoint::{Preparation, fitting, identity as checkpoint_identity};
+use super::checkpoint::{Preparation, fitting, identity as checkpoint_identity, lasting_identity};
 use super::engine::{Engine, Parts, Role as RoleParts};
 use super::gatekeeper::Gatekeeper;
 use super::mailbox::Mailbox;
@@ -29,8 +30,10 @@ use super::message::Message;
 use super::nested::NestedMounts;
 use super::primary::Primary;
 use super::publish::{Published, Publisher};
+use super::safe_set::SafeSet;
 use super::secondary::Secondary;
 use super::sessions::Sessions;
+use super::settling::Settling;
 use super::state::StateKeeper;
 use super::workers::Workers;
 use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone};
@@ -42,6 +45,7 @@ use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
 use crate::notify::local_changes::LocalChanges;
 use crate::patterns::Patterns;
 use crate::status::{Status, StrictStatus, VolumeStatus};
+use crate::storage::activity::{ActivityDirectory, Base, Found};
 use crate::storage::protection::{self, Protection};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
 use crate::uring::Ring;
@@ -155,6 +159,25 @@ fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<StateR
     })
 }
 
+/// What a run of this primary recorded that crashed.
+fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<Base>> {
+    match activity.recover() {
+        Found::Nothing => None,
+        Found::Base(base) if base.identity == identity => {
+            info!(doubtful = base.activity.doubts(), "the node crashed: what is in its safe set is compared");
+            Some(base)
+        }
+        Found::Base(_) => {
+            info!("what was recorded is of another configuration of this node: everything will be compared");
+            None
+        }
+        Found::Unusable(error) => {
+            warn!(%error, "what was recorded before the crash cannot be used: everything will be compared");
+            None
+        }
+    }
+}
+
 /// A name as the fixed-size id of the state file.
 fn name_id(name: &str) -> [u8; 16] {
     let mut id = [0; 16];
@@ -234,6 +257,9 @@ impl StartedNode {
         let role = config.node.role;
         let kept =
             fitting(state.take_checkpoint()?, checkpoint_identity(role, &ids, &volumes), volumes.len());
+        let lasting = lasting_identity(role, &ids, &volumes);
+        let activity = state.activity()?;
+        let left = if kept.is_none() && role == Role::Primary { crashed(&activity, lasting) } else { None };
         if role == Role::Primary {
             // Before the first caller is answered it must be on record how callers are answered.
             state.store(&ids)?;
@@ -244,7 +270,7 @@ impl StartedNode {
         let (mut publisher, published) = Publisher::new(first_status(config, &volumes));
         let stop = Stop { requested: Arc::default(), waiter: thread::current(), published };
         let began = Instant::now();
-        let parts = |node, publisher, prepares| -> anyhow::Result<Parts> {
+        let parts = |node, publisher, settling, prepares| -> anyhow::Result<Parts> {
             Ok(Parts {
                 node,
                 ring,
@@ -253,6 +279,7 @@ impl StartedNode {
                 sessions,
                 state: StateKeeper::new(state, ids, role),
                 publisher,
+                settling,
                 prepares,
                 began,
             })
@@ -282,7 +309,9 @@ impl StartedNode {
                     let (replica, mailbox) = (secondary.replica(), Arc::clone(&mailbox));
                     preparation = Some(Preparation::of_secondary(volumes, kept.volumes, replica, mailbox)?);
                 }
-                let engine = Engine::new(parts(node, publisher, prepares)?, secondary);
+                let set = SafeSet::start(activity, None).context("take away what an earlier run recorded")?;
+                let settling = Settling::new(set, None);
+                let engine = Engine::new(parts(node, publisher, settling, prepares)?, secondary);
                 run_data_plane(engine, &mailbox, &stop)?
             }
             Role::Primary => {
@@ -298,14 +327,28 @@ impl StartedNode {
                 let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
-                let kept = kept.filter(|_| incarnation.is_some());
-                let prepares = kept.is_some();
-                if let Some(kept) = kept {
+                // Who changes files is asked only at the gate.
+                let records = incarnation.is_some() && config.mirror.gate;
+                let left = left.filter(|_| records);
+                let set = SafeSet::start(activity, left.as_deref()).context("begin the safe set's log")?;
+                let (mut former, mut doubtful) = (None, HashSet::new());
+                if let Some(kept) = kept.filter(|_| incarnation.is_some()) {
                     node.restore(kept.core);
-                    let mailbox = Arc::clone(&mailbox);
-                    preparation = Some(Preparation::of_primary(volumes.clone(), kept.volumes, mailbox)?);
+                    former = Some(kept.volumes.into_iter().map(|volume| volume.fingerprints).collect());
+                } else if let Some(left) = left {
+                    node.restore_activity(&left.activity);
+                    let wholly = |file: &FileId| left.activity.is_wholly_doubtful(*file);
+                    doubtful = left.activity.doubtful().filter(wholly).collect();
+                    former = Some(left.fingerprints);
                 }
-                let engine = Engine::new(parts(node, publisher, prepares)?, primary);
+                let prepares = former.is_some();
+                if let Some(former) = former {
+                    let mailbox = Arc::clone(&mailbox);
+                    let volumes = volumes.clone();
+                    preparation = Some(Preparation::of_primary(volumes, former, doubtful, mailbox)?);
+                }
+                let settling = Settling::new(set.clone(), records.then_some(lasting));
+                let engine = Engine::new(parts(node, publisher, settling, prepares)?, primary);
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
                 behind = unread.map(|unread| Behind::start(unread, &mailbox)).transpose()?;
                 if config.mirror.gate {
@@ -316,7 +359,7 @@ impl StartedNode {
                     };
                     let options =
                         gate::GateOptions { passthrough, transport, ..gate::GateOptions::default() };
-                    gates = mount(&volumes, &strict, &options, &waiting, &mailbox)?;
+                    gates = mount(&volumes, &strict, &options, &waiting, &mailbox, &set)?;
                 }
                 if let Some(behind) = &mut behind {
                     behind.attach(gates.iter().map(Gate::kernel_cache).collect())?;
@@ -434,10 +477,11 @@ fn mount(
     options: &gate::GateOptions,
     waiting: &Waiting,
     mailbox: &Arc<Mailbox<Message>>,
+    set: &SafeSet,
 ) -> anyhow::Result<Vec<Gate>> {
     let mut gates: Vec<Gate> = Vec::new();
     for (volume, strict) in volumes.iter().zip(strict) {
-        let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox), Arc::clone(volume)));
+        let sink = Arc::new(Gatekeeper::new(Arc::clone(mailbox), Arc::clone(volume), set.clone()));
         let strict = Arc::clone(strict);
         let waiting = waiting.clone();
         let options = gate::GateOptions { strict, waiting, ..options.clone() };

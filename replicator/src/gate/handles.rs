@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::inodes::Inode;
+use super::sink::Intent;
 
 const SHARDS: usize = 16;
 
@@ -25,6 +26,8 @@ pub struct OpenFile {
     pub appends: bool,
     /// Its holder can store into a shared mapping.
     pub mappable: bool,
+    /// If it is open for writing.
+    pub _intent: Option<Intent>,
 }
 
 /// All open files of a gate. Numbers are never used again.

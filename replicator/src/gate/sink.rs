@@ -14,12 +14,16 @@ pub trait Sink: Send + Sync {
     /// before the caller is answered.
     fn namespace(&self, operation: Operation);
 
-    /// A file is about to be opened for writing (or truncated, or mapped): the caller is answered after this returns. The open intent is
-    /// recorded here.
+    /// These files are about to be changed: their bytes, their attributes, or, of directories, the names in them. Asked before anything is done and
+    /// without the volume's namespace lock; may wait for this node's disk. The change is made and reported while the answer is held; that of a file opened
+    /// for writing is held as long as it is open. `made`: they were just made, in a directory that is held; then nothing is waited for.
     ///
     /// # Errors
-    /// The open is refused with this errno (the intent could not be made durable).
-    fn open_for_write(&self, file: FileId) -> Result<(), Errno>;
+    /// The request is refused with this errno (the intent could not be made durable).
+    fn intend(&self, files: &[FileId], made: bool) -> Result<Intent, Errno>;
+
+    /// A file is about to be opened for writing (or truncated, or mapped), and its intent is held.
+    fn open_for_write(&self, file: FileId);
 
     /// The gate itself changed these bytes (a WRITE it handled, fallocate, truncate, copy_file_range). Called after the system call and
     /// before the caller is answered.
@@ -42,6 +46,30 @@ pub trait Sink: Send + Sync {
     /// A caller waits for durability. `backing` is a descriptor of the file on the covered file system, on which this
     /// node's own fsync is done. Must return at once; the answer goes through `reply`.
     fn sync(&self, scope: SyncScope, backing: Arc<OwnedFd>, reply: SyncReply);
+}
+
+/// Held while files are being changed.
+#[must_use]
+pub struct Intent {
+    _held: Option<Box<dyn Send + Sync>>,
+}
+
+impl Intent {
+    /// One that ends when this is dropped.
+    pub fn new(held: impl Send + Sync + 'static) -> Intent {
+        Intent { _held: Some(Box::new(held)) }
+    }
+
+    /// One that nobody takes note of.
+    pub fn none() -> Intent {
+        Intent { _held: None }
+    }
+}
+
+impl std::fmt::Debug for Intent {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Intent")
+    }
 }
 
 /// The answer a held caller waits for: from any thread, exactly once. Dropping it unanswered answers EIO, so that no path

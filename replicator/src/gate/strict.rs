@@ -26,7 +26,7 @@ use super::inodes::{Inode, OpenMode};
 use super::server::Server;
 use crate::patterns::NamePattern;
 use crate::status::StrictStatus;
-use crate::volume::Volume;
+use crate::volume::{Volume, writers};
 
 /// The extended attribute of a strict file. Its value says nothing. Root may set it and take it away.
 pub const STRICT_ATTRIBUTE: &CStr = c"trusted.replicator.strict";
@@ -35,8 +35,6 @@ pub const STRICT_ATTRIBUTE: &CStr = c"trusted.replicator.strict";
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// ioctl_iflags(2): writes are synchronous.
 const FS_SYNC_FL: libc::c_int = 8;
-/// fcntl(2): which signal tells that a lease is broken.
-const F_SETSIG: libc::c_int = 10;
 /// Files named in a report.
 const NAMED_MAX: usize = 8;
 
@@ -334,25 +332,10 @@ pub(super) fn is_synchronous(file: &OwnedFd) -> bool {
         .is_ok_and(|volume| volume.flags().contains(nix::sys::statvfs::FsFlags::ST_SYNCHRONOUS))
 }
 
-/// Whether a file is surely not open for writing by anybody, and so has no writable shared mapping (a mapping keeps its file
-/// open). The caller has no descriptor for writing on it.
-///
-/// The kernel grants a read lease only on such a file (fcntl(2), `F_SETLEASE`; `check_conflicting_open`, fs/locks.c).
-/// What cannot be told counts as "no".
+/// Whether a file is surely not open for writing by anybody. The caller has no descriptor for writing on it. What cannot be told counts as
+/// "no".
 pub(super) fn has_no_writer(volume: &Volume, inode: &Inode) -> bool {
-    let Ok(file) = inode.open(volume, OFlag::O_RDONLY | OFlag::O_NOATIME) else { return false };
-    let descriptor = file.as_raw_fd();
-    // SAFETY: these calls take integers; the descriptor is open. Whoever opens the file for writing in between breaks the
-    // lease, which sends this process a signal: SIGURG, which is ignored by default, instead of SIGIO, which kills.
-    unsafe {
-        if libc::fcntl(descriptor, F_SETSIG, libc::SIGURG) < 0
-            || libc::fcntl(descriptor, libc::F_SETLEASE, libc::F_RDLCK) < 0
-        {
-            return false;
-        }
-        libc::fcntl(descriptor, libc::F_SETLEASE, libc::F_UNLCK);
-    }
-    true
+    inode.open(volume, OFlag::O_RDONLY | OFlag::O_NOATIME).is_ok_and(|file| writers::is_free_of(file.as_fd()))
 }
 
 /// A file's path from the volume's root, empty for the root itself. `None` where it has none, or the kernel cannot tell.

@@ -102,7 +102,7 @@ impl NodeCheckpoint {
 }
 
 /// A section: its length in 8 bytes, then what `fill` appends.
-fn section(bytes: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn section(bytes: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     let at = bytes.len();
     bytes.extend_from_slice(&[0; 8]);
     fill(bytes);
@@ -110,7 +110,7 @@ fn section(bytes: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     bytes[at..at + 8].copy_from_slice(&length.to_le_bytes());
 }
 
-fn take_section<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take_section<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let (section, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     *bytes = rest;

@@ -7,6 +7,7 @@
 //! Files are reached by handle and names by `*at` calls of one component that follow no symlink: no byte that a
 //! peer sends is ever used as a path.
 
+pub mod activity;
 pub mod boundary;
 pub mod checkpoint;
 pub mod compare_trees;

@@ -21,6 +21,8 @@ use nix::unistd::fsync;
 use replicator_core::action::{DataState, StateRecord};
 use replicator_core::ids::{Generation, Term};
 
+use super::activity::ActivityDirectory;
+
 /// First bytes of the file.
 pub const MAGIC: [u8; 8] = *b"RPLSTATE";
 /// Version of the layout that this build reads and writes.
@@ -297,6 +299,15 @@ impl StateDirectory {
         file.sync_all().map_err(fail("sync"))?;
         renameat(at, aside, at, name).map_err(|errno| fail("rename")(errno.into()))?;
         fsync(at).map_err(|errno| self.error("sync", errno.into()))
+    }
+
+    /// The activity log, which lies in the same directory.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn activity(&self) -> Result<ActivityDirectory, StateError> {
+        let directory = self.directory.try_clone().map_err(|error| self.error("open", error))?;
+        Ok(ActivityDirectory::new(directory))
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {

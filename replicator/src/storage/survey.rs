@@ -31,6 +31,27 @@ impl Fingerprint {
     /// Of a file that has none: equal to no other file's, nor to itself later.
     pub const NONE: Fingerprint = Fingerprint(0);
 
+    /// That with this number.
+    #[must_use]
+    pub fn from_number(number: u64) -> Fingerprint {
+        Fingerprint(number)
+    }
+
+    /// The number that stands for it: 0 for [`Fingerprint::NONE`].
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// Of one file of a volume, by its remembered handle, through a descriptor of it.
+    ///
+    /// # Errors
+    /// What the system returns; ESTALE where the file is not known any more.
+    pub fn of(volume: &Volume, inode: u64, file: BorrowedFd<'_>) -> io::Result<Fingerprint> {
+        let handle = volume.handle(inode).ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
+        Ok(Fingerprint::new(&Status::of(file)?, &handle, now()?))
+    }
+
     fn new(status: &Status, handle: &FileHandle, now: i128) -> Fingerprint {
         let nanoseconds =
             |seconds: i64, nanoseconds: u32| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
@@ -219,6 +240,20 @@ impl Fingerprints {
             same
         });
         Fingerprints { files }
+    }
+
+    /// Put these, ascending by inode number, in the place of those before.
+    pub fn replace(&mut self, later: impl Iterator<Item = (u64, Fingerprint)>) {
+        let mut later = later.peekable();
+        let mut merged = Vec::with_capacity(self.files.len());
+        for former in std::mem::take(&mut self.files) {
+            while let Some(new) = later.next_if(|new| new.0 < former.0) {
+                merged.push(new);
+            }
+            merged.push(later.next_if(|new| new.0 == former.0).unwrap_or(former));
+        }
+        merged.extend(later);
+        self.files = merged;
     }
 
     /// Where the file is among them.

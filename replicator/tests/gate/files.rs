@@ -267,10 +267,19 @@ fn an_intent_that_fails_refuses_the_open() {
         assert_eq!(errno(OpenOptions::new().write(true).truncate(true).open(&path)), libc::EDQUOT);
         assert_eq!(errno(File::create(fixture.join("new"))), libc::EDQUOT);
         assert_eq!(fs::read(&path).unwrap(), b"kept", "reading needs no intent");
+        let other = fixture.join("other");
+        assert_eq!(errno(fs::create_dir(&other)), libc::EDQUOT);
+        assert_eq!(errno(std::os::unix::fs::symlink("file", &other)), libc::EDQUOT);
+        assert_eq!(errno(fs::hard_link(&path, &other)), libc::EDQUOT);
+        assert_eq!(errno(fs::rename(&path, &other)), libc::EDQUOT);
+        assert_eq!(errno(fs::remove_file(&path)), libc::EDQUOT);
+        assert_eq!(errno(fs::set_permissions(&path, fs::Permissions::from_mode(0o600))), libc::EDQUOT);
+        assert!(fixture.recorder.intended().is_empty());
         fixture.recorder.fail_intents(0);
         fs::write(&path, b"new").unwrap();
         fixture.wait_for("releases", |fixture| fixture.report().open_files == 0);
         assert_eq!(fixture.report().backing_files, 0);
+        fixture.wait_for("the intents' end", |fixture| fixture.recorder.intended().is_empty());
     });
 }
 

@@ -260,9 +260,14 @@ fn a_panic_ends_the_gate_in_the_open() {
         fn namespace(&self, _: replicator_core::wire::namespace::Operation) {
             panic!("on purpose");
         }
-        fn open_for_write(&self, _: replicator_core::ids::FileId) -> Result<(), replicator_core::ids::Errno> {
-            Ok(())
+        fn intend(
+            &self,
+            _: &[replicator_core::ids::FileId],
+            _: bool,
+        ) -> Result<replicator::gate::sink::Intent, replicator_core::ids::Errno> {
+            Ok(replicator::gate::sink::Intent::none())
         }
+        fn open_for_write(&self, _: replicator_core::ids::FileId) {}
         fn written(&self, _: replicator_core::ids::FileId, _: replicator_core::extent::Extent) {}
         fn attributes(&self, _: replicator_core::ids::FileId) {}
         fn forgotten(&self, _: replicator_core::ids::FileId) {}

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use replicator::gate::sink::{Sink, SyncReply};
+use replicator::gate::sink::{Intent, Sink, SyncReply};
 use replicator_core::event::SyncScope;
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId};
@@ -15,9 +15,11 @@ pub struct Quiet;
 impl Sink for Quiet {
     fn namespace(&self, _: Operation) {}
 
-    fn open_for_write(&self, _: FileId) -> Result<(), Errno> {
-        Ok(())
+    fn intend(&self, _: &[FileId], _: bool) -> Result<Intent, Errno> {
+        Ok(Intent::none())
     }
+
+    fn open_for_write(&self, _: FileId) {}
 
     fn written(&self, _: FileId, _: Extent) {}
 

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use replicator::gate::sink::{Sink, SyncReply};
+use replicator::gate::sink::{Intent, Sink, SyncReply};
 use replicator::gate::strict::{Duty, StrictFiles};
 use replicator::gate::{Gate, GateOptions, GateReport, Passthrough, Transport, io_uring_available, recover};
 use replicator::patterns::NamePattern;
 use replicator::volume::{Volume, VolumeError};
 use replicator_core::event::SyncScope;
 use replicator_core::extent::Extent;
-use replicator_core::ids::{Errno, FileId, VolumeId};
+use replicator_core::ids::{Errno, FileId, FileKind, VolumeId};
 use replicator_core::wire::namespace::Operation;
 
 pub use super::image::Image;
@@ -45,6 +45,9 @@ pub struct Recorder {
     sync_errno: AtomicI32,
     /// Errno for open intents; 0 is success.
     intent_errno: AtomicI32,
+    /// Files that may be changed now, and those that were without being so.
+    intended: Arc<Mutex<Vec<FileId>>>,
+    unintended: Mutex<Vec<FileId>>,
     held: Mutex<Vec<(SyncScope, SyncReply)>>,
     arrived: Condvar,
     /// Directories whose names changed untold.
@@ -128,26 +131,82 @@ impl Recorder {
     fn record(&self, seen: Seen) {
         self.lock().push(seen);
     }
+
+    /// Whatever is told of is held just now by an intent that came before it. Kept for [`Recorder::unintended`]: who tells is no thread of
+    /// a test.
+    fn expect_intent(&self, file: FileId) {
+        if !self.intended.lock().unwrap().contains(&file) {
+            self.unintended.lock().unwrap().push(file);
+        }
+    }
+
+    /// Files whose change was told without an intent.
+    pub fn unintended(&self) -> Vec<FileId> {
+        self.unintended.lock().unwrap().clone()
+    }
+
+    /// Files that are held by intents now.
+    pub fn intended(&self) -> Vec<FileId> {
+        self.intended.lock().unwrap().clone()
+    }
+}
+
+/// An intent: takes its files out again.
+struct Intended {
+    files: Vec<FileId>,
+    all: Arc<Mutex<Vec<FileId>>>,
+}
+
+impl Drop for Intended {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap();
+        for file in &self.files {
+            let place = all.iter().position(|held| held == file).unwrap();
+            all.swap_remove(place);
+        }
+    }
 }
 
 impl Sink for Recorder {
     fn namespace(&self, operation: Operation) {
+        match &operation {
+            Operation::Create { parent, node, .. } => {
+                self.expect_intent(*parent);
+                if node.kind != FileKind::Regular {
+                    self.expect_intent(node.file);
+                }
+            }
+            Operation::Link { parent, .. } | Operation::Unlink { parent, .. } => self.expect_intent(*parent),
+            Operation::Rename { old_parent, new_parent, .. } => {
+                self.expect_intent(*old_parent);
+                self.expect_intent(*new_parent);
+            }
+            _ => {}
+        }
         self.record(Seen::Namespace(operation));
     }
 
-    fn open_for_write(&self, file: FileId) -> Result<(), Errno> {
-        self.record(Seen::OpenForWrite(file));
-        match self.intent_errno.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            errno => Err(Errno(errno)),
+    fn intend(&self, files: &[FileId], made: bool) -> Result<Intent, Errno> {
+        let errno = self.intent_errno.load(Ordering::SeqCst);
+        if errno != 0 && !made {
+            return Err(Errno(errno));
         }
+        self.intended.lock().unwrap().extend_from_slice(files);
+        Ok(Intent::new(Intended { files: files.to_vec(), all: Arc::clone(&self.intended) }))
+    }
+
+    fn open_for_write(&self, file: FileId) {
+        self.expect_intent(file);
+        self.record(Seen::OpenForWrite(file));
     }
 
     fn written(&self, file: FileId, extent: Extent) {
+        self.expect_intent(file);
         self.record(Seen::Written(file, extent));
     }
 
     fn attributes(&self, file: FileId) {
+        self.expect_intent(file);
         self.record(Seen::Attributes(file));
     }
 
@@ -317,6 +376,11 @@ pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
+        let unintended = self.recorder.unintended();
+        assert!(
+            std::thread::panicking() || unintended.is_empty(),
+            "changed without an intent: {unintended:?}"
+        );
         self.recorder.hold_syncs(false);
         self.recorder.held.lock().unwrap().clear();
         if let Some(gate) = self.gate.take()

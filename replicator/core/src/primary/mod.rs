@@ -1,5 +1,6 @@
 //! The primary: marks what changed, sends the current state of it, and lets callers go when both nodes hold it.
 
+pub(crate) mod activity;
 mod barrier;
 mod buried;
 mod callers;
@@ -28,7 +29,7 @@ use crate::dirty::{DirtySet, WaiterId};
 use crate::event::Event;
 use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
 use crate::record::Record;
-use crate::resume::{Beginning, LastStream, Why};
+use crate::resume::{Beginning, LastStream, StreamId, Why};
 use crate::snapshot::Counters;
 use buried::Buried;
 use capture::Logged;
@@ -105,6 +106,8 @@ pub(crate) struct Primary {
     names: Names,
     /// The stream that ended last, if it is to be gone on from, or why not.
     last: Result<LastStream, Why>,
+    /// Streams of a run that crashed: the peer may hold any of them.
+    former: Vec<StreamId>,
     /// The present session, or the last one, was not to be gone on from.
     untold: bool,
     beginning: Option<Beginning>,
@@ -145,6 +148,7 @@ impl Primary {
             greeting: None,
             names: Names::default(),
             last: Err(Why::Started),
+            former: Vec::new(),
             untold: false,
             beginning: None,
             dial: Dial::new(config.seed, now),

@@ -87,6 +87,8 @@ pub(super) struct Names {
     pub unanswered: BTreeMap<Sequence, SentList>,
     pub fresh: FreshFiles,
     pub found: u64,
+    /// Files of which the peer may have other names than was told last, if somebody wants to be told.
+    pub news: Option<BTreeSet<FileId>>,
 }
 
 impl Names {
@@ -200,6 +202,7 @@ impl Names {
         }
         if list.first {
             self.scanned.remove(&list.directory);
+            self.note(list.directory);
         }
         self.mark(list.directory, false);
     }
@@ -217,6 +220,7 @@ impl Names {
     fn depart(&mut self, file: FileId) {
         if self.known.remove(&file) {
             self.departed.insert(file);
+            self.note(file);
         }
         self.forget_listing(file);
         self.fresh.forget(file);
@@ -224,9 +228,10 @@ impl Names {
 
     /// The file has no name at the peer any more, or none that can be relied on.
     fn forget(&mut self, file: FileId) {
-        self.known.remove(&file);
-        self.departed.remove(&file);
-        self.scanned.remove(&file);
+        let had_names = self.known.remove(&file) | self.departed.remove(&file) | self.scanned.remove(&file);
+        if had_names {
+            self.note(file);
+        }
         self.forget_listing(file);
         self.fresh.forget(file);
     }
@@ -236,6 +241,18 @@ impl Names {
         if self.listings.remove(&directory).is_some() {
             self.changed.insert(directory);
         }
+    }
+
+    /// What the peer has of the file's names changes.
+    fn note(&mut self, file: FileId) {
+        if let Some(news) = &mut self.news {
+            news.insert(file);
+        }
+    }
+
+    /// Directories that are to be listed.
+    pub fn marked_directories(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.listings.keys().copied()
     }
 
     /// Whether the file is a known directory.
@@ -332,6 +349,7 @@ impl Primary {
                 let changed = self.names.changed.remove(&file);
                 if kind == FileKind::Directory {
                     self.names.scanned.insert(file);
+                    self.names.note(file);
                     if changed {
                         self.names.mark(file, false);
                     }
@@ -435,6 +453,7 @@ impl Primary {
             return;
         }
         self.names.departed.remove(&file);
+        self.names.note(file);
         self.names.found += 1;
         self.queue_known(file);
     }
@@ -481,6 +500,7 @@ impl Primary {
             }
             // Marked again while it was read for the first time, it was not known then that this would be another list.
             self.names.may_lack |= !self.names.scanned.insert(directory);
+            self.names.note(directory);
             self.mark_change(&NamespaceChange::Listed { directory, first, last, children: Vec::new() });
         }
     }
@@ -531,6 +551,7 @@ impl Primary {
                 self.become_known(file);
                 self.names.changed.remove(&file);
                 self.names.scanned.remove(&file);
+                self.names.note(file);
                 self.names.found_marks += 1;
                 self.names.mark(file, known);
                 self.on_attributes_changed(file);

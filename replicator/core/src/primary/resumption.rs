@@ -96,7 +96,7 @@ impl Primary {
         let last = if self.untold { Err(Why::Untold) } else { self.last };
         let stream = self.config.incarnation.map(|incarnation| StreamId { incarnation, number: id.0 });
         let beginning = match stream {
-            Some(_) => decide(last, generation, holding),
+            Some(_) => decide(last, &self.former, generation, holding),
             None => Beginning::Compared(Why::Unable),
         };
         self.begin_session(id, beginning, stream, holding.held);
@@ -110,6 +110,7 @@ impl Primary {
         held: Option<Held>,
     ) {
         self.counters.sessions += 1;
+        self.former.clear();
         self.beginning = Some(beginning);
         self.report(Notice::Begun { beginning });
         self.session = Some(Session::new(id, self.now, stream));
@@ -208,6 +209,7 @@ impl Primary {
 
     fn forget_names(&mut self, why: Why) {
         self.last = Err(why);
+        self.former.clear();
         self.names = Names::new(self.config.partial);
     }
 

@@ -45,6 +45,7 @@ impl Primary {
             return;
         }
         self.compared_at = Some(Instant::now());
+        core.safe_set().make_void();
         self.compare_due = false;
         for volume in &self.volumes {
             // In the order of events. Without a session it is remembered for the next, if that does not compare all anyway.

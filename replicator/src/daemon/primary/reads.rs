@@ -154,7 +154,10 @@ impl Primary {
             return core.tell(Event::DirectoryRead { read, outcome: ReadOutcome::Gone });
         };
         let mailbox = Arc::clone(&core.mailbox);
+        let safe_set = core.safe_set();
         core.workers.run(move || {
+            // The peer may lose what the list does not name.
+            safe_set.relist(directory);
             let outcome = {
                 let _order = volume.lock_namespace();
                 let mut emit = |operation| mailbox.post(Message::Namespace(operation));

@@ -98,6 +98,7 @@ pub fn setattr(context: &mut Context<'_>, input: &SetattrIn) -> Answer {
     let inode = context.inode()?;
     let handle = (input.valid & fattr::FH != 0).then_some(input.fh);
     let fd = descriptor(context, &inode, handle)?;
+    let _intent = server.sink.intend(&[server.file(&inode)], false)?;
     if input.valid & fattr::SIZE != 0 {
         truncate(context, &inode, &fd, input)?;
     }
@@ -123,7 +124,7 @@ fn truncate(
         Some(Ok(open)) => Arc::clone(&open.file),
         _ => Arc::new(inode.open(&server.volume, OFlag::O_WRONLY)?),
     };
-    record_intent(server, inode)?;
+    let _intent = record_intent(server, inode, false)?;
     let before = fstat(fd)?.st_size as u64;
     context.identity.act_as(context.caller(), input.valid & fattr::KILL_SUIDGID == 0)?;
     let result = nix::unistd::ftruncate(&*writable, size);

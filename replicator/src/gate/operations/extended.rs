@@ -10,6 +10,7 @@ use super::super::abi::{
 };
 use super::super::inodes::{Inode, OpenMode};
 use super::super::server::{Answer, Aside, Context, Outcome, REPLY, Refusal, Server};
+use super::super::sink::Intent;
 use super::attributes::path_of;
 use super::directory::open_listing;
 
@@ -26,6 +27,7 @@ pub fn setxattr(context: &mut Context<'_>, input: &SetxattrIn, name: &CStr, valu
     let server = context.server;
     let inode = context.inode()?;
     let fd = inode.any_descriptor(&server.volume)?;
+    let _intent = server.sink.intend(&[server.file(&inode)], false)?;
     if input.setxattr_flags & SETXATTR_ACL_KILL_SGID != 0 {
         // The caller is not in the file's group: neither is the thread then, and the file system clears the bit.
         context.identity.act_as(context.caller(), false)?;
@@ -61,6 +63,7 @@ pub fn removexattr(context: &mut Context<'_>, name: &CStr) -> Answer {
     let server = context.server;
     let inode = context.inode()?;
     let fd = inode.any_descriptor(&server.volume)?;
+    let _intent = server.sink.intend(&[server.file(&inode)], false)?;
     // SAFETY: both strings are NUL-terminated.
     if unsafe { libc::removexattr(path_of(&fd).as_ptr(), name.as_ptr()) } < 0 {
         return Err(io::Error::last_os_error().into());
@@ -174,8 +177,9 @@ pub fn ioctl(context: &mut Context<'_>, input: &IoctlIn, data: &[u8]) -> Answer 
             *word = u64::from_ne_bytes(chunk.try_into().unwrap_or_default());
         }
     }
+    let intent = changes.then(|| server.sink.intend(&[server.file(&inode)], false)).transpose()?;
     if changes && matches!(inode.opens().mode, OpenMode::Cached | OpenMode::Direct) {
-        return Ok(change_flags_of_cached(inode, fd, number, argument));
+        return Ok(change_flags_of_cached(inode, fd, number, argument, intent));
     }
     flag_call(&fd, number, &mut argument)?;
     context.reply.put(&IoctlOut::default());
@@ -207,12 +211,14 @@ fn change_flags_of_cached(
     file: Arc<OwnedFd>,
     number: libc::c_ulong,
     mut argument: [u64; 4],
+    intent: Option<Intent>,
 ) -> Outcome {
     // It acts as the thread that serves the call does, which is as root.
     Outcome::Aside(Aside::new(move |server| {
         server.device.invalidate_node(inode.node, true);
         flag_call(&file, number, &mut argument)?;
         flags_changed(server, &inode);
+        drop(intent);
         Ok(IoctlOut::default().bytes().to_vec())
     }))
 }

@@ -75,6 +75,7 @@ fn create_with(
     let server = context.server;
     let (parent, directory) = context.directory()?;
     refuse_reserved(context.header.nodeid, name)?;
+    let _intent = server.sink.intend(&[server.file(&parent)], false)?;
     context.identity.act_as(context.caller(), true)?;
     context.identity.set_umask(umask);
     let (handle, stat) = {
@@ -83,6 +84,7 @@ fn create_with(
         let (handle, stat) =
             identify(server, &directory, name).map_err(|refusal| unreported(server, &parent, refusal))?;
         server.volume.learn_made(stat.st_ino, handle.clone());
+        let _made = server.sink.intend(&[server.volume.file(stat.st_ino)], true)?;
         server.sink.namespace(Operation::Create {
             parent: server.file(&parent),
             name: name.to_bytes().to_vec(),
@@ -129,6 +131,7 @@ pub fn unlink(context: &mut Context<'_>, name: &CStr, directory: bool) -> Answer
         return Err(Refusal::errno(libc::ENOENT));
     }
     let flags = if directory { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
+    let _intent = server.sink.intend(&[server.file(&parent)], false)?;
     let _namespace = server.volume.lock_namespace();
     let stat = stat_name(server, &parent_fd, name)?;
     let last = is_last_name(&stat);
@@ -192,6 +195,7 @@ pub fn rename(
         // The whiteout is a new file, and its maker's.
         context.identity.act_as(context.caller(), true)?;
     }
+    let _intent = server.sink.intend(&[server.file(&old_directory), server.file(&new_directory)], false)?;
     let _namespace = server.volume.lock_namespace();
     let moved = stat_name(server, &old_fd, old_name)?;
     let other = match stat_name(server, &new_fd, new_name) {
@@ -272,6 +276,7 @@ fn report_whiteout(server: &Server, parent: &Inode, directory: &OwnedFd, name: &
     let (handle, stat) =
         identify(server, directory, name).map_err(|refusal| unreported(server, parent, refusal))?;
     server.volume.learn_made(stat.st_ino, handle);
+    let _made = server.sink.intend(&[server.volume.file(stat.st_ino)], true)?;
     server.sink.namespace(Operation::Create {
         parent: server.file(parent),
         name: name.to_bytes().to_vec(),
@@ -291,6 +296,7 @@ pub fn link(context: &mut Context<'_>, input: &LinkIn, name: &CStr) -> Answer {
     } else {
         Vec::new()
     };
+    let _intent = server.sink.intend(&[server.file(&parent), server.file(&inode)], false)?;
     let namespace = server.volume.lock_namespace();
     nix::unistd::linkat(&*file, c"", &*directory, name, AtFlags::AT_EMPTY_PATH)?;
     let (handle, stat) =

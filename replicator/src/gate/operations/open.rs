@@ -16,6 +16,7 @@ use super::super::credentials::Caller;
 use super::super::handles::OpenFile;
 use super::super::inodes::{Inode, OpenMode, handle_of};
 use super::super::server::{Answer, Context, DIRECT, Outcome, Refusal, Server, Undo};
+use super::super::sink::Intent;
 use super::super::strict;
 use super::namespace::{new_node, refuse_reserved};
 use crate::exposure::Place;
@@ -63,14 +64,14 @@ pub fn open(context: &mut Context<'_>, input: &OpenIn) -> Answer {
     inode.opens().beginning += 1;
     let (file, appends, strictness) = open_by_policy(server, &inode, wish)?;
     let kills_set_ids = input.open_flags & OPEN_KILL_SUIDGID != 0;
-    let stat = match prepare(context, &inode, &file, wish, kills_set_ids) {
-        Ok(stat) => stat,
+    let (stat, intent) = match prepare(context, &inode, &file, wish, kills_set_ids) {
+        Ok(prepared) => prepared,
         Err(refusal) => {
             server.abandon_open(&inode, Some(&file));
             return Err(refusal);
         }
     };
-    let (handle, answer) = finish(context, &inode, file, (appends, strictness), wish, &stat);
+    let (handle, answer) = finish(context, &inode, file, (appends, strictness), wish, &stat, intent);
     if answer.open_flags & fopen::PASSTHROUGH != 0 && wish.access() == OFlag::O_RDWR {
         // From now on a mapping can change the times: what was cached for hours ends here.
         server.outdate(inode.node);
@@ -136,11 +137,10 @@ fn prepare(
     file: &OwnedFd,
     wish: Wish,
     kills_set_ids: bool,
-) -> Result<FileStat, Refusal> {
+) -> Result<(FileStat, Option<Intent>), Refusal> {
     let server = context.server;
-    if wish.writes() || wish.truncates() {
-        record_intent(server, inode)?;
-    }
+    let changes = wish.writes() || wish.truncates();
+    let intent = changes.then(|| record_intent(server, inode, false)).transpose()?;
     if wish.truncates() {
         context.identity.act_as(context.caller(), !kills_set_ids)?;
         let result = if wish.writes() {
@@ -157,17 +157,18 @@ fn prepare(
     }
     let stat = fstat(file)?;
     inode.note_mode(stat.st_mode);
-    Ok(stat)
+    Ok((stat, intent.filter(|_| wish.writes())))
 }
 
-/// The file may change from here on.
+/// The file may change from here on, until the answer is dropped. `made`: it was just made.
 ///
 /// # Errors
 /// The sink's: the intent could not be recorded.
-pub fn record_intent(server: &Server, inode: &Inode) -> Result<(), Refusal> {
+pub fn record_intent(server: &Server, inode: &Inode, made: bool) -> Result<Intent, Refusal> {
+    let intent = server.sink.intend(&[server.file(inode)], made)?;
     server.volume.note_writer(inode.number);
-    server.sink.open_for_write(server.file(inode))?;
-    Ok(())
+    server.sink.open_for_write(server.file(inode));
+    Ok(intent)
 }
 
 /// Choose who moves the bytes, and enter the handle. The open that has begun becomes one that is.
@@ -178,6 +179,7 @@ fn finish(
     (appends, strictness): (bool, Strictness),
     wish: Wish,
     stat: &FileStat,
+    intent: Option<Intent>,
 ) -> (u64, OpenOut) {
     let server = context.server;
     let file = Arc::new(file);
@@ -211,6 +213,7 @@ fn finish(
         synchronous,
         appends,
         mappable,
+        _intent: intent,
     };
     server.handles.insert_file(handle, Arc::new(open));
     (handle, OpenOut { fh: handle, open_flags, backing_id })
@@ -260,6 +263,7 @@ pub fn create(context: &mut Context<'_>, input: &CreateIn, name: &CStr) -> Answe
     let mode = Mode::from_bits_truncate(input.mode & 0o7777);
     // The kernel has cleared what this caller may not set; without such bits there is nothing the file system could clear again.
     let sets_ids = mode.intersects(Mode::S_ISUID | Mode::S_ISGID);
+    let _intent = server.sink.intend(&[server.file(&parent)], false)?;
     context.identity.act_as(context.caller(), sets_ids)?;
     context.identity.set_umask(input.umask);
     let namespace = server.volume.lock_namespace();
@@ -323,15 +327,18 @@ fn finish_created(
     let server = context.server;
     inode.note_made();
     inode.opens().beginning += 1;
-    if let Err(refusal) = record_intent(server, inode) {
-        server.abandon_open(inode, Some(&file));
-        server.inodes.forget(inode.node, 1);
-        return Err(refusal);
-    }
+    let intent = match record_intent(server, inode, true) {
+        Ok(intent) => intent,
+        Err(refusal) => {
+            server.abandon_open(inode, Some(&file));
+            server.inodes.forget(inode.node, 1);
+            return Err(refusal);
+        }
+    };
     // What was just made nobody has mapped.
     let strict = server.negotiated.passthrough && server.strict.wants_made(server, inode, &file);
     let strictness = if strict { Strictness::Ready } else { Strictness::None };
-    let (handle, answer) = finish(context, inode, file, (false, strictness), wish, stat);
+    let (handle, answer) = finish(context, inode, file, (false, strictness), wish, stat, Some(intent));
     context.reply.put(&server.entry(inode, stat));
     context.reply.put(&answer);
     Ok(Outcome::Reply(Undo::Create { node: inode.node, handle }))

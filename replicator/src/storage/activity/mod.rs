@@ -1,0 +1,262 @@
+//! What is on disk of the activity log ([`replicator_core::activity`]): a base, and one log or two behind it.
+//!
+//! ```text
+//!  activity.base (n) + activity.n                   at work
+//!  activity.base (n) + activity.n + activity.n+1    a next log was begun, the base that takes in the one before is being written
+//!  activity.base (n+1) + activity.n+1               it is there: activity.n is taken away
+//! ```
+//!
+//! Each step is durable before the next. Without a base nothing is known, and both trees are compared; that is also how a base is made
+//! void. A base or log that is damaged counts as none. `docs/on-disk.md` has the layout.
+
+mod log;
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use replicator_core::activity::Activity;
+
+use super::checkpoint::{section, take_section};
+use super::status::entries;
+use super::survey::{Fingerprint, Fingerprints};
+pub use log::Log;
+
+/// First bytes of a base.
+pub const MAGIC: [u8; 8] = *b"RPLABASE";
+/// Version of the layout that this build reads and writes.
+pub const VERSION: u32 = 1;
+
+const HEADER_BYTES: usize = 56;
+const DIGEST_BYTES: usize = 32;
+
+const BASE: &CStr = c"activity.base";
+const ASIDE: &CStr = c"activity.base.new";
+
+/// What was known at a moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Base {
+    /// The log that follows it.
+    pub number: u64,
+    /// Stands for all that must be the same when it is used: the node's role and volumes.
+    pub identity: [u8; 32],
+    /// What the peer has, and what is in doubt of it.
+    pub activity: Activity,
+    /// What files look like that are not in doubt, in the order of the configuration's volumes.
+    pub fingerprints: Vec<Fingerprints>,
+}
+
+impl Base {
+    /// The file's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.number.to_le_bytes());
+        bytes.extend_from_slice(&self.identity);
+        section(&mut bytes, |bytes| bytes.extend_from_slice(&self.activity.encode()));
+        for fingerprints in &self.fingerprints {
+            section(&mut bytes, |bytes| fingerprints.write(bytes));
+        }
+        let digest = blake3::hash(&bytes);
+        bytes.extend_from_slice(digest.as_bytes());
+        bytes
+    }
+
+    /// The base in a file's bytes; `None` if it is none of this version, whole.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Base> {
+        let (content, digest) = bytes.split_last_chunk::<DIGEST_BYTES>()?;
+        let (header, mut sections) = content.split_first_chunk::<HEADER_BYTES>()?;
+        let is_whole = blake3::hash(content).as_bytes() == digest
+            && header[..8] == MAGIC
+            && header[8..12] == VERSION.to_le_bytes();
+        if !is_whole {
+            return None;
+        }
+        let number = u64::from_le_bytes(*header[16..].first_chunk()?);
+        let identity = *header[24..].first_chunk()?;
+        let activity = Activity::decode(take_section(&mut sections)?).ok()?;
+        let mut fingerprints = Vec::new();
+        while !sections.is_empty() {
+            fingerprints.push(Fingerprints::read(take_section(&mut sections)?)?);
+        }
+        Some(Base { number, identity, activity, fingerprints })
+    }
+
+    /// Take in what files looked like when they were settled.
+    fn take_looks(&mut self) {
+        let looks = self.activity.take_looks();
+        for (volume, fingerprints) in (0..).zip(&mut self.fingerprints) {
+            let of_volume = looks.iter().filter(|(file, _)| file.volume.0 == volume);
+            fingerprints.replace(of_volume.map(|(file, look)| (file.inode, Fingerprint::from_number(*look))));
+        }
+    }
+}
+
+/// What was found at a start.
+#[derive(Debug)]
+pub enum Found {
+    /// No base.
+    Nothing,
+    /// A base or a log that cannot be used.
+    Unusable(io::Error),
+    /// All that was recorded, as a base for a log with a number that was not used yet.
+    Base(Box<Base>),
+}
+
+/// The place of a node's activity log: its state directory. A handle; all of them are of one.
+#[derive(Clone, Debug)]
+pub struct ActivityDirectory {
+    directory: Arc<OwnedFd>,
+    /// How often what is here was made void. Held while a base is put in its place or taken away.
+    voided: Arc<Mutex<u64>>,
+}
+
+impl ActivityDirectory {
+    /// In this directory, which is locked by its owner.
+    #[must_use]
+    pub fn new(directory: OwnedFd) -> ActivityDirectory {
+        ActivityDirectory { directory: Arc::new(directory), voided: Arc::default() }
+    }
+
+    /// What a run left that was not stopped in order.
+    #[must_use]
+    pub fn recover(&self) -> Found {
+        let unusable =
+            |why: &str| Found::Unusable(io::Error::new(io::ErrorKind::InvalidData, why.to_owned()));
+        let bytes = match self.read_base() {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Found::Nothing,
+            Err(error) => return Found::Unusable(error),
+        };
+        let Some(mut base) = Base::decode(&bytes) else { return unusable("the base is damaged") };
+        for number in [base.number, base.number + 1] {
+            match log::read(self.directory.as_fd(), number) {
+                Ok(Some(records)) => records.into_iter().for_each(|record| base.activity.apply(record)),
+                Ok(None) if number > base.number => {}
+                Ok(None) => return unusable("the log behind the base is missing"),
+                Err(error) => return Found::Unusable(error),
+            }
+        }
+        base.take_looks();
+        base.number += 2;
+        Found::Base(Box::new(base))
+    }
+
+    fn read_base(&self) -> io::Result<Option<Vec<u8>>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let mut file = match openat(self.directory.as_fd(), BASE, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Make the empty log with that number.
+    ///
+    /// # Errors
+    /// What the system returns.
+    pub fn begin_log(&self, number: u64) -> io::Result<Log> {
+        Log::create(self.directory.as_fd(), number)
+    }
+
+    /// How often what is here was made void: a base that was begun before is not to be put in its place after.
+    #[must_use]
+    pub fn voided(&self) -> u64 {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.voided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Put a base in the place of the one before, durably. Its log must be there; those before it are taken away. `voided`: as it was when the base
+    /// was begun.
+    ///
+    /// # Errors
+    /// What the system returns, the base before or this one is there; or it was made void meanwhile, and none is.
+    pub fn store_base(&self, base: &Base, voided: u64) -> io::Result<()> {
+        let now = self.lock();
+        if *now != voided {
+            return Err(io::Error::other("the base was made void while it was being written"));
+        }
+        let at = self.directory.as_fd();
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let mut file = File::from(openat(at, ASIDE, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        file.write_all(&base.encode())?;
+        file.sync_all()?;
+        renameat(at, ASIDE, at, BASE)?;
+        fsync(at)?;
+        for number in base.number.saturating_sub(4)..base.number {
+            log::remove(at, number)?;
+        }
+        Ok(())
+    }
+
+    /// Take the log before the one with this number into a base for this one.
+    ///
+    /// # Errors
+    /// What the system returns, or that base or log are not what was written.
+    pub fn take_in(&self, number: u64, voided: u64) -> io::Result<()> {
+        let lost = || io::Error::new(io::ErrorKind::InvalidData, "the base is not what was written");
+        let mut base = self.read_base()?.and_then(|bytes| Base::decode(&bytes)).ok_or_else(lost)?;
+        if base.number + 1 != number {
+            return Err(lost());
+        }
+        let records = log::read(self.directory.as_fd(), base.number)?.ok_or_else(lost)?;
+        records.into_iter().for_each(|record| base.activity.apply(record));
+        base.take_looks();
+        base.number = number;
+        self.store_base(&base, voided)
+    }
+
+    /// Whether there is a base.
+    ///
+    /// # Errors
+    /// What the system returns.
+    pub fn has_base(&self) -> io::Result<bool> {
+        match fstatat(self.directory.as_fd(), BASE, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Nothing is to be gone on from: take the base away, durably, then whatever else is there of it.
+    ///
+    /// # Errors
+    /// What the system returns: it may still be there.
+    pub fn make_void(&self) -> io::Result<()> {
+        let mut voided = self.lock();
+        *voided += 1;
+        let at = self.directory.as_fd();
+        match unlinkat(at, BASE, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => fsync(at)?,
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        for (name, _) in entries(at)? {
+            if name.to_bytes().starts_with(b"activity.") {
+                match unlinkat(at, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
