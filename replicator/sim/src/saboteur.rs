@@ -42,6 +42,16 @@ pub enum Sabotage {
     UnsettledStart,
     /// That a checkpoint was used is not made durable: after a power cut it is used again.
     UnsyncedRemoval,
+    /// A file is changed before it is durably in the safe set.
+    UnwaitedIntent,
+    /// A file leaves the safe set before this node has it durably.
+    EarlySettle,
+    /// A file leaves the safe set though it was changed since it was looked at.
+    HastySettle,
+    /// What follows a torn record is taken for recorded.
+    PastTheTear,
+    /// What the peer was told while a safe set was begun is not on record.
+    ForgottenNames,
 }
 
 /// Every saboteur, and the promise it breaks.
@@ -64,6 +74,9 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::BoastingRecord, "stale-never-promotes"),
     (Sabotage::UnsettledStart, "acknowledged-is-durable"),
     (Sabotage::UnsyncedRemoval, "same-tree"),
+    (Sabotage::UnwaitedIntent, "nothing-forgotten"),
+    (Sabotage::EarlySettle, "nothing-forgotten"),
+    (Sabotage::HastySettle, "nothing-forgotten"),
 ];
 
 /// The first of so many seeds with which the checker of that promise catches the saboteur, and what it says.

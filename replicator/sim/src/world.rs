@@ -9,6 +9,7 @@ mod link;
 mod own_files;
 mod patience;
 mod primary_edge;
+mod safe_set;
 mod secondary_edge;
 mod shape;
 mod stops;
@@ -36,6 +37,7 @@ use crate::replica::{Payload, Replica};
 use crate::saboteur::Sabotage;
 use own_files::OwnFiles;
 use patience::Patience;
+use safe_set::SafeSet;
 use shape::Shape;
 
 const EIO: Errno = Errno(5);
@@ -64,6 +66,12 @@ pub struct Stats {
     pub power_cuts: u64,
     /// Orderly stops after which the next run went on.
     pub checkpoints: u64,
+    /// Safe sets that were begun.
+    pub safe_sets: u64,
+    /// Files that left one.
+    pub settled: u64,
+    /// Starts that went on from one after a crash.
+    pub recovered: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
     pub not_applicable: u64,
 }
@@ -80,6 +88,9 @@ impl Stats {
         self.crashes += other.crashes;
         self.power_cuts += other.power_cuts;
         self.checkpoints += other.checkpoints;
+        self.safe_sets += other.safe_sets;
+        self.settled += other.settled;
+        self.recovered += other.recovered;
         self.not_applicable += other.not_applicable;
     }
 }
@@ -174,6 +185,9 @@ pub struct World {
     stored_again: Option<(u64, usize)>,
     tracing: bool,
     secondary_off: bool,
+    safe_set: SafeSet,
+    /// The primary's machine loses its power in so many steps.
+    cut_in: Option<usize>,
     primary_patience: Patience,
     secondary_patience: Patience,
     /// The connection before the present one: what was on its way in it arrives late.
@@ -195,7 +209,7 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, sabotage: Sabotage, tracing: bool) -> World {
         let mut random = Random::new(seed);
-        let shape = Shape::draw(&mut random);
+        let shape = Shape::draw(&mut random).for_saboteur(sabotage);
         let volumes = (0..shape.volumes).map(VolumeId);
         let roots = volumes.map(|volume| VolumeRoot { volume, root: id(root_of(volume)) }).collect();
         let mut config = PrimaryConfig::new(roots);
@@ -223,7 +237,9 @@ impl World {
             alone: false,
         };
         let business = [100, 40, 15][random.below(3)];
-        let misfortune = [100, 20, 5][random.below(3)];
+        // A safe set needs some peace before there is anything to be lost.
+        let misfortune = if shape.safe_set { [20, 5, 3] } else { [100, 20, 5] };
+        let misfortune = misfortune[random.below(3)];
         let bypassed = random.chance(60);
         let now = Time(1_000_000_000);
         let mut world = World {
@@ -260,6 +276,8 @@ impl World {
             stored_again: None,
             tracing,
             secondary_off: false,
+            safe_set: SafeSet::default(),
+            cut_in: None,
             primary_patience: Patience::default(),
             secondary_patience: Patience::default(),
             former_link: None,
@@ -308,6 +326,7 @@ impl World {
         }
         self.faults = false;
         self.secondary_off = false;
+        self.cut_in = None;
         (self.primary_patience, self.secondary_patience) = Default::default();
         for _ in 0..STEPS_TO_HEAL {
             self.step();
@@ -369,6 +388,19 @@ impl World {
         }
         if self.faults && self.stored_again.is_some() && self.random.chance(4) {
             self.store_again();
+        }
+        if self.shape.safe_set && !self.primary_patience.is_paused() {
+            if self.random.chance(10) {
+                self.settle_members();
+            }
+            if self.random.chance(10) {
+                self.commit_some();
+            }
+        }
+        match self.cut_in {
+            Some(0) => self.cut_primary(),
+            Some(steps) => self.cut_in = Some(steps - 1),
+            None => {}
         }
         match self.random.below(100) {
             0..=13 if self.faults => {

@@ -9,10 +9,18 @@ impl World {
         if self.shape.aimed && self.random.chance(40) {
             self.aimed_fault();
         }
+        // Where there is most to be lost.
+        if self.safe_set.is_on() && self.random.chance(40) {
+            if self.shape.power_cuts && self.random.chance(60) {
+                self.cut_primary();
+            } else {
+                self.kill_primary();
+            }
+        }
         match self.random.below(26) {
             0..=3 => self.break_link(),
             4 => self.crash_secondary(),
-            5 => self.restart_primary(),
+            5 => self.kill_primary(),
             6 => self.secondary_off = !self.secondary_off && self.random.chance(50),
             7 => self.now.0 += 4_000_000_000,
             8 => self.secondary_off = false,
@@ -107,14 +115,30 @@ impl World {
     /// The primary's machine loses its power: its files go back to what the disk holds of them.
     pub(super) fn cut_primary(&mut self) {
         self.stats.power_cuts += 1;
+        self.cut_in = None;
         self.files.power_cut(&mut self.random);
         self.primary_disk.power_cut(&mut self.random);
         self.handles.clear();
         self.restart_primary();
+        self.go_on(false);
         // A checkpoint is used once: that it was taken away is durable before anything follows from it.
         if let Some(checkpoint) = self.primary_disk.checkpoint.get().clone() {
             self.primary_disk.checkpoint.replace(None, Reached::Synced);
             self.primary.restore(checkpoint);
+        }
+    }
+
+    /// The daemon is killed, and goes on from what it recorded.
+    fn kill_primary(&mut self) {
+        self.restart_primary();
+        self.go_on(true);
+    }
+
+    fn go_on(&mut self, sure: bool) {
+        if self.shape.safe_set && self.primary_disk.checkpoint.get().is_none() {
+            self.recover_activity(sure);
+        } else {
+            self.make_void();
         }
     }
 
@@ -136,6 +160,7 @@ impl World {
         self.traced.clear();
         self.named.clear();
         self.tickets.clear();
+        self.safe_set = SafeSet::default();
         self.config.seed += 1;
         self.config.incarnation = Some(incarnation(self.config.seed));
         self.primary_patience = Patience::default();

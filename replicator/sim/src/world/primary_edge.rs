@@ -11,6 +11,7 @@ impl World {
         if self.sabotage == Sabotage::UntoldLosses && matches!(event, Event::CaptureLost { .. }) {
             return;
         }
+        self.note_event(&event);
         let mut actions = Vec::new();
         self.trace("primary", &event);
         self.primary.handle(self.now, event, &mut actions);
@@ -59,7 +60,7 @@ impl World {
                     link.broken = true;
                 }
             }
-            Action::Report(_) => {}
+            Action::Report(notice) => self.on_notice(&notice),
             Action::Apply { .. } | Action::MakeDurable { .. } => {
                 self.fail(format!("a primary ordered {action:?}"));
             }
@@ -227,6 +228,7 @@ impl World {
             return ReadOutcome::Failed(EIO);
         }
         let entries = found.entries.clone();
+        self.relist(inode_of(directory));
         for inode in entries.values() {
             // A number that belongs to another file than before, though no operation of the gate said so.
             if let Some(before) = self.learn(*inode)

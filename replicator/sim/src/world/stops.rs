@@ -27,6 +27,8 @@ impl World {
         self.drain_capture();
         let checkpoint = self.primary.checkpoint().map(|checkpoint| reread(&checkpoint));
         self.primary_disk.checkpoint.replace(checkpoint, Reached::Synced);
+        // From here on nobody asks before files are changed.
+        self.make_void();
         let before = self.files.clone();
         self.change_unseen();
         self.restart_primary();
