@@ -7,6 +7,7 @@ use clap::Parser;
 mod bench;
 mod build_ebpf;
 mod check;
+mod cycles;
 mod kernels;
 mod lab;
 mod model;
@@ -15,6 +16,7 @@ mod report;
 mod run;
 mod scenarios;
 mod setup;
+mod sim;
 mod soak;
 mod suites;
 mod test;
@@ -38,12 +40,18 @@ enum Command {
     Kernels(kernels::Args),
     /// Run two real nodes in one situation after another (`list`, `all`, or names).
     Scenario(scenarios::Args),
+    /// Run the cluster in one thread from one seed, in a world that breaks; replay a seed.
+    Sim(sim::Args),
     /// Write at full speed for minutes; memory stays bounded, nothing is lost unnoticed, both trees end the same.
     Soak(soak::Args),
     /// Run public POSIX test suites natively and on the gate, and compare them test by test.
     Suites(suites::Args),
     /// Compare random sequences of operations on the mirror, on a plain directory and in a model.
     Model(model::Args),
+    /// Kill a node under load and let it return, again and again: nothing acknowledged is lost, both trees end the same.
+    Cycles(cycles::Args),
+    /// The same with machines that lose their power, and of their disks what was not flushed.
+    Powercut(cycles::PowercutArgs),
     /// Install by name what the other commands need.
     Setup(setup::Args),
     /// Work in a process of its own, for the other commands.
@@ -72,9 +80,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Check(args) => check::run(args),
         Command::Kernels(args) => kernels::run(args),
         Command::Scenario(args) => scenarios::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Soak(args) => soak::run(args),
         Command::Suites(args) => suites::run(args),
         Command::Model(args) => model::run(args),
+        Command::Cycles(args) => cycles::run(args),
+        Command::Powercut(args) => cycles::run_powercut(args),
         Command::Setup(args) => setup::run(args),
         Command::Worker(args) => worker::run(args),
     }

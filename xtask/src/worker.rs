@@ -34,6 +34,15 @@ pub enum Args {
         #[arg(long)]
         seconds: u64,
     },
+    /// Change a few small files until killed: written, cut, renamed, removed, and hardly ever synced.
+    Scribble {
+        /// Where; must exist.
+        #[arg(long)]
+        directory: PathBuf,
+        /// Same seed, same work.
+        #[arg(long)]
+        seed: u64,
+    },
     /// Do operations as told over standard input, for the model.
     Actor,
     /// Mixed writes at full speed for some seconds: buffered, mapped, renamed, truncated, synced.
@@ -59,6 +68,7 @@ pub fn run(args: Args) -> Result<()> {
             println!("{}", serde_json::to_string(&latencies)?);
             Ok(())
         }
+        Args::Scribble { directory, seed } => scribble(&directory, seed),
         Args::Actor => crate::model::serve(),
         Args::Mixed { directory, seconds, seed } => {
             let written = mixed(&directory, Duration::from_secs(seconds), seed)?;
@@ -185,6 +195,28 @@ fn mixed(directory: &Path, time: Duration, seed: u64) -> Result<u64> {
         }
     }
     Ok(written)
+}
+
+/// Files of a scribbler, and the size up to which they grow.
+const SCRIBBLED_FILES: u64 = 16;
+const SCRIBBLED_SIZE: u64 = 256 << 10;
+
+fn scribble(directory: &Path, seed: u64) -> Result<()> {
+    let mut random = Random::new(seed);
+    let bytes = random.bytes(16 << 10);
+    loop {
+        let path = directory.join(format!("scribbled-{}", random.below(SCRIBBLED_FILES)));
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let at = random.below(SCRIBBLED_SIZE);
+        match random.below(40) {
+            0 => fs::rename(&path, directory.join(format!("scribbled-{}", random.below(SCRIBBLED_FILES))))?,
+            1 => file.set_len(at)?,
+            2 => file.sync_data()?,
+            3 => fs::remove_file(&path)?,
+            4 => drop(store(&file, at, &bytes[..4096])?),
+            _ => file.write_all_at(&bytes[..1 + random.below(bytes.len() as u64) as usize], at)?,
+        }
+    }
 }
 
 /// Store through a shared mapping that is unmapped without msync.

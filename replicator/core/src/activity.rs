@@ -258,6 +258,12 @@ impl Activity {
         self.doubts.keys().copied()
     }
 
+    /// What the peer has of the file's names.
+    #[must_use]
+    pub fn named(&self, file: FileId) -> Named {
+        Named { known: self.known.contains(&file), scanned: self.scanned.contains(&file) }
+    }
+
     /// How many there are.
     #[must_use]
     pub fn doubts(&self) -> usize {

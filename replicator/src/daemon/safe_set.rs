@@ -312,6 +312,13 @@ impl SafeSet {
         Ok(number)
     }
 
+    /// Members that were made since the records were begun.
+    #[must_use]
+    pub fn made(&self) -> Vec<FileId> {
+        let inner = self.shared.lock();
+        inner.members.iter().filter(|(_, member)| member.made).map(|(file, _)| *file).collect()
+    }
+
     /// Put the base in its place: from now on a crash is followed by a comparison of what is in the set alone. What is not in doubt has to be
     /// durable here.
     ///

@@ -212,6 +212,10 @@ impl<R: Role> Engine<R> {
             settling.since = Instant::now();
             return;
         };
+        // What was made since the log was begun is on record as unknown to the peer, which may know it by now.
+        for file in settling.set.made() {
+            settling.set.record(Record::Named(file, activity.named(file)));
+        }
         settling.step = Step::Establishing;
         let (set, mailbox) = (settling.set.clone(), Arc::clone(&self.core.mailbox));
         let volumes = self.role.volumes().to_vec();

@@ -224,6 +224,8 @@ impl StateDirectory {
             }
             return Err(fail("lock")(error));
         }
+        // An earlier run may have ended between a rename and its sync: what is found here is relied on from now on.
+        fsync(directory.as_fd()).map_err(|errno| fail("sync")(errno.into()))?;
         Ok(StateDirectory { path: path.to_owned(), directory, failed: Mutex::new(false), _lock: lock })
     }
 

@@ -15,11 +15,18 @@ const KEEPERS: &[(&str, &str)] =
 
 const REPLICATOR: &str = "replicator/src/";
 const CORE: &str = "replicator/core/src/";
+/// The simulation: the same in each run of a seed, so nothing in it may ask the machine it runs on.
+const SIMULATION: &str = "replicator/sim/src/";
+/// Its program and the threads on which worlds are run; each world is in one.
+const AROUND_THE_WORLD: &[&str] = &["replicator/sim/src/main.rs", "replicator/sim/src/seeds.rs"];
 
 /// Check one source file.
 pub fn rules(text: &Text) -> Vec<Finding> {
     if text.path == "replicator/core/src/lib.rs" {
         return core_attributes(text);
+    }
+    if text.path.starts_with(SIMULATION) {
+        return world_names(text);
     }
     let Some(module) = module(&text.path) else { return core_names(text) };
     let mut findings = Vec::new();
@@ -81,6 +88,19 @@ fn core_names(text: &Text) -> Vec<Finding> {
             line.contains("std::time::") || line.contains("std::fs::") || line.contains("std::net::")
         })
         .map(|(number, _)| Finding::new(&text.path, number, "the core has no clock and no I/O"))
+        .collect()
+}
+
+/// A world has its seed and nothing else: no clock, no files, no threads, no order of a hash table.
+fn world_names(text: &Text) -> Vec<Finding> {
+    if AROUND_THE_WORLD.contains(&text.path.as_str()) {
+        return Vec::new();
+    }
+    let outside =
+        ["std::time::", "std::fs::", "std::net::", "std::env::", "std::thread::", "HashMap", "HashSet"];
+    source::code(&text.content)
+        .filter(|(_, line)| outside.iter().any(|name| line.contains(name)))
+        .map(|(number, _)| Finding::new(&text.path, number, "a world is made of its seed alone"))
         .collect()
 }
 
@@ -169,6 +189,14 @@ mod tests {
         assert_eq!(findings("replicator/src/daemon/mod.rs", "use aya::Ebpf;").len(), 1);
         assert_eq!(findings("replicator/src/uring/mod.rs", "use crate::gate::Gate;").len(), 1);
         assert_eq!(findings("replicator/src/link/mod.rs", "use my_io_uring::X;").len(), 0);
+    }
+
+    #[test]
+    fn a_world_that_asks_the_machine_is_found() {
+        let line = "let now = std::time::Instant::now();";
+        assert_eq!(findings("replicator/sim/src/world.rs", line).len(), 1);
+        assert_eq!(findings("replicator/sim/src/world.rs", "let map = HashMap::new();").len(), 1);
+        assert_eq!(findings("replicator/sim/src/seeds.rs", "std::thread::scope(|scope| ());").len(), 0);
     }
 
     #[test]

@@ -60,7 +60,9 @@ pub struct Text {
 pub fn run(_args: Args) -> Result<()> {
     let root = product::repository();
     let texts = texts(&root)?;
-    let mut findings = dependencies::core(&metadata()?);
+    let metadata = metadata()?;
+    let mut findings = dependencies::core(&metadata);
+    findings.extend(dependencies::simulation(&metadata));
     for text in &texts {
         if text.path.ends_with(".rs") {
             findings.extend(source::rules(text));

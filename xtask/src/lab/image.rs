@@ -50,6 +50,24 @@ impl Filesystem {
         }
     }
 
+    /// The least size of an image, `bytes` or what the file system needs.
+    #[must_use]
+    pub fn at_least(self, bytes: u64) -> u64 {
+        match self {
+            Filesystem::Ext4 => bytes,
+            Filesystem::Xfs => bytes.max(XFS_MINIMUM),
+            Filesystem::Btrfs => bytes.max(BTRFS_MINIMUM),
+        }
+    }
+
+    /// Make one in an image.
+    ///
+    /// # Errors
+    /// Its maker refuses.
+    pub fn make(self, image: &Path) -> Result<()> {
+        exec::run(Command::new(setup::program(self.maker())).args(self.arguments()).arg(image))
+    }
+
     fn arguments(self) -> &'static [&'static str] {
         match self {
             // Nothing is left to be written in the background, where it would disturb a measurement.
@@ -76,18 +94,11 @@ impl LoopImage {
         setup::require(&[filesystem.maker(), "mount", "umount"])?;
         setup::require_loop()?;
         let image = LoopImage { file: directory.join(format!("{name}.img")), point: directory.join(name) };
-        let bytes = match filesystem {
-            Filesystem::Ext4 => bytes,
-            Filesystem::Xfs => bytes.max(XFS_MINIMUM),
-            Filesystem::Btrfs => bytes.max(BTRFS_MINIMUM),
-        };
         let file =
             File::create_new(&image.file).with_context(|| format!("create {}", image.file.display()))?;
-        file.set_len(bytes)?;
+        file.set_len(filesystem.at_least(bytes))?;
         drop(file);
-        exec::run(
-            Command::new(setup::program(filesystem.maker())).args(filesystem.arguments()).arg(&image.file),
-        )?;
+        filesystem.make(&image.file)?;
         fs::create_dir(&image.point)?;
         exec::run(
             Command::new(setup::program("mount")).args(["-o", "loop"]).arg(&image.file).arg(&image.point),

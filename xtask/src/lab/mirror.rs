@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::compare::{self, Comparison};
 use super::image::{Filesystem, LoopImage, MIB};
+use super::machine::Machine;
 use super::net::Pair;
 use super::node::{self, Node};
 use super::place::Place;
@@ -35,6 +36,8 @@ pub struct Options {
     pub secondary_bytes: u64,
     /// Names of the mirrored directories below the file system's root; an empty name is the root itself.
     pub directories: Vec<&'static str>,
+    /// The nodes' disks can lose their power; the nodes' own state is on them, too.
+    pub machines: bool,
     /// Keys (`mirror.mode`, ...) set on both nodes, over the lab's own.
     pub settings: Vec<(&'static str, toml::Value)>,
 }
@@ -46,6 +49,7 @@ impl Default for Options {
             primary_bytes: 192 * MIB,
             secondary_bytes: 192 * MIB,
             directories: vec!["data"],
+            machines: false,
             settings: Vec::new(),
         }
     }
@@ -113,6 +117,32 @@ impl Kind {
     }
 }
 
+/// What a node's file system is on.
+#[derive(Debug)]
+pub(super) enum Medium {
+    /// A plain file.
+    Image(LoopImage),
+    /// A disk whose power can be cut.
+    Machine(Machine),
+}
+
+impl Medium {
+    fn new(options: &Options, place: &Place, name: &str, bytes: u64) -> Result<Medium> {
+        Ok(if options.machines {
+            Medium::Machine(Machine::new(place.path(), name, options.filesystem, bytes)?)
+        } else {
+            Medium::Image(LoopImage::new(place.path(), name, options.filesystem, bytes)?)
+        })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Medium::Image(image) => image.path(),
+            Medium::Machine(machine) => machine.path(),
+        }
+    }
+}
+
 /// Two nodes. Dropping it takes everything down; [`Mirror::finish`] does so in order and checks.
 #[derive(Debug)]
 pub struct Mirror {
@@ -123,7 +153,8 @@ pub struct Mirror {
     pub secondary: Node,
     /// The network.
     pub net: Pair,
-    _images: [LoopImage; 2],
+    /// The primary's and the secondary's.
+    pub(super) media: [Medium; 2],
     place: Place,
 }
 
@@ -141,21 +172,24 @@ impl Mirror {
         let key = place.path().join("cluster-key");
         node::write_key(&key, "9f1c5a7be3d2480697b1c4e8d05f6a233b7ce9140d8f5261a7b39e4c6d12f081")?;
         let net = Pair::new(&place)?;
-        let side = |name: &'static str, role, bytes| -> Result<(LoopImage, Node)> {
+        let side = |name: &'static str, role, bytes| -> Result<(Medium, Node)> {
             let home = place.path().join(format!("{name}.node"));
-            let image = LoopImage::new(place.path(), name, options.filesystem, bytes)?;
-            let directories = directories(image.path(), &options.directories)?;
+            let medium = Medium::new(options, &place, name, bytes)?;
+            let directories = directories(medium.path(), &options.directories)?;
             let mut node = Node::new(name, role, &program, &home, &key, directories)?;
             let side = if role == "primary" { "link.peer" } else { "link.listen" };
             node.config.set(side, net.b.socket(PORT).to_string());
             for (key, value) in &options.settings {
                 node.config.set(key, value.clone());
             }
-            Ok((image, node))
+            if options.machines {
+                node.keep_state_in(&medium.path().join("state"));
+            }
+            Ok((medium, node))
         };
         let (image_a, primary) = side("a", "primary", options.primary_bytes)?;
         let (image_b, secondary) = side("b", "secondary", options.secondary_bytes)?;
-        Ok(Mirror { primary, secondary, net, _images: [image_a, image_b], place })
+        Ok(Mirror { primary, secondary, net, media: [image_a, image_b], place })
     }
 
     /// Build, start the secondary and then the primary, and wait until both hold the same.

@@ -79,6 +79,12 @@ impl Node {
         })
     }
 
+    /// Keep the node's state in that directory, which it makes itself.
+    pub fn keep_state_in(&mut self, directory: &Path) {
+        self.config.set("node.state-directory", directory.to_string_lossy().into_owned());
+        directory.clone_into(&mut self.state_directory);
+    }
+
     /// Write the configuration and start the daemon, without waiting for anything.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{exec, net, wait};
+use super::{crash_disk, exec, net, wait};
 use crate::setup;
 
 /// Parent of all labs: on a disk (not a tmpfs) and reachable by every user, because PostgreSQL refuses to be root.
@@ -188,7 +188,8 @@ pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// The mount table cannot be read.
 pub fn gates_below(path: &Path) -> Result<Vec<PathBuf>> {
-    let gates = mounts()?.into_iter().filter(|(_, filesystem)| filesystem.starts_with("fuse"));
+    let is_gate = |filesystem: &str| filesystem.starts_with("fuse") && filesystem != crash_disk::KIND;
+    let gates = mounts()?.into_iter().filter(|(_, filesystem)| is_gate(filesystem));
     Ok(gates.map(|(point, _)| point).filter(|point| point.starts_with(path)).collect())
 }
 

@@ -18,6 +18,10 @@ use crate::{product, setup, worker};
 
 /// How long the slice of the soak writes.
 const SOAK_SECONDS: &str = "20";
+/// How many kills and power cuts a mirror goes through.
+const CYCLES: &str = "12";
+/// How many seeds of the simulation are run.
+const SIM_SEEDS: &str = "5000";
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -37,6 +41,8 @@ enum Part {
     Build,
     /// `cargo test` of all packages.
     Unit,
+    /// A slice of `cargo xtask sim`.
+    Sim,
     /// Two nodes in one situation after another.
     Scenarios,
     /// The committed kernel programs are those of the source.
@@ -49,6 +55,10 @@ enum Part {
     Suites,
     /// A slice of `cargo xtask model`.
     Model,
+    /// A slice of `cargo xtask cycles`.
+    Cycles,
+    /// A slice of `cargo xtask powercut`, on each file system.
+    Powercut,
     /// A slice of `cargo xtask soak`.
     Soak,
 }
@@ -60,11 +70,14 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Check, check),
     (Part::Build, build),
     (Part::Unit, unit),
+    (Part::Sim, |report| own(report, "sim", &["sim", "--seeds", SIM_SEEDS])),
     (Part::Ebpf, |report| own(report, "build-ebpf --check", &["build-ebpf", "--check"])),
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
     (Part::Suites, suites),
     (Part::Model, model),
+    (Part::Cycles, |report| own(report, "cycles", &["cycles", "--cycles", CYCLES])),
+    (Part::Powercut, power_cuts),
     (Part::Soak, |report| own(report, "soak", &["soak", "--seconds", SOAK_SECONDS])),
     (Part::Kernels, |report| own(report, "kernels", &["kernels"])),
 ];
@@ -203,6 +216,14 @@ fn model(report: &mut Report) -> Result<()> {
     own(report, "model", &["model", "--slice"])?;
     own(report, "model, pinned, on xfs", &["model", "--pinned", "--fs", "xfs"])?;
     own(report, "model, pinned, on btrfs", &["model", "--pinned", "--fs", "btrfs"])
+}
+
+fn power_cuts(report: &mut Report) -> Result<()> {
+    for filesystem in [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Btrfs] {
+        let name = format!("powercut on {}", filesystem.name());
+        own(report, &name, &["powercut", "--cycles", CYCLES, "--fs", filesystem.name()])?;
+    }
+    Ok(())
 }
 
 fn two_nodes(report: &mut Report) -> Result<()> {

@@ -163,7 +163,8 @@ impl Primary {
             config,
         };
         primary.unprotect();
-        primary.decide_without_peer(false);
+        // An earlier run that was alone may have ended after it told the peer that both hold the same, and before it recorded that.
+        primary.decide_without_peer(true);
         primary
     }
 

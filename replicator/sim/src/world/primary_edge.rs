@@ -8,6 +8,10 @@ impl World {
         if self.sabotage == Sabotage::LostNames && alone && matches!(event, Event::NamespaceLogged { .. }) {
             return;
         }
+        if self.sabotage == Sabotage::UntoldLosses && matches!(event, Event::CaptureLost { .. }) {
+            return;
+        }
+        self.note_event(&event);
         let mut actions = Vec::new();
         self.trace("primary", &event);
         self.primary.handle(self.now, event, &mut actions);
@@ -49,14 +53,14 @@ impl World {
                 if self.sabotage == Sabotage::None
                     && matches!(reason, CloseReason::Protocol(_) | CloseReason::StaleTerm)
                 {
-                    self.fail(format!("the primary closes: {reason:?}"));
+                    self.fail(format!("one-stream: the primary closes: {reason:?}"));
                 }
                 if let Some(link) = self.link.as_mut().filter(|link| link.primary == session) {
                     link.primary_up = false;
                     link.broken = true;
                 }
             }
-            Action::Report(_) => {}
+            Action::Report(notice) => self.on_notice(&notice),
             Action::Apply { .. } | Action::MakeDurable { .. } => {
                 self.fail(format!("a primary ordered {action:?}"));
             }
@@ -100,6 +104,10 @@ impl World {
             return;
         }
         let at = self.random.below(self.doing.len());
+        let durable = matches!(self.doing[at], Doing::Sync { .. } | Doing::Persist { .. });
+        if durable && self.primary_patience.is_slow() {
+            return;
+        }
         let doing = self.doing.swap_remove(at);
         let done = match doing {
             Doing::Done(event) => {
@@ -114,6 +122,8 @@ impl World {
             }
             Doing::Sync { sync, scope } => {
                 let result = self.sync_local(scope);
+                let hidden = self.sabotage == Sabotage::RetriedSync;
+                let result = if hidden { Ok(()) } else { result };
                 Event::LocalSynced { sync, result }
             }
             Doing::Extent { read, file, extent } => {
@@ -149,28 +159,36 @@ impl World {
             }
             Doing::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(10);
-                if !fails || self.random.chance(50) {
-                    self.primary_disk = record;
-                }
+                let reached = self.reached(fails);
+                let lies = self.sabotage == Sabotage::LyingRecord && self.random.chance(20);
+                self.primary_disk.record.replace(record, if lies { Reached::Aside } else { reached });
                 Event::StatePersisted { persist, result: if fails { Err(EIO) } else { Ok(()) } }
             }
         };
         self.doing.push(Doing::Done(done));
     }
 
+    /// How far a record came that could be made durable, or not.
+    pub(super) fn reached(&mut self, fails: bool) -> Reached {
+        match fails {
+            false => Reached::Synced,
+            true if self.random.chance(50) => Reached::Renamed,
+            true => Reached::Aside,
+        }
+    }
+
     pub(super) fn sync_local(&mut self, scope: SyncScope) -> Result<(), Errno> {
         // A failed sync leaves the pages writable, or not.
         let fails = self.faults && self.random.chance(2);
         if !fails {
-            for (inode, file) in &mut self.files.files {
-                let covered = match scope {
-                    SyncScope::Volume(volume) => volume_of(*inode) == volume,
-                    SyncScope::File { file, .. } => inode_of(file) == *inode,
-                };
-                if covered {
-                    file.stored_pages.clear();
+            let (covered, data_only): (Vec<u64>, bool) = match scope {
+                SyncScope::Volume(volume) => {
+                    let inodes = self.files.files.keys().copied();
+                    (inodes.filter(|inode| volume_of(*inode) == volume).collect(), false)
                 }
-            }
+                SyncScope::File { file, data_only } => (vec![inode_of(file)], data_only),
+            };
+            self.files.synced(&covered, data_only);
         }
         if fails { Err(EIO) } else { Ok(()) }
     }
@@ -210,6 +228,7 @@ impl World {
             return ReadOutcome::Failed(EIO);
         }
         let entries = found.entries.clone();
+        self.relist(inode_of(directory));
         for inode in entries.values() {
             // A number that belongs to another file than before, though no operation of the gate said so.
             if let Some(before) = self.learn(*inode)

@@ -26,10 +26,17 @@ impl World {
         }
         self.drain_capture();
         let checkpoint = self.primary.checkpoint().map(|checkpoint| reread(&checkpoint));
+        self.primary_disk.checkpoint.replace(checkpoint, Reached::Synced);
+        // From here on nobody asks before files are changed.
+        self.make_void();
         let before = self.files.clone();
         self.change_unseen();
         self.restart_primary();
-        let Some(checkpoint) = checkpoint else { return };
+        let Some(checkpoint) = self.primary_disk.checkpoint.get().clone() else { return };
+        // It is used once, whatever happens from here on.
+        let lasting = self.sabotage != Sabotage::UnsyncedRemoval;
+        let reached = if lasting { Reached::Synced } else { Reached::Renamed };
+        self.primary_disk.checkpoint.replace(None, reached);
         self.stats.checkpoints += 1;
         self.primary.restore(checkpoint);
         for inode in self.files.files.keys().copied().collect::<Vec<_>>() {
@@ -50,6 +57,19 @@ impl World {
             let event = found.swap_remove(self.random.below(found.len()));
             self.tell_primary(event);
         }
+        if self.shape.power_cuts && self.random.chance(30) {
+            self.cut_before_it_connects();
+        }
+    }
+
+    /// The machine loses its power after its node went on from what it kept, and before anybody was connected to.
+    fn cut_before_it_connects(&mut self) {
+        for _ in 0..self.random.below(20) {
+            self.application();
+            self.capture();
+            self.files.note_names();
+        }
+        self.cut_primary();
     }
 
     /// Nobody watches.

@@ -10,6 +10,7 @@ impl World {
         }
         self.next_session += 1;
         let secondary = SessionId(self.next_session);
+        self.former_link = self.link.take();
         self.link = Some(Link {
             primary: session,
             secondary,
@@ -21,6 +22,11 @@ impl World {
         });
         self.stats.sessions += 1;
         self.secondary_failed = false;
+        if self.sabotage == Sabotage::OldFrames
+            && let (Some(former), Some(link)) = (&mut self.former_link, &mut self.link)
+        {
+            link.to_secondary.append(&mut former.to_secondary);
+        }
         let version = if self.random.chance(5) { VERSION_MIN } else { VERSION };
         self.tell_secondary(Event::SessionOpened { session: secondary, version });
         self.tell_primary(Event::SessionOpened { session, version });
@@ -46,7 +52,23 @@ impl World {
         }
     }
 
+    /// What was on its way in the connection before arrives though there is a new one: it is told under its own number, and of no
+    /// use to anybody.
+    fn deliver_late(&mut self, to_secondary: bool) {
+        let Some(former) = self.former_link.as_mut() else { return };
+        let (queue, session) = match to_secondary {
+            true => (&mut former.to_secondary, former.secondary),
+            false => (&mut former.to_primary, former.primary),
+        };
+        let Some((header, payload)) = queue.pop_front() else { return };
+        let event = Event::FrameReceived { session, header, body: Self::body_of(&header, &payload) };
+        if to_secondary { self.tell_secondary(event) } else { self.tell_primary(event) }
+    }
+
     pub(super) fn deliver_to_secondary(&mut self) {
+        if self.random.chance(5) {
+            self.deliver_late(true);
+        }
         for _ in 0..1 + self.random.below(4) {
             let Some(link) = self.link.as_mut().filter(|link| link.secondary_up) else { return };
             let session = link.secondary;
@@ -64,6 +86,9 @@ impl World {
     }
 
     pub(super) fn deliver_to_primary(&mut self) {
+        if self.random.chance(5) {
+            self.deliver_late(false);
+        }
         for _ in 0..1 + self.random.below(3) {
             let Some(link) = self.link.as_mut().filter(|link| link.primary_up) else { return };
             let session = link.primary;

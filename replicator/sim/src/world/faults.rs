@@ -9,17 +9,42 @@ impl World {
         if self.shape.aimed && self.random.chance(40) {
             self.aimed_fault();
         }
-        match self.random.below(24) {
+        // Where there is most to be lost.
+        if self.safe_set.is_on() && self.random.chance(40) {
+            if self.shape.power_cuts && self.random.chance(60) {
+                self.cut_primary();
+            } else {
+                self.kill_primary();
+            }
+        }
+        match self.random.below(26) {
             0..=3 => self.break_link(),
             4 => self.crash_secondary(),
-            5 => self.restart_primary(),
+            5 => self.kill_primary(),
             6 => self.secondary_off = !self.secondary_off && self.random.chance(50),
             7 => self.now.0 += 4_000_000_000,
             8 => self.secondary_off = false,
             9 | 10 => self.stop_primary(),
             11 | 12 => self.stop_secondary(),
+            13 if self.shape.power_cuts => self.cut_primary(),
+            14 if self.shape.power_cuts => {
+                self.cut_primary();
+                self.crash_secondary();
+            }
+            15 | 16 => {
+                let steps = self.random.below(120);
+                self.some_patience().pause(steps);
+            }
+            17 | 18 => {
+                let syncs = self.random.below(30);
+                self.some_patience().slow_down(syncs);
+            }
             _ => {}
         }
+    }
+
+    fn some_patience(&mut self) -> &mut Patience {
+        if self.random.chance(50) { &mut self.primary_patience } else { &mut self.secondary_patience }
     }
 
     /// Where it hurts: the secondary is restarted within a list, the connection ends while the end of a resync is under way, or
@@ -43,7 +68,7 @@ impl World {
         if goes_on && self.random.chance(30) {
             self.break_link();
         }
-        let says_up_to_date = self.secondary_disk.data == DataState::UpToDate;
+        let says_up_to_date = self.secondary_disk.record.get().data == DataState::UpToDate;
         if self.primary.snapshot().phase == Phase::Resyncing && says_up_to_date && self.random.chance(70) {
             self.break_link();
         }
@@ -76,9 +101,45 @@ impl World {
             link.to_secondary.clear();
             link.secondary_up = false;
         }
+        if let Some(former) = &mut self.former_link {
+            former.to_secondary.clear();
+        }
         self.serving.clear();
         self.payloads.clear();
-        self.secondary = Node::secondary(SecondaryConfig::default(), self.secondary_disk, self.now);
+        self.secondary_patience = Patience::default();
+        self.secondary_disk.start(self.sabotage);
+        self.secondary =
+            Node::secondary(SecondaryConfig::default(), *self.secondary_disk.record.get(), self.now);
+    }
+
+    /// The primary's machine loses its power: its files go back to what the disk holds of them.
+    pub(super) fn cut_primary(&mut self) {
+        self.stats.power_cuts += 1;
+        self.cut_in = None;
+        self.files.power_cut(&mut self.random);
+        self.primary_disk.power_cut(&mut self.random);
+        self.handles.clear();
+        self.restart_primary();
+        self.go_on(false);
+        // A checkpoint is used once: that it was taken away is durable before anything follows from it.
+        if let Some(checkpoint) = self.primary_disk.checkpoint.get().clone() {
+            self.primary_disk.checkpoint.replace(None, Reached::Synced);
+            self.primary.restore(checkpoint);
+        }
+    }
+
+    /// The daemon is killed, and goes on from what it recorded.
+    fn kill_primary(&mut self) {
+        self.restart_primary();
+        self.go_on(true);
+    }
+
+    fn go_on(&mut self, sure: bool) {
+        if self.shape.safe_set && self.primary_disk.checkpoint.get().is_none() {
+            self.recover_activity(sure);
+        } else {
+            self.make_void();
+        }
     }
 
     /// The daemon is killed: files stay, callers and marks are gone.
@@ -86,7 +147,12 @@ impl World {
         self.stats.crashes += 1;
         self.break_link();
         if let Some(link) = &mut self.link {
+            link.to_primary.clear();
             link.primary_up = false;
+        }
+        // The numbers of connections begin anew, and nobody listens to the old ones.
+        if let Some(former) = &mut self.former_link {
+            former.to_primary.clear();
         }
         self.doing.clear();
         self.held_reads.clear();
@@ -94,8 +160,11 @@ impl World {
         self.traced.clear();
         self.named.clear();
         self.tickets.clear();
+        self.safe_set = SafeSet::default();
         self.config.seed += 1;
         self.config.incarnation = Some(incarnation(self.config.seed));
-        self.primary = Node::primary(self.config.clone(), self.primary_disk, self.now);
+        self.primary_patience = Patience::default();
+        self.primary_disk.start(self.sabotage);
+        self.primary = Node::primary(self.config.clone(), *self.primary_disk.record.get(), self.now);
     }
 }

@@ -1,6 +1,8 @@
 //! The primary's toy file system: files of a few cells (a cell stands for a byte and holds a number that no other write
 //! uses), with the history of each cell, so that a checker can tell whether a copy is as new as it must be.
 
+mod durable;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use replicator_core::ids::{FileId, FileKind, VolumeId};
@@ -54,6 +56,14 @@ pub struct File {
     pub stored_pages: BTreeSet<usize>,
     cell_history: Vec<History<Option<u64>>>,
     mode_history: History<u64>,
+    durable: DurableUpto,
+}
+
+/// The versions up to which a file is on the disk.
+#[derive(Clone, Copy, Default, Debug)]
+struct DurableUpto {
+    content: u64,
+    mode: u64,
 }
 
 impl File {
@@ -104,11 +114,18 @@ pub struct Files {
     /// Counts changes of names.
     pub names: u64,
     next_uid: u64,
+    uncommitted: durable::Uncommitted,
 }
 
 impl Files {
     pub fn new(volumes: u16) -> Files {
-        let mut files = Files { files: BTreeMap::new(), version: 0, names: 0, next_uid: 1 };
+        let mut files = Files {
+            files: BTreeMap::new(),
+            version: 0,
+            names: 0,
+            next_uid: 1,
+            uncommitted: durable::Uncommitted::default(),
+        };
         for root in (0..volumes).map(|volume| root_of(VolumeId(volume))) {
             files.make(root, FileKind::Directory);
             files.files.get_mut(&root).unwrap().links = 1;
@@ -131,6 +148,7 @@ impl Files {
             stored_pages: BTreeSet::new(),
             cell_history: Vec::new(),
             mode_history: vec![(self.version, mode)],
+            durable: DurableUpto { content: 0, mode: self.version },
         };
         self.next_uid += 1;
         self.files.insert(inode, file);
@@ -206,8 +224,8 @@ impl Files {
     /// Drop the file if nothing holds it. `true`: it is gone.
     pub fn reap(&mut self, inode: u64) -> bool {
         let gone = self.files.get(&inode).is_some_and(|file| file.links == 0 && !file.open);
-        if gone {
-            self.files.remove(&inode);
+        if gone && let Some(file) = self.files.remove(&inode) {
+            self.bury(inode, file);
         }
         gone
     }

@@ -6,7 +6,10 @@ mod checks;
 mod faults;
 mod hardship;
 mod link;
+mod own_files;
+mod patience;
 mod primary_edge;
+mod safe_set;
 mod secondary_edge;
 mod shape;
 mod stops;
@@ -27,8 +30,14 @@ use replicator_core::node::Node;
 use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
+use crate::disk::{PowerCut, Reached};
 use crate::files::{File, Files, PAGE, id, inode_of, root_of, volume_of};
+use crate::random::Random;
 use crate::replica::{Payload, Replica};
+use crate::saboteur::Sabotage;
+use own_files::OwnFiles;
+use patience::Patience;
+use safe_set::SafeSet;
 use shape::Shape;
 
 const EIO: Errno = Errno(5);
@@ -36,65 +45,39 @@ const STEPS: u64 = 3000;
 /// Bound on the time to heal after the last fault, in steps.
 const STEPS_TO_HEAL: u64 = 200_000;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sabotage {
-    None,
-    LyingDisk,
-    EarlyBarrierDone,
-    LostWrites,
-    EarlyRelease,
-    /// What was received and not applied when a session ended is not applied after it.
-    DropsWhatIsLeft,
-    /// The secondary's machine crashes, and its daemon does not notice that.
-    UnnoticedCrash,
-    /// Namespace operations are lost while there is no session.
-    LostNames,
-    /// What was changed while the primary was stopped is not looked for.
-    UnseenChanges,
-}
-
-/// splitmix64 (Steele, Lea, Flood 2014).
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    pub fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
-        (!of.is_empty()).then(|| of[self.below(of.len())])
-    }
-}
-
-#[derive(Default, Debug)]
+/// What happened in a world: a run in which nothing of some kind happened shows nothing about it.
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Stats {
+    /// Callers let go with the copy looked at.
     pub acknowledged_by_both: u64,
+    /// Callers let go while the primary had recorded that it is alone.
     pub acknowledged_alone: u64,
+    /// Callers let go with an error.
     pub refused: u64,
+    /// Looks at a mirror for forgotten changes.
     pub mirrored: u64,
+    /// Connections made.
     pub sessions: u64,
+    /// Sessions that went on where one had ended.
     pub resumed: u64,
+    /// Daemons killed and machines that lost their power.
     pub crashes: u64,
+    /// Power cuts of the primary's machine.
+    pub power_cuts: u64,
     /// Orderly stops after which the next run went on.
     pub checkpoints: u64,
+    /// Safe sets that were begun.
+    pub safe_sets: u64,
+    /// Files that left one.
+    pub settled: u64,
+    /// Starts that went on from one after a crash.
+    pub recovered: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
     pub not_applicable: u64,
 }
 
 impl Stats {
+    /// Together with another world's.
     pub fn add(&mut self, other: &Stats) {
         self.acknowledged_by_both += other.acknowledged_by_both;
         self.acknowledged_alone += other.acknowledged_alone;
@@ -103,7 +86,11 @@ impl Stats {
         self.sessions += other.sessions;
         self.resumed += other.resumed;
         self.crashes += other.crashes;
+        self.power_cuts += other.power_cuts;
         self.checkpoints += other.checkpoints;
+        self.safe_sets += other.safe_sets;
+        self.settled += other.settled;
+        self.recovered += other.recovered;
         self.not_applicable += other.not_applicable;
     }
 }
@@ -152,6 +139,7 @@ struct Request {
     children: Vec<(String, u64, u64, u64)>,
 }
 
+/// Two nodes and all that surrounds them.
 pub struct World {
     random: Random,
     sabotage: Sabotage,
@@ -160,7 +148,7 @@ pub struct World {
     config: PrimaryConfig,
     files: Files,
     primary: Node,
-    primary_disk: StateRecord,
+    primary_disk: OwnFiles,
     doing: Vec<Doing>,
     held_reads: BTreeMap<ReadId, Payload>,
     held_entries: BTreeMap<EntryId, Operation>,
@@ -172,10 +160,12 @@ pub struct World {
     next_ticket: u64,
     /// Newest version of each file (by uid) that was acknowledged while not alone.
     acknowledged: BTreeMap<u64, u64>,
+    /// Newest version of each file that anybody was told is durable, by both or by the primary alone.
+    told: BTreeMap<u64, u64>,
     /// Newest version of each file that was acknowledged at all.
     synced: BTreeMap<u64, u64>,
     secondary: Node,
-    secondary_disk: StateRecord,
+    secondary_disk: OwnFiles,
     replica: Replica,
     serving: Vec<Serving>,
     payloads: BTreeMap<(SessionId, Sequence), (Header, Payload)>,
@@ -195,6 +185,13 @@ pub struct World {
     stored_again: Option<(u64, usize)>,
     tracing: bool,
     secondary_off: bool,
+    safe_set: SafeSet,
+    /// The primary's machine loses its power in so many steps.
+    cut_in: Option<usize>,
+    primary_patience: Patience,
+    secondary_patience: Patience,
+    /// The connection before the present one: what was on its way in it arrives late.
+    former_link: Option<Link>,
     /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
     /// inconsistent), or its machine crashed.
     secondary_failed: bool,
@@ -208,9 +205,11 @@ fn incarnation(seed: u64) -> [u8; 16] {
 }
 
 impl World {
-    pub fn new(seed: u64, sabotage: Sabotage) -> World {
-        let mut random = Random(seed);
-        let shape = Shape::draw(&mut random);
+    /// The world of that seed. `tracing`: everything that goes into the machines and comes out of them is printed.
+    #[must_use]
+    pub fn new(seed: u64, sabotage: Sabotage, tracing: bool) -> World {
+        let mut random = Random::new(seed);
+        let shape = Shape::draw(&mut random).for_saboteur(sabotage);
         let volumes = (0..shape.volumes).map(VolumeId);
         let roots = volumes.map(|volume| VolumeRoot { volume, root: id(root_of(volume)) }).collect();
         let mut config = PrimaryConfig::new(roots);
@@ -229,23 +228,25 @@ impl World {
         config.seed = seed;
         config.incarnation = Some(incarnation(seed));
         let alone = random.chance(60);
-        let primary_disk =
+        let primary_record =
             StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone };
-        let secondary_disk = StateRecord {
+        let secondary_record = StateRecord {
             term: Term(0),
             generation: Generation(0),
             data: DataState::Inconsistent,
             alone: false,
         };
         let business = [100, 40, 15][random.below(3)];
-        let misfortune = [100, 20, 5][random.below(3)];
+        // A safe set needs some peace before there is anything to be lost.
+        let misfortune = if shape.safe_set { [20, 5, 3] } else { [100, 20, 5] };
+        let misfortune = misfortune[random.below(3)];
         let bypassed = random.chance(60);
         let now = Time(1_000_000_000);
         let mut world = World {
             mode: config.mode,
             files: Files::new(shape.volumes),
-            primary: Node::primary(config.clone(), primary_disk, now),
-            primary_disk,
+            primary: Node::primary(config.clone(), primary_record, now),
+            primary_disk: OwnFiles::new(primary_record),
             doing: Vec::new(),
             held_reads: BTreeMap::new(),
             held_entries: BTreeMap::new(),
@@ -256,9 +257,10 @@ impl World {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             acknowledged: BTreeMap::new(),
+            told: BTreeMap::new(),
             synced: BTreeMap::new(),
-            secondary: Node::secondary(SecondaryConfig::default(), secondary_disk, now),
-            secondary_disk,
+            secondary: Node::secondary(SecondaryConfig::default(), secondary_record, now),
+            secondary_disk: OwnFiles::new(secondary_record),
             replica: Replica::new(shape.volumes),
             serving: Vec::new(),
             payloads: BTreeMap::new(),
@@ -272,8 +274,13 @@ impl World {
             shape,
             wandering: 0,
             stored_again: None,
-            tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
+            tracing,
             secondary_off: false,
+            safe_set: SafeSet::default(),
+            cut_in: None,
+            primary_patience: Patience::default(),
+            secondary_patience: Patience::default(),
+            former_link: None,
             secondary_failed: false,
             failure: None,
             stats: Stats::default(),
@@ -289,12 +296,13 @@ impl World {
         world.traced.clear();
         world.named.clear();
         world.held_entries.clear();
+        world.files.settle();
         world.running = true;
         world.replica.resemble(&world.files, &mut world.random);
         world
     }
 
-    /// With `REPLICATOR_TRACE` set: everything that goes into the machines and comes out of them.
+    /// Everything that goes into the machines and comes out of them.
     fn trace(&self, node: &str, what: &dyn std::fmt::Debug) {
         if self.tracing {
             println!("{:>12} {node:>9} {what:?}", self.now.0);
@@ -305,6 +313,10 @@ impl World {
         self.failure.get_or_insert(reason);
     }
 
+    /// Run it to its end.
+    ///
+    /// # Errors
+    /// A promise does not hold: its name and what was found.
     pub fn run(mut self) -> Result<Stats, String> {
         for _ in 0..STEPS {
             self.step();
@@ -314,6 +326,8 @@ impl World {
         }
         self.faults = false;
         self.secondary_off = false;
+        self.cut_in = None;
+        (self.primary_patience, self.secondary_patience) = Default::default();
         for _ in 0..STEPS_TO_HEAL {
             self.step();
             if let Some(reason) = self.failure.take() {
@@ -366,11 +380,6 @@ impl World {
         marked.map(|(inode, file)| (*inode, file.links, self.files.path(*inode))).collect()
     }
 
-    fn check_same_tree(&self) -> Result<(), String> {
-        self.replica.same_tree(&self.files, false).map_err(|reason| format!("same-tree: {reason}"))?;
-        self.replica.same_tree(&self.files, true).map_err(|reason| format!("same-tree, durable: {reason}"))
-    }
-
     fn step(&mut self) {
         self.now.0 += self.random.below(2_000_000) as u64;
         if self.faults && self.wandering > 0 && self.random.chance(15) {
@@ -380,13 +389,28 @@ impl World {
         if self.faults && self.stored_again.is_some() && self.random.chance(4) {
             self.store_again();
         }
+        if self.shape.safe_set && !self.primary_patience.is_paused() {
+            if self.random.chance(10) {
+                self.settle_members();
+            }
+            if self.random.chance(10) {
+                self.commit_some();
+            }
+        }
+        match self.cut_in {
+            Some(0) => self.cut_primary(),
+            Some(steps) => self.cut_in = Some(steps - 1),
+            None => {}
+        }
         match self.random.below(100) {
             0..=13 if self.faults => {
                 // A busy application keeps a resync from its end for long; a calm one shows what comes after.
-                if self.random.chance(self.business) {
+                if !self.primary_patience.is_paused() && self.random.chance(self.business) {
                     self.application();
                 }
             }
+            14..=43 | 76..=90 if self.primary_patience.pauses() => {}
+            44..=75 | 91..=95 if self.secondary_patience.pauses() => {}
             14..=23 => self.capture(),
             24..=43 => self.do_something(),
             44..=63 => self.serve_something(),
@@ -397,6 +421,9 @@ impl World {
             96 if self.faults && self.random.chance(self.misfortune) => self.fault(),
             97 => self.now.0 += self.random.below(300_000_000) as u64,
             _ => self.frames_sent(),
+        }
+        if self.shape.power_cuts {
+            self.files.note_names();
         }
         self.check_always();
     }

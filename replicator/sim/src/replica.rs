@@ -9,8 +9,8 @@ use replicator_core::ids::{Errno, FileId, FileKind, VolumeId};
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
 
-use crate::files::{Attributes, Cells, Files, id, root_of};
-use crate::world::Random;
+use crate::files::{Attributes, Cells, Files, PAGE, id, root_of};
+use crate::random::Random;
 
 /// What a write of replicator's own leaves as modification time until attributes come.
 const DISTURBED: u64 = u64::MAX;
@@ -38,6 +38,24 @@ pub struct Node {
     pub durable_cells: Cells,
     pub durable_mode: u64,
     pub durable_entries: BTreeMap<Vec<u8>, u64>,
+}
+
+impl Node {
+    /// Some pages were written back, some were not.
+    fn tear(&mut self, random: &mut Random) {
+        let length = if random.chance(50) { self.cells.len() } else { self.durable_cells.len() };
+        let mut torn = Vec::with_capacity(length);
+        for page in 0..length.div_ceil(PAGE) {
+            let written_back = random.chance(50);
+            let durable = |cell: usize| self.durable_cells.get(cell).copied();
+            for cell in (page * PAGE..length).take(PAGE) {
+                // What was cut off is there as long as the size is.
+                let written = self.cells.get(cell).copied().filter(|_| written_back);
+                torn.push(written.or_else(|| durable(cell)).unwrap_or(0));
+            }
+        }
+        self.cells = torn;
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -409,12 +427,17 @@ impl Replica {
         self.nameless.clear();
     }
 
-    /// The machine crashes and comes back: each file has its durable or its volatile content, each directory likewise.
+    /// The machine crashes and comes back: each page of a file has its durable or its volatile content, and so has its size; each
+    /// directory likewise.
     pub fn crash(&mut self, random: &mut Random) {
         self.restart();
         for node in self.nodes.values_mut() {
+            match random.below(4) {
+                0 => {}
+                1 => node.cells.clone_from(&node.durable_cells),
+                _ => node.tear(random),
+            }
             if random.chance(50) {
-                node.cells.clone_from(&node.durable_cells);
                 node.attributes.mode = node.durable_mode;
             }
             if random.chance(50) {

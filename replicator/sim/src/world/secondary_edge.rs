@@ -44,7 +44,7 @@ impl World {
                 let superseded =
                     matches!(reason, CloseReason::Protocol("the primary opened another session"));
                 if matches!(reason, CloseReason::Protocol(_)) && !superseded {
-                    self.fail(format!("the secondary closes: {reason:?}"));
+                    self.fail(format!("one-stream: the secondary closes: {reason:?}"));
                 }
                 if matches!(reason, CloseReason::LocalFailure(_) | CloseReason::StaleTerm) {
                     self.secondary_failed = true;
@@ -70,6 +70,10 @@ impl World {
             return;
         }
         let at = self.random.below(self.serving.len());
+        let durable = matches!(self.serving[at], Serving::MakeDurable { .. } | Serving::Persist { .. });
+        if durable && self.secondary_patience.is_slow() {
+            return;
+        }
         let serving = self.serving.swap_remove(at);
         let done = match serving {
             Serving::Done(event) => {
@@ -87,24 +91,35 @@ impl World {
                 if let DurableScope::Files(files) = &scope {
                     assert!(files.len() <= 64);
                 }
-                if self.sabotage != Sabotage::LyingDisk {
-                    self.replica.make_durable(&scope);
-                }
                 let fails = self.faults && self.random.chance(1) && self.random.chance(30);
-                Event::MadeDurable { session, barrier, result: if fails { Err(EIO) } else { Ok(()) } }
+                let result = self.make_durable(&scope, fails);
+                Event::MadeDurable { session, barrier, result }
             }
             Serving::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(3);
-                if !fails || self.random.chance(50) {
-                    self.secondary_disk = record;
+                let reached = self.reached(fails);
+                let boasts =
+                    self.sabotage == Sabotage::BoastingRecord && record.data == DataState::Inconsistent;
+                let reached = if boasts { Reached::Aside } else { reached };
+                self.secondary_disk.record.replace(record, reached);
+                if reached != Reached::Aside {
                     if record.data == DataState::UpToDate {
                         self.check_up_to_date();
                     }
+                    self.check_stale(&self.replica.known.clone());
                 }
                 Event::StatePersisted { persist, result: if fails { Err(EIO) } else { Ok(()) } }
             }
         };
         self.serving.push(Serving::Done(done));
+    }
+
+    fn make_durable(&mut self, scope: &DurableScope, fails: bool) -> Result<(), Errno> {
+        let hidden = self.sabotage == Sabotage::HiddenFailure && self.random.chance(10);
+        if self.sabotage != Sabotage::LyingDisk && !hidden {
+            self.replica.make_durable(scope);
+        }
+        if fails { Err(EIO) } else { Ok(()) }
     }
 
     fn apply(
@@ -127,6 +142,9 @@ impl World {
         }
         let outcome = self.replica.apply(header, payload);
         self.stats.not_applicable += u64::from(outcome.is_err());
+        if self.sabotage == Sabotage::LostCompare && matches!(outcome, Ok(AppliedOutcome::Differs(_))) {
+            return Ok(AppliedOutcome::Differs(Vec::new()));
+        }
         if fails { Err(EIO) } else { outcome }
     }
 

@@ -160,6 +160,7 @@ impl World {
                 return;
             }
             self.files.create_as(inode, FileKind::Regular);
+            self.intend(&[inode], true);
             self.add_name(parent, &name, inode);
             let node = self.new_node(inode);
             self.log(Operation::Create { parent: id(parent), name: name.clone().into_bytes(), node });

@@ -17,6 +17,9 @@ impl World {
             6 => self.truncate_something(&regular),
             7 => {
                 if let Some(inode) = self.random.one(&self.files.files.keys().copied().collect::<Vec<_>>()) {
+                    if !self.intend(&[inode], false) {
+                        return;
+                    }
                     self.files.chmod(inode);
                     self.traced.push_back(Event::AttributesChanged { file: id(inode) });
                 }
@@ -48,6 +51,9 @@ impl World {
     pub(super) fn write_something(&mut self, regular: &[u64]) {
         let Some(inode) = self.random.one(regular) else { return };
         let (at, length) = (self.random.below(24), 1 + self.random.below(6));
+        if !self.intend(&[inode], false) {
+            return;
+        }
         self.files.write(inode, at, length);
         let extent = Extent::at(at as u64, length as u64);
         if self.sabotage == Sabotage::LostWrites && self.random.chance(20) {
@@ -59,7 +65,7 @@ impl World {
     pub(super) fn store_something(&mut self, regular: &[u64]) {
         let Some(inode) = self.random.one(regular) else { return };
         let length = self.files.files[&inode].cells.len();
-        if length == 0 {
+        if length == 0 || !self.intend(&[inode], false) {
             return;
         }
         let at = self.random.below(length);
@@ -72,7 +78,9 @@ impl World {
     }
 
     pub(super) fn truncate_something(&mut self, regular: &[u64]) {
-        let Some(inode) = self.random.one(regular) else { return };
+        let Some(inode) = self.random.one(regular).filter(|inode| self.intend(&[*inode], false)) else {
+            return;
+        };
         if self.random.chance(30) {
             let (at, length) = (self.random.below(20), 1 + self.random.below(8));
             self.files.zero(inode, at, length);
@@ -133,7 +141,11 @@ impl World {
         let parent = self.some_directory();
         let Some(name) = self.free_name(parent) else { return };
         let kind = if self.random.chance(30) { FileKind::Directory } else { FileKind::Regular };
+        if !self.intend(&[parent], false) {
+            return;
+        }
         let inode = self.files.create(parent, kind);
+        self.intend(&[inode], true);
         if kind == FileKind::Regular && self.random.chance(15) {
             // O_TMPFILE.
             self.files.files.get_mut(&inode).unwrap().open = true;
@@ -147,7 +159,7 @@ impl World {
     pub(super) fn link_something(&mut self, regular: &[u64]) {
         let parent = self.some_directory();
         let (Some(name), Some(inode)) = (self.free_name(parent), self.random.one(regular)) else { return };
-        if !self.may_link(parent, inode) {
+        if !self.may_link(parent, inode) || !self.intend(&[parent, inode], false) {
             return;
         }
         self.add_name(parent, &name, inode);
@@ -163,6 +175,7 @@ impl World {
         if file.links == 0 {
             // Until the next barrier the copy may have the name with only a part of what was synced before.
             self.acknowledged.remove(&file.uid);
+            self.told.remove(&file.uid);
         }
         true
     }
@@ -202,6 +215,9 @@ impl World {
     }
 
     pub(super) fn unlink(&mut self, parent: u64, name: &str) {
+        if !self.intend(&[parent], false) {
+            return;
+        }
         let (inode, last) = self.take_name(parent, name);
         let directory = self.files.files[&inode].kind == FileKind::Directory;
         self.log(Operation::Unlink {
@@ -249,6 +265,9 @@ impl World {
             } else if kind(other) != kind(inode) || !self.files.files[&other].entries.is_empty() {
                 return;
             }
+        }
+        if !self.intend(&[old_parent, new_parent], false) {
+            return;
         }
         if exchange {
             self.files.exchange_names(old_parent, old_name, new_parent, new_name);

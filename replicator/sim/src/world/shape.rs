@@ -1,6 +1,7 @@
 //! How harsh a world is: drawn once for each seed.
 
-use super::Random;
+use crate::random::Random;
+use crate::saboteur::Sabotage;
 
 /// What there is, and what happens beside what happens in any world.
 #[derive(Clone, Copy, Debug)]
@@ -24,9 +25,29 @@ pub struct Shape {
     pub losses: bool,
     /// The secondary is restarted, and connections end, where it hurts: within a list, at the end of a resync.
     pub aimed: bool,
+    /// The primary's machine loses its power, too, alone or together with the secondary's.
+    pub power_cuts: bool,
+    /// The primary keeps a safe set.
+    pub safe_set: bool,
 }
 
 impl Shape {
+    /// As a saboteur needs it: with what his fault is about, so that few seeds suffice to see it.
+    pub fn for_saboteur(self, sabotage: Sabotage) -> Shape {
+        let mut shape = self;
+        match sabotage {
+            Sabotage::UntoldLosses => shape.losses = true,
+            Sabotage::BoastingRecord | Sabotage::DropsWhatIsLeft => shape.aimed = true,
+            Sabotage::UnwaitedIntent
+            | Sabotage::EarlySettle
+            | Sabotage::HastySettle
+            | Sabotage::PastTheTear
+            | Sabotage::UnsyncedRemoval => (shape.power_cuts, shape.safe_set) = (true, true),
+            _ => {}
+        }
+        shape
+    }
+
     /// Every other world is a mild one.
     pub fn draw(random: &mut Random) -> Shape {
         let harsh = random.chance(50);
@@ -42,6 +63,8 @@ impl Shape {
             losses: some(50),
             aimed: some(50),
             reuse: some(50),
+            power_cuts: random.chance(50),
+            safe_set: random.chance(60),
         }
     }
 }

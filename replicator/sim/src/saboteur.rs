@@ -1,0 +1,89 @@
+//! Builds that are broken on purpose: each is to be caught, by the checker of a promise it breaks, within a few hundred seeds. A
+//! checker that no saboteur sets off shows nothing.
+
+use crate::World;
+
+/// What is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// Nothing.
+    None,
+    /// The secondary says "durable" of what is not.
+    LyingDisk,
+    /// Now and then a sync of the secondary fails, and is told as if it had not.
+    HiddenFailure,
+    /// A local sync that failed is told as if another try had made it good.
+    RetriedSync,
+    /// Barriers are answered when they are sent.
+    EarlyBarrierDone,
+    /// Writes are not captured.
+    LostWrites,
+    /// Callers are let go at once.
+    EarlyRelease,
+    /// That events were lost is not told.
+    UntoldLosses,
+    /// What the digests say to differ is not sent.
+    LostCompare,
+    /// What was received and not applied when a session ended is not applied after it.
+    DropsWhatIsLeft,
+    /// Frames of a connection that ended arrive in the next one.
+    OldFrames,
+    /// The secondary's machine crashes, and its daemon does not notice that.
+    UnnoticedCrash,
+    /// Namespace operations are lost while there is no session.
+    LostNames,
+    /// What was changed while the primary was stopped is not looked for.
+    UnseenChanges,
+    /// The primary's record is told to be durable, and is not written.
+    LyingRecord,
+    /// The secondary does not record that its copy is not whole any more.
+    BoastingRecord,
+    /// A node relies on a record that it finds at its start, and that no sync has made lasting.
+    UnsettledStart,
+    /// That a checkpoint was used is not made durable: after a power cut it is used again.
+    UnsyncedRemoval,
+    /// A file is changed before it is durably in the safe set.
+    UnwaitedIntent,
+    /// A file leaves the safe set before this node has it durably.
+    EarlySettle,
+    /// A file leaves the safe set though it was changed since it was looked at.
+    HastySettle,
+    /// What follows a torn record is taken for recorded.
+    PastTheTear,
+    /// What the peer was told while a safe set was begun is not on record.
+    ForgottenNames,
+}
+
+/// Every saboteur, and the promise it breaks.
+pub const ALL: &[(Sabotage, &str)] = &[
+    (Sabotage::LyingDisk, "acknowledged-is-durable"),
+    (Sabotage::HiddenFailure, "acknowledged-is-durable"),
+    (Sabotage::RetriedSync, "acknowledged-is-durable"),
+    (Sabotage::EarlyBarrierDone, "acknowledged-is-durable"),
+    (Sabotage::EarlyBarrierDone, "prefix"),
+    (Sabotage::LostWrites, "nothing-forgotten"),
+    (Sabotage::EarlyRelease, "acknowledged-is-durable"),
+    (Sabotage::UntoldLosses, "same-tree"),
+    (Sabotage::LostCompare, "same-tree"),
+    (Sabotage::DropsWhatIsLeft, "same-tree"),
+    (Sabotage::OldFrames, "one-stream"),
+    (Sabotage::UnnoticedCrash, "same-tree"),
+    (Sabotage::LostNames, "same-tree"),
+    (Sabotage::UnseenChanges, "same-tree"),
+    (Sabotage::LyingRecord, "stale-never-promotes"),
+    (Sabotage::BoastingRecord, "stale-never-promotes"),
+    (Sabotage::UnsettledStart, "acknowledged-is-durable"),
+    (Sabotage::UnsyncedRemoval, "same-tree"),
+    (Sabotage::UnwaitedIntent, "nothing-forgotten"),
+    (Sabotage::EarlySettle, "nothing-forgotten"),
+    (Sabotage::HastySettle, "nothing-forgotten"),
+];
+
+/// The first of so many seeds with which the checker of that promise catches the saboteur, and what it says.
+#[must_use]
+pub fn caught(sabotage: Sabotage, promise: &str, seeds: u64) -> Option<(u64, String)> {
+    (0..seeds).find_map(|seed| {
+        let reason = World::new(seed, sabotage, false).run().err()?;
+        reason.starts_with(promise).then_some((seed, reason))
+    })
+}

@@ -1,0 +1,19 @@
+//! stale-never-promotes: what decides who may take over is what the two records say. A copy whose record says that it is whole, in a
+//! generation that is not older than the primary's, holds everything that anybody was told, also by the primary alone.
+
+use super::*;
+
+impl World {
+    /// `known`: which file is which node of the copy.
+    pub(in crate::world) fn check_stale(&mut self, known: &BTreeMap<FileId, u64>) {
+        let (ours, theirs) = (*self.primary_disk.record.get(), *self.secondary_disk.record.get());
+        let whole = matches!(theirs.data, DataState::Consistent | DataState::UpToDate);
+        // In the other modes a copy is behind what callers were told, and is known to be.
+        if self.mode != Mode::Sync || !whole || theirs.generation < ours.generation {
+            return;
+        }
+        if let Err(reason) = self.check_copy("would be promoted", known, &self.told) {
+            self.fail(format!("stale-never-promotes: {ours:?} {theirs:?}: {reason}"));
+        }
+    }
+}
