@@ -22,4 +22,5 @@ mod record;
 pub mod resume;
 mod secondary;
 pub mod snapshot;
+pub mod verify;
 pub mod wire;

@@ -3,6 +3,7 @@
 use crate::action::{Phase, StateRecord};
 use crate::ids::Sequence;
 use crate::resume::Beginning;
+use crate::verify::VerifyProgress;
 use crate::wire::body::Ack;
 
 /// Where a node stands.
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub waiting: u64,
     /// Progress of the resync (primary).
     pub resync: ResyncProgress,
+    /// The verification that is under way, or the last one (primary).
+    pub verify: Option<VerifyProgress>,
     /// How the session began, or the last one.
     pub beginning: Option<Beginning>,
     /// Frames received and not applied (secondary).

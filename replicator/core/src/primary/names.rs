@@ -19,6 +19,7 @@ use crate::wire::header::Kind;
 use super::capture::Logged;
 use super::fresh::FreshFiles;
 use super::resync::Resync;
+use super::verify::Touch;
 use super::{Primary, RETRY};
 
 /// Most directories that are listed at once.
@@ -400,6 +401,7 @@ impl Primary {
 
     /// A read found the file gone.
     pub(super) fn depart(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         self.names.depart(file);
         self.marks.unlist(file);
         if let Some(session) = &mut self.session {
@@ -409,6 +411,7 @@ impl Primary {
 
     /// What the peer has under this number is another file, or will be.
     pub(super) fn lose_name(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         self.names.forget(file);
         self.marks.unlist(file);
         if let Some(session) = &mut self.session {

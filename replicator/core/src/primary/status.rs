@@ -32,6 +32,7 @@ impl Primary {
                 bytes_sent: session.bytes_sent,
             }),
             unapplied_frames: 0,
+            verify: self.verify.as_ref().map(|verify| verify.progress),
             beginning: self.beginning,
             counters: Counters { widened: self.marks.widened, ..self.counters },
         }

@@ -17,6 +17,9 @@
 //!
 //! Either node is stopped in order, too, and goes on from what it kept; files change while the primary is stopped.
 //!
+//! In some worlds both copies are verified again and again while all this goes on: no difference may be found. At their end
+//! somebody else changes the copy, which must be found and healed.
+//!
 //! Half of the sessions go on where the one before ended, also where that had not come far itself.
 //!
 //! `REPLICATOR_SEEDS=<n>` runs n seeds, `REPLICATOR_SEEDS=<from>..<to>` those of a range; `REPLICATOR_SEED=<seed>` replays one.
@@ -67,6 +70,7 @@ fn promises_hold_for_every_seed() {
     }
     println!("{total:?}");
     if number("REPLICATOR_SEED").is_none() {
+        assert!(total.verified > 0 && total.corrupted > 0);
         assert!(total.resumed > 0 && total.checkpoints > 0);
         assert!(total.acknowledged_by_both > 0 && total.mirrored > 0 && total.acknowledged_alone > 0);
     }
@@ -90,6 +94,11 @@ fn names_that_are_forgotten_between_two_sessions_are_caught() {
 #[test]
 fn changes_between_two_runs_that_are_not_looked_for_are_caught() {
     assert!(is_caught(Sabotage::UnseenChanges, "same-tree"));
+}
+
+#[test]
+fn a_write_that_is_not_captured_is_found_by_a_verification() {
+    assert!(is_caught(Sabotage::LostWrites, "no-false-difference"));
 }
 
 /// Whether the checker of that promise fires.

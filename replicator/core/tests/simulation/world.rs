@@ -10,6 +10,7 @@ mod primary_edge;
 mod secondary_edge;
 mod shape;
 mod stops;
+mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,7 +30,9 @@ use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
 use crate::files::{File, Files, PAGE, id, inode_of, root_of, volume_of};
 use crate::replica::{Payload, Replica};
+use replicator_core::verify::{Difference, Looked, VerifyPart, VerifyState};
 use shape::Shape;
+use verification::Verification;
 
 const EIO: Errno = Errno(5);
 const STEPS: u64 = 3000;
@@ -74,7 +77,7 @@ impl Random {
         self.below(100) < percent
     }
 
-    fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
+    pub fn one<T: Copy>(&mut self, of: &[T]) -> Option<T> {
         (!of.is_empty()).then(|| of[self.below(of.len())])
     }
 }
@@ -92,6 +95,11 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
     pub not_applicable: u64,
+    /// Verifications that came to their end while everything went on, and parts that they passed over.
+    pub verified: u64,
+    pub unsettled: u64,
+    /// What somebody else changed in the copy, all found and healed.
+    pub corrupted: u64,
 }
 
 impl Stats {
@@ -105,6 +113,9 @@ impl Stats {
         self.crashes += other.crashes;
         self.checkpoints += other.checkpoints;
         self.not_applicable += other.not_applicable;
+        self.verified += other.verified;
+        self.unsettled += other.unsettled;
+        self.corrupted += other.corrupted;
     }
 }
 
@@ -116,6 +127,8 @@ enum Doing {
     Attributes { read: ReadId, file: FileId },
     Digests { read: ReadId, file: FileId, extent: Extent },
     Directory { read: ReadId, directory: FileId },
+    Verify { read: ReadId, file: FileId, part: VerifyPart, fine: bool },
+    AwaitCapture { read: ReadId },
     Persist { persist: PersistId, record: StateRecord },
     Done(Event),
 }
@@ -200,6 +213,7 @@ pub struct World {
     secondary_failed: bool,
     failure: Option<String>,
     stats: Stats,
+    verification: Verification,
 }
 
 /// What tells one run of the primary's daemon from all others.
@@ -277,6 +291,7 @@ impl World {
             secondary_failed: false,
             failure: None,
             stats: Stats::default(),
+            verification: Verification::draw(seed),
             random,
             sabotage,
             now,
@@ -325,6 +340,7 @@ impl World {
             }
             if self.is_quiet() {
                 self.check_same_tree()?;
+                self.verify_at_the_end()?;
                 return Ok(self.stats);
             }
         }
@@ -399,6 +415,7 @@ impl World {
             _ => self.frames_sent(),
         }
         self.check_always();
+        self.verify_sometimes();
     }
 
     fn capture(&mut self) {

@@ -31,6 +31,10 @@ impl World {
     /// ones the edge knows by their numbers: others are found by the listing of a marked directory.
     pub(super) fn check_nothing_forgotten(&mut self) {
         let link = self.link.as_ref();
+        // What somebody else changed in the copy has no mark.
+        if self.verification.is_corrupted() {
+            return;
+        }
         if link.is_none_or(|link| link.broken || !link.to_secondary.is_empty() || !link.to_primary.is_empty())
             || !self.serving.is_empty()
         {
