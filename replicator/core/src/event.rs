@@ -46,11 +46,10 @@ pub enum Event {
     VerifyRequested(VerifyRequest),
     /// End the comparison.
     VerifyStopped,
-    /// All of the file is to be compared (of a directory, all below it), though nothing is known to differ: in this session, or
-    /// without one in the next.
-    CompareRequested { file: FileId },
-    /// What is marked is to be sent now, without waiting for more; without a session, connect now.
-    Hurry,
+    /// These files are to be compared (of directories, all below them) though nothing is known to differ, and what is marked is to
+    /// be sent now, without waiting for more: in this session, or without one in the next, which is tried at once. `number` tells it from
+    /// others; how it stands is in the snapshot.
+    ResyncRequested { number: u64, files: Vec<FileId> },
 
     // ---- completions (primary) ---------------------------------------------------------------------
     /// Answer to `Action::SyncLocal`.

@@ -64,11 +64,30 @@ impl<'a> Payload<'a> {
 /// # Errors
 /// EFBIG for more than [`BLOCKS_MAX`] blocks; else what statx(2), lseek(2) or pread(2) return.
 pub fn digests(file: BorrowedFd<'_>, extent: Extent) -> io::Result<(Vec<u8>, Extent)> {
-    let (digests, extent) = digest_blocks(file, extent, BLOCK_BYTES)?;
+    digests_by(file, extent, BLOCK_BYTES)
+}
+
+/// The same with blocks of another size in bytes: a power of two, from 4 KiB on.
+///
+/// # Errors
+/// As [`digests`].
+pub(super) fn digests_by(
+    file: BorrowedFd<'_>,
+    extent: Extent,
+    block: u32,
+) -> io::Result<(Vec<u8>, Extent)> {
+    let (digests, extent) = digest_blocks(file, extent, block)?;
     let mut payload = Vec::with_capacity(PREFIX_BYTES + digests.len() * DIGEST_BYTES);
-    payload.extend_from_slice(&BLOCK_BYTES.to_le_bytes());
+    payload.extend_from_slice(&block.to_le_bytes());
     payload.extend_from_slice(digests.as_flattened());
     Ok((payload, extent))
+}
+
+/// How many bytes were read for a payload: all but blocks that are holes.
+pub(super) fn bytes_read(payload: &[u8], extent: Extent, block: u32) -> u64 {
+    let digests = payload.get(PREFIX_BYTES..).unwrap_or_default().chunks(DIGEST_BYTES);
+    let holes = digests.filter(|digest| digest.iter().all(|byte| *byte == 0)).count() as u64;
+    extent.length().saturating_sub(holes * u64::from(block))
 }
 
 /// The digests of an extent's blocks, and the part of the extent that the file has.

@@ -17,6 +17,7 @@ pub mod reader;
 pub mod replica;
 pub mod state;
 pub mod survey;
+pub mod verify;
 
 mod flags;
 mod holes;

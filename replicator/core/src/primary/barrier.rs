@@ -204,6 +204,7 @@ impl Primary {
         self.waiters_done(&barrier.waiters, sequence);
         self.on_resync_end_done(sequence);
         self.on_healed(sequence);
+        self.on_asked_done(sequence);
         let at = self.now.after(self.config.confirm_interval);
         if !self.unconfirmed.is_empty()
             && let Some(session) = &mut self.session

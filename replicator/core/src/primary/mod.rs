@@ -34,6 +34,7 @@ use crate::record::Record;
 use crate::resume::{Beginning, LastStream, Why};
 use crate::snapshot::Counters;
 use crate::verify::VerifyState;
+use asked::Asked;
 use buried::Buried;
 use capture::Logged;
 use local_sync::{LocalSync, Protection};
@@ -116,6 +117,7 @@ pub(crate) struct Primary {
     /// The protocol version of the connection that was opened last.
     version: u16,
     verify: Option<Box<Verify>>,
+    asked: Option<Asked>,
     dial: Dial,
     waiters: BTreeMap<WaiterId, Waiter>,
     /// Waiters whose marks are all on their way, in that order.
@@ -157,6 +159,7 @@ impl Primary {
             beginning: None,
             version: 0,
             verify: None,
+            asked: None,
             dial: Dial::new(config.seed, now),
             waiters: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -208,8 +211,7 @@ impl Primary {
             Event::CaptureAwaited { read } => self.on_capture_awaited(read),
             Event::VerifyRequested(request) => self.on_verify_requested(request),
             Event::VerifyStopped => self.stop_verify(VerifyState::Stopped),
-            Event::CompareRequested { file } => self.on_compare_requested(file),
-            Event::Hurry => self.on_hurry(),
+            Event::ResyncRequested { number, files } => self.on_resync_requested(number, &files),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
             Event::Untold { lasting } => self.on_untold(lasting),
             Event::SessionOpened { session, version } => self.on_session_opened(session, version),
@@ -238,6 +240,7 @@ impl Primary {
         self.send_confirm_barrier();
         // Behind all that somebody waits for.
         self.advance_verify();
+        self.advance_asked();
         // What a caller waits for may have become complete by the steps above.
         self.review_callers();
         self.persist();

@@ -88,6 +88,8 @@ pub(super) struct Names {
     pub unanswered: BTreeMap<Sequence, SentList>,
     pub fresh: FreshFiles,
     pub found: u64,
+    /// Names in lists.
+    pub seen: u64,
 }
 
 impl Names {
@@ -181,7 +183,7 @@ impl Names {
         }
         self.fresh = FreshFiles::default();
         self.resting.clear();
-        (self.reading, self.found) = (0, 0);
+        (self.reading, self.found, self.seen) = (0, 0, 0);
         for listing in self.listings.values_mut() {
             listing.read = None;
             listing.number = listing.again.take().unwrap_or(listing.number);
@@ -475,6 +477,7 @@ impl Primary {
         let deep = !self.names.scanned.contains(&directory)
             || self.names.listings.get(&directory).is_some_and(|listing| listing.deep);
         let Some(sequence) = self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry }) else { return };
+        self.names.seen += children.len() as u64;
         for &(file, kind) in children {
             self.see(file, kind, deep);
         }

@@ -186,6 +186,7 @@ impl Primary {
         }
         self.pause_dialing();
         self.stop_verify(VerifyState::Interrupted);
+        self.end_asked();
         self.keep_stream(&mut session, reason);
         for logged in core::mem::take(&mut self.log) {
             match logged {

@@ -35,8 +35,8 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::action::{Action, Body, CloseReason, DurableScope};
-use crate::dirty::{FileMarks, WaiterId};
+use crate::action::{Action, Body, CloseReason};
+use crate::dirty::FileMarks;
 use crate::event::ReadOutcome;
 use crate::extent::{Extent, ExtentSet};
 use crate::ids::{Errno, FileId, ReadId, Sequence, Time};
@@ -44,8 +44,8 @@ use crate::verify::{Difference, Looked, Verdict, VerifyPart, VerifyProgress, Ver
 use crate::wire::header::{Kind, VERSION_VERIFIES};
 
 use super::Primary;
+use super::asked::Flush;
 use super::resync::Resync;
-use super::waiter::{Stage as WaiterStage, WaitScope};
 
 /// Bytes of contents in one look.
 const PIECE_BYTES: u64 = 512 << 10;
@@ -149,15 +149,7 @@ pub(super) struct Verify {
     later: Vec<(Time, Part)>,
     /// The limit on bytes allows no look before.
     allowed_at: Time,
-    healing: Option<Healing>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Healing {
-    /// All that was marked gets on its way.
-    Sending(WaiterId),
-    /// The barrier behind it is not answered.
-    Sent(Sequence),
+    healing: Option<Flush>,
 }
 
 impl Verify {
@@ -283,9 +275,8 @@ impl Primary {
         let Some(verify) = self.verify.as_mut().filter(|verify| verify.is_under_way()) else { return };
         let healing = verify.healing;
         verify.end(state);
-        if let Some(Healing::Sending(epoch)) = healing {
-            self.remove_waits(epoch);
-            self.end_epoch(epoch);
+        if let Some(flush) = healing {
+            self.end_flush(flush);
         }
     }
 
@@ -583,31 +574,23 @@ impl Primary {
             None if !verify.is_through() => {}
             None if verify.progress.repaired == 0 => self.with_verify(|verify| verify.end(VerifyState::Done)),
             None => {
-                let epoch = self.new_waiter(WaitScope::Everything);
-                self.start_waiter(epoch);
+                let flush = self.begin_flush();
                 self.with_verify(|verify| {
                     verify.progress.state = VerifyState::Healing;
-                    verify.healing = Some(Healing::Sending(epoch));
+                    verify.healing = Some(flush);
                 });
             }
-            Some(Healing::Sending(epoch)) => match self.stage_of(epoch) {
-                Some(WaiterStage::Ready) => {
-                    self.end_epoch(epoch);
-                    let scope = DurableScope::Everything;
-                    if let Some(sent) = self.send_barrier(Kind::Barrier, scope, Vec::new(), false) {
-                        self.with_verify(|verify| verify.healing = Some(Healing::Sent(sent)));
-                    }
-                }
-                _ => {}
-            },
-            Some(Healing::Sent(_)) => {}
+            Some(flush) => {
+                let flush = self.advance_flush(flush);
+                self.with_verify(|verify| verify.healing = Some(flush));
+            }
         }
     }
 
     /// The barrier at that position was answered.
     pub(super) fn on_healed(&mut self, barrier: Sequence) {
         if let Some(verify) = &mut self.verify
-            && verify.healing == Some(Healing::Sent(barrier))
+            && verify.healing == Some(Flush::Sent(barrier))
         {
             verify.end(VerifyState::Done);
         }

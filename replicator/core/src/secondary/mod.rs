@@ -415,6 +415,7 @@ impl Secondary {
             window_bytes: 0,
             waiting: 0,
             resync: ResyncProgress::default(),
+            asked: None,
             verify: None,
             beginning: self.beginning,
             unapplied_frames: self.pipeline.len() as u64,

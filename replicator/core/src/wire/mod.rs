@@ -9,6 +9,7 @@ pub(crate) mod cursor;
 pub mod header;
 pub mod hello;
 pub mod namespace;
+pub mod seen;
 pub mod verdict;
 #[cfg(test)]
 mod tests;

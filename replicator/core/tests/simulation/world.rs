@@ -362,6 +362,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         let snapshot = self.primary.snapshot();
         snapshot.phase == Phase::Mirrored
+            && self.has_done_what_was_asked()
             && snapshot.resync.directories_left == 0
             // Of files without a name, too, and of those that are gone: nothing else would clear them.
             && snapshot.dirty_files == 0

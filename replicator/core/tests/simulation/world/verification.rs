@@ -18,6 +18,8 @@ pub(super) struct Verification {
     random: Random,
     active: bool,
     number: u64,
+    /// The resync that was asked for last.
+    asked: u64,
     /// Counted as come to its end.
     ended: u64,
     /// What is wrong with the copy, if anything is.
@@ -29,11 +31,16 @@ impl Verification {
     pub(super) fn draw(seed: u64) -> Verification {
         let mut random = Random(seed ^ 0x5EED_0F7E_21F1);
         let active = random.chance(40);
-        Verification { random, active, number: 0, ended: 0, corrupted: None, found: Vec::new() }
+        Verification { random, active, number: 0, asked: 0, ended: 0, corrupted: None, found: Vec::new() }
     }
 }
 
 impl Verification {
+    /// Whether directories were listed again because an operator wanted it.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asked > 0
+    }
+
     pub(super) fn is_corrupted(&self) -> bool {
         self.corrupted.is_some()
     }
@@ -53,6 +60,18 @@ impl World {
         self.tell_primary(Event::VerifyRequested(request));
     }
 
+    /// An operator has something compared, or nothing.
+    fn request_resync(&mut self) {
+        let files: Vec<u64> = self.files.files.keys().copied().collect();
+        let files = match self.verification.random.below(3) {
+            0 => Vec::new(),
+            1 => (0..self.shape.volumes).map(|volume| id(root_of(VolumeId(volume)))).collect(),
+            _ => self.verification.random.one(&files).map(id).into_iter().collect(),
+        };
+        self.verification.asked += 1;
+        self.tell_primary(Event::ResyncRequested { number: self.verification.asked, files });
+    }
+
     /// While everything goes on.
     pub(super) fn verify_sometimes(&mut self) {
         if !self.verification.active
@@ -68,6 +87,9 @@ impl World {
             self.stats.unsettled += self.primary.snapshot().verify.map_or(0, |progress| progress.unsettled);
         }
         let under_way = matches!(state, Some(VerifyState::Running | VerifyState::Healing));
+        if self.verification.random.below(1500) == 0 {
+            self.request_resync();
+        }
         if under_way && self.verification.random.below(2000) == 0 {
             self.tell_primary(Event::VerifyStopped);
         } else if !under_way
@@ -120,6 +142,11 @@ impl World {
         };
         self.held_reads.insert(read, Payload::Verify(seen));
         ReadOutcome::Read(Looked { end, bytes: 4096 })
+    }
+
+    /// Whether all is done that was asked for.
+    pub(super) fn has_done_what_was_asked(&self) -> bool {
+        self.primary.snapshot().asked.is_none_or(|asked| asked.done || asked.number != self.verification.asked)
     }
 
     /// Both copies are the same. Change something in one, find it, heal it.
