@@ -119,6 +119,8 @@ pub struct Core {
     pub mailbox: Arc<Mailbox<Message>>,
     /// Threads for what may block.
     pub workers: Workers,
+    /// Threads for what nobody waits for.
+    pub background: Workers,
     /// Events not yet given to the core.
     inbox: VecDeque<Event>,
     actions: Vec<Action>,
@@ -193,6 +195,7 @@ pub struct Parts {
     pub ring: Ring,
     pub mailbox: Arc<Mailbox<Message>>,
     pub workers: Workers,
+    pub background: Workers,
     pub sessions: Sessions,
     pub state: StateKeeper,
     pub publisher: Publisher,
@@ -212,13 +215,14 @@ pub struct Engine<R: Role> {
 impl<R: Role> Engine<R> {
     /// Join the parts.
     pub fn new(parts: Parts, role: R) -> Engine<R> {
-        let Parts { node, ring, mailbox, workers, sessions, state, publisher, prepares, began } = parts;
+        let Parts { node, ring, mailbox, workers, background, sessions, state, publisher, prepares, began } = parts;
         let core = Core {
             node,
             ring,
             pool: Pool::default(),
             mailbox,
             workers,
+            background,
             inbox: VecDeque::new(),
             actions: Vec::new(),
             began,
@@ -249,7 +253,9 @@ impl<R: Role> Engine<R> {
             // was asked is in the ring by the time the message is seen.
             self.core.mailbox.take(&mut messages);
             let exact =
-                messages.iter().any(|message| matches!(message, Message::Sync { .. } | Message::Stop { .. }));
+                messages.iter().any(|message| {
+                    matches!(message, Message::Sync { .. } | Message::Stop { .. } | Message::CaptureAwaited(_))
+                });
             let traced = self.role.poll(&mut self.core, exact);
             if traced || !messages.is_empty() || !completions.is_empty() {
                 active = Instant::now();
@@ -472,9 +478,12 @@ impl<R: Role> Engine<R> {
 
     fn publish(&mut self) {
         let snapshot = self.core.node.snapshot();
-        self.core
-            .publisher
-            .renew(&snapshot, self.core.session.as_ref().map(|(_, connection)| connection.statistics()));
+        let listed = self.role.volumes().iter().map(|volume| volume.listed_bytes()).sum();
+        self.core.publisher.renew(
+            &snapshot,
+            self.core.session.as_ref().map(|(_, connection)| connection.statistics()),
+            listed,
+        );
         self.role.publish(&mut self.core.publisher);
         self.core.publisher.publish();
     }

@@ -6,7 +6,8 @@
 //!   ([`mailbox`], [`message`]).
 //! * [`checkpoint`]: what a node keeps of what it knows when it is stopped in order, and what it makes of it at the next start.
 //! * [`nested`]: what is mounted inside the directories while the node runs.
-//! * [`publish`]: what the node says of itself.
+//! * [`publish`]: what the node says of itself; [`progress`]: how fast long work goes on.
+//! * [`orders`]: what an operator asks for; [`report`]: what a verification finds.
 
 mod behind;
 mod capture;
@@ -17,8 +18,11 @@ mod gatekeeper;
 mod mailbox;
 mod message;
 mod nested;
+mod orders;
 mod primary;
+mod progress;
 mod publish;
+mod report;
 mod secondary;
 mod sessions;
 mod start;

@@ -1,9 +1,15 @@
 //! What a verification reads of a file: the payload of a `Verify` frame, made on the primary; the secondary makes the same of its
 //! copy ([`super::replica`]) and compares.
 
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
+use nix::dir::{Dir, Type};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use replicator_core::extent::Extent;
 use replicator_core::ids::FileKind;
 use replicator_core::verify::Looked;
@@ -120,4 +126,59 @@ pub(super) fn names_of(volume: &Volume, directory: BorrowedFd<'_>, is_root: bool
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// The number of the file with that path below the root. No symlink is followed.
+///
+/// # Errors
+/// What openat2(2) returns.
+pub fn number_at(volume: &Volume, below: &Path) -> io::Result<u64> {
+    Ok(Status::of(open_below(volume, below, OFlag::O_PATH)?.as_fd())?.inode)
+}
+
+fn open_below(volume: &Volume, below: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+    let how = OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    Ok(openat2(volume.root(), below, how)?)
+}
+
+/// One path of each file, from the root on, as far as they can be found: as the kernel knows it, else by reading all directories.
+#[must_use]
+pub fn paths_of(volume: &Volume, mut inodes: BTreeSet<u64>) -> HashMap<u64, PathBuf> {
+    let mut found = HashMap::new();
+    inodes.retain(|&inode| {
+        let known = volume.open_file(inode, libc::O_PATH | libc::O_NOFOLLOW).ok();
+        let path = known.and_then(|file| volume.path_from_root(file.as_fd()));
+        // The kernel may know a name that is no more, or none.
+        let path = path.filter(|path| number_at(volume, path).is_ok_and(|number| number == inode));
+        path.is_none_or(|path| {
+            found.insert(inode, path);
+            false
+        })
+    });
+    let mut directories = vec![PathBuf::new()];
+    while !inodes.is_empty()
+        && let Some(directory) = directories.pop()
+    {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOATIME;
+        // One that is gone, or cannot be read, hides what is in it: those files stay without a path.
+        let Ok(opened) = open_below(volume, &directory, flags) else { continue };
+        let Ok(mut stream) = Dir::from_fd(opened) else { continue };
+        for entry in stream.iter().flatten() {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let path = directory.join(OsStr::from_bytes(name.to_bytes()));
+            if inodes.remove(&entry.ino()) {
+                found.insert(entry.ino(), path.clone());
+            }
+            if matches!(entry.file_type(), Some(Type::Directory) | None) {
+                directories.push(path);
+            }
+        }
+    }
+    found
 }
