@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::action::DurableScope;
 use crate::dirty::WaiterId;
 use crate::ids::{FileId, Sequence};
+use crate::resume::Beginning;
 use crate::snapshot::AskedProgress;
 use crate::wire::header::Kind;
 
@@ -34,6 +35,10 @@ impl Primary {
     pub(super) fn on_resync_requested(&mut self, number: u64, files: &[FileId]) {
         self.end_asked();
         self.asked = Some(Asked { progress: AskedProgress { number, done: false }, flush: None });
+        // A session that began by comparing everything is at it already.
+        let compares = self.session.as_ref().is_some_and(|session| session.resync == Resync::Scanning)
+            && matches!(self.beginning, Some(Beginning::Compared(_)));
+        let files = if compares { &[] } else { files };
         if !files.is_empty() {
             self.names.seen = 0;
             if let Some(session) = &mut self.session {
