@@ -10,7 +10,7 @@ use super::progress::{extent_of, resync_line, watch};
 use super::status::bytes;
 use super::verify::order;
 use super::{NodeArguments, exit, pretty_json, print};
-use crate::control::{self, Order, Request, ResyncScope, Response};
+use crate::control::{self, Order, Request, Response, ResyncScope};
 use crate::status::{Resync, Status};
 
 /// Arguments of `resync`.
@@ -76,7 +76,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     };
     let over = |status: &Status| {
         let resync = &status.resync;
-        resync.asked > number || resync.asked == number && (resync.asked_done || !resync.asked_failed.is_empty())
+        resync.asked > number
+            || resync.asked == number && (resync.asked_done || !resync.asked_failed.is_empty())
     };
     let after = watch(&socket, !talks, show, over)?.resync;
     if after.asked != number {
@@ -106,7 +107,11 @@ fn scope(what: &What, status: &Status) -> anyhow::Result<(ResyncScope, String)> 
         let cost = if found.is_dir() {
             format!("compares {} and all below it by digests on both nodes; {waits}\n", path.display())
         } else {
-            format!("compares {} ({}) by digests on both nodes; {waits}\n", path.display(), bytes(found.len()))
+            format!(
+                "compares {} ({}) by digests on both nodes; {waits}\n",
+                path.display(),
+                bytes(found.len())
+            )
         };
         return Ok((ResyncScope::File { path }, cost));
     }

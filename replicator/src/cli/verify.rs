@@ -53,7 +53,8 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     if text == "none" {
         return Ok(Rate(None));
     }
-    let wrong = || format!("{text:?} is no rate; write a whole number and B, KiB, MiB or GiB, like \"100MiB/s\"");
+    let wrong =
+        || format!("{text:?} is no rate; write a whole number and B, KiB, MiB or GiB, like \"100MiB/s\"");
     let size = text.strip_suffix("/s").unwrap_or(text);
     let digits = size.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = size.split_at(digits);
@@ -159,7 +160,8 @@ fn report_of(socket: &Path) -> anyhow::Result<VerifyReport> {
 fn finish(socket: &Path, status: &Status, json: bool) -> anyhow::Result<u8> {
     let report = report_of(socket).context("the verification ended, but its report could not be had")?;
     let verify = &status.verify;
-    let text = if json { pretty_json(&Verified { verify, report: &report })? } else { render(verify, &report) };
+    let text =
+        if json { pretty_json(&Verified { verify, report: &report })? } else { render(verify, &report) };
     print(&text)?;
     Ok(match verify.state.as_str() {
         "done" if verify.differences > verify.repaired => exit::DIFFERENT,

@@ -215,7 +215,8 @@ pub struct Engine<R: Role> {
 impl<R: Role> Engine<R> {
     /// Join the parts.
     pub fn new(parts: Parts, role: R) -> Engine<R> {
-        let Parts { node, ring, mailbox, workers, background, sessions, state, publisher, prepares, began } = parts;
+        let Parts { node, ring, mailbox, workers, background, sessions, state, publisher, prepares, began } =
+            parts;
         let core = Core {
             node,
             ring,
@@ -252,10 +253,9 @@ impl<R: Role> Engine<R> {
             // Messages first, then the kernel's events, then the messages' handling: what was written before a sync
             // was asked is in the ring by the time the message is seen.
             self.core.mailbox.take(&mut messages);
-            let exact =
-                messages.iter().any(|message| {
-                    matches!(message, Message::Sync { .. } | Message::Stop { .. } | Message::CaptureAwaited(_))
-                });
+            let exact = messages.iter().any(|message| {
+                matches!(message, Message::Sync { .. } | Message::Stop { .. } | Message::CaptureAwaited(_))
+            });
             let traced = self.role.poll(&mut self.core, exact);
             if traced || !messages.is_empty() || !completions.is_empty() {
                 active = Instant::now();

@@ -90,7 +90,9 @@ fn places_of(volumes: &[Arc<Volume>], found: &[(FileId, Difference)]) -> HashMap
         let files = found.iter().map(|(file, _)| file).filter(|file| file.volume == volume.id);
         let inodes: BTreeSet<u64> = files.map(|file| file.inode).collect();
         for (inode, path) in paths_of(volume, inodes) {
-            places.insert(volume.file(inode), volume.path.join(path));
+            let is_root = path.as_os_str().is_empty();
+            let whole = if is_root { volume.path.clone() } else { volume.path.join(path) };
+            places.insert(volume.file(inode), whole);
         }
     }
     places
@@ -175,7 +177,8 @@ mod tests {
         describe(&mut report, Path::new("/srv/d"), Difference::Details(part, findings.encode()));
         describe(&mut report, Path::new("/srv/f"), Difference::Contents(vec![Extent::at(4096, 4096)]));
         describe(&mut report, Path::new("/srv/g"), Difference::UnreadableThere(part, Errno(libc::EIO)));
-        let told: Vec<_> = report.found.iter().map(|found| (found.path.as_str(), found.what.as_str())).collect();
+        let told: Vec<_> =
+            report.found.iter().map(|found| (found.path.as_str(), found.what.as_str())).collect();
         let expected = [
             ("/srv/d/stranger", "extra"),
             ("/srv/d", "mode"),

@@ -171,11 +171,7 @@ impl Secondary {
             let verdict = match header.flags {
                 1 => replica.verify_state(header.file, &seen),
                 2 => replica.verify_names(header.file, &seen),
-                3 => replica.verify_contents(
-                    header.file,
-                    Extent::at(header.offset, header.length),
-                    &seen,
-                ),
+                3 => replica.verify_contents(header.file, Extent::at(header.offset, header.length), &seen),
                 _ => Verdict::Unreadable(Errno(libc::EBADMSG)),
             };
             let outcome = Ok(AppliedOutcome::Verified(verdict));

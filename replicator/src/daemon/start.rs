@@ -314,8 +314,7 @@ impl StartedNode {
                 let settings = PrimaryConfig { incarnation, ..primary_config(config, &volumes) };
                 let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
-                let mut primary =
-                    Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
+                let mut primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
                 primary.report_to(reports);
                 let kept = kept.filter(|_| incarnation.is_some());
                 let prepares = kept.is_some();

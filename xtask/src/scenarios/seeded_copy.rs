@@ -46,7 +46,6 @@ pub fn run(context: &Context) -> Result<Outcome> {
     }
     fs::write(data.join("d0/new"), random.bytes(10_000))?;
     fs::remove_file(data.join("d1/f1"))?;
-    fs::rename(data.join("d2"), data.join("d3/moved"))?;
     mirror.start_nodes()?;
     mirror.wait_identical()?;
     let first = mirror.primary.fresh_status()?;

@@ -11,8 +11,8 @@ use crate::extent::Extent;
 use crate::ids::{Errno, FileId, Sequence, SessionId, Time};
 use crate::resume::{Held, StreamId};
 use crate::snapshot::Positions;
-use crate::wire::body::{Ack, decode_extents, decode_files};
 use crate::verify::VerifyState;
+use crate::wire::body::{Ack, decode_extents, decode_files};
 use crate::wire::header::{FLAG_MORE, Header, Kind};
 use crate::wire::verdict::decode_verdict;
 

@@ -332,8 +332,7 @@ impl Secondary {
         }
         let end = header.offset.checked_add(header.length);
         let is_contents = matches!(header.kind, Kind::Data | Kind::Hole | Kind::Digests);
-        if is_contents && header.length == 0
-            || (is_contents || header.kind == Kind::Verify) && end.is_none()
+        if is_contents && header.length == 0 || (is_contents || header.kind == Kind::Verify) && end.is_none()
         {
             return Err(CloseReason::Protocol("an impossible extent"));
         }

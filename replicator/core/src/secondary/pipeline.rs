@@ -160,9 +160,8 @@ impl Pipeline {
     pub fn first_of(&self, file: FileId) -> Option<Slot> {
         let lane = self.lanes.get(&file)?;
         // What only looks at the file changes nothing.
-        let changes = |slot: &&Slot| {
-            self.works.get(slot).is_none_or(|work| !matches!(work.kind, WorkKind::Verify(_)))
-        };
+        let changes =
+            |slot: &&Slot| self.works.get(slot).is_none_or(|work| !matches!(work.kind, WorkKind::Verify(_)));
         lane.running.iter().filter(changes).chain(lane.queue.front()).min().copied()
     }
 

@@ -10,8 +10,8 @@ pub mod header;
 pub mod hello;
 pub mod namespace;
 pub mod seen;
-pub mod verdict;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 
 pub use cursor::BodyError;

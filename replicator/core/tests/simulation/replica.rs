@@ -294,8 +294,10 @@ impl Replica {
                 node.kind == *kind && node.attributes == *attributes && size_is
             }
             Seen::Names(names) => {
-                let file_of = |node: u64| self.known.iter().find(|(_, known)| **known == node).map(|(file, _)| *file);
-                let ours = node.entries.iter().map(|(name, node)| (name, file_of(*node), self.nodes[node].kind));
+                let file_of =
+                    |node: u64| self.known.iter().find(|(_, known)| **known == node).map(|(file, _)| *file);
+                let ours =
+                    node.entries.iter().map(|(name, node)| (name, file_of(*node), self.nodes[node].kind));
                 let theirs = names.iter().map(|(name, (file, kind))| (name, Some(*file), *kind));
                 ours.eq(theirs)
             }

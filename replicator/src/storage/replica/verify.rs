@@ -1,7 +1,9 @@
 //! The answer to a verification: is the copy as the primary's? Changes nothing, and fails nothing: what cannot be read is an
 //! answer, too.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, FileKind};
@@ -10,7 +12,8 @@ use replicator_core::wire::attributes::Attributes;
 use replicator_core::wire::seen::{Aspect, Findings, Seen, SeenNames, SeenState, decode_names, encode_names};
 
 use super::{Replica, ReplicaError};
-use crate::storage::digest::{Payload, digest_blocks};
+use crate::storage::descriptors::Access;
+use crate::storage::digest::{Holes, Payload, digest_blocks};
 use crate::storage::verify::{digest_of, names_of, state_of};
 
 impl Replica {
@@ -75,16 +78,14 @@ impl Replica {
         let Some(payload) = Payload::parse(payload, extent) else {
             return Verdict::Unreadable(Errno(libc::EBADMSG));
         };
-        // Of what is no regular file the state tells.
-        if self.local(file).is_none_or(|local| local.kind != FileKind::Regular) {
-            return Verdict::Absent;
-        }
-        let descriptor = match self.descriptor(file) {
+        let descriptor = match self.open_to_read(file) {
             Ok(Some(descriptor)) => descriptor,
             Ok(None) => return Verdict::Absent,
-            Err(error) => return unreadable(&error),
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Verdict::Absent,
+            Err(error) => return Verdict::Unreadable(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
         };
-        let (ours, covered) = match digest_blocks(descriptor.as_fd(), extent, payload.block) {
+        let digested = digest_blocks(descriptor.as_fd(), extent, payload.block, Holes::Ignore);
+        let (ours, covered) = match digested {
             Ok(digested) => digested,
             Err(error) => return Verdict::Unreadable(Errno(error.raw_os_error().unwrap_or(libc::EIO))),
         };
@@ -102,6 +103,20 @@ impl Replica {
             }
         }
         if differing.is_empty() { Verdict::Same } else { Verdict::Extents(differing) }
+    }
+
+    /// A regular file for reading; not kept open, so that those which are written to stay so. `None`: there is none (of what is no
+    /// regular file the state tells).
+    fn open_to_read(&self, file: FileId) -> io::Result<Option<Arc<OwnedFd>>> {
+        let Some(local) = self.local(file).filter(|local| local.kind == FileKind::Regular) else {
+            return Ok(None);
+        };
+        if let Some(open) = self.descriptors.get(file, Access::ReadWrite) {
+            return Ok(Some(open));
+        }
+        let Ok(volume) = self.volume(file) else { return Ok(None) };
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NOATIME;
+        local.handle.open(volume.root(), flags).map(|opened| Some(Arc::new(opened)))
     }
 }
 
@@ -151,7 +166,8 @@ fn compare_states(theirs: &SeenState, ours: &SeenState) -> Findings {
         value.map_or_else(|| "none".to_owned(), |value| format!("{} bytes {}", value.len(), short(value)))
     };
     let only_theirs = a.xattrs.iter().map(|(name, _)| name);
-    let only_ours = b.xattrs.iter().map(|(name, _)| name).filter(|name| !a.xattrs.iter().any(|(n, _)| n == *name));
+    let only_ours =
+        b.xattrs.iter().map(|(name, _)| name).filter(|name| !a.xattrs.iter().any(|(n, _)| n == *name));
     for name in only_theirs.chain(only_ours) {
         compare(Aspect::ExtendedAttribute, name, value(a, name), value(b, name));
     }

@@ -153,8 +153,7 @@ impl World {
                 Event::DirectoryRead { read, outcome: self.read_directory(directory) }
             }
             Doing::Verify { read, file, part, fine } => {
-                let event =
-                    Event::VerifyRead { read, outcome: self.read_to_verify(read, file, part, fine) };
+                let event = Event::VerifyRead { read, outcome: self.read_to_verify(read, file, part, fine) };
                 if part == VerifyPart::Names {
                     // Taken under the namespace lock.
                     self.named.push_back(event);

@@ -146,7 +146,10 @@ impl World {
 
     /// Whether all is done that was asked for.
     pub(super) fn has_done_what_was_asked(&self) -> bool {
-        self.primary.snapshot().asked.is_none_or(|asked| asked.done || asked.number != self.verification.asked)
+        self.primary
+            .snapshot()
+            .asked
+            .is_none_or(|asked| asked.done || asked.number != self.verification.asked)
     }
 
     /// Both copies are the same. Change something in one, find it, heal it.
