@@ -20,4 +20,5 @@ pub mod storage;
 pub mod telemetry;
 pub mod tracer;
 pub mod uring;
+pub mod verification;
 pub mod volume;

@@ -51,6 +51,8 @@ pub struct Status {
     /// What is compared after a crash of this node.
     #[serde(default)]
     pub safe_set: SafeSet,
+    /// The verification that is under way, or the last one.
+    pub verify: VerifyStatus,
     /// What happened since the daemon started.
     pub counters: Counters,
 }
@@ -309,7 +311,7 @@ pub struct Barriers {
 }
 
 /// The comparison of both trees.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resync {
     /// Whether one is under way.
@@ -326,6 +328,52 @@ pub struct Resync {
     pub resumed: bool,
     /// Why everything is compared, or "resumed"; empty before the first session.
     pub why: String,
+    /// Files examined: found, and of regular ones also compared or sent.
+    pub files_examined: u64,
+    /// Regular files that are not yet compared.
+    pub files_left: u64,
+    /// Bytes of the regular files found so far.
+    pub bytes_found: u64,
+    /// Bytes that differ and are not sent yet.
+    pub bytes_to_send: u64,
+    /// All directories were listed: what was found is all there is. Else it is "at least".
+    pub all_found: bool,
+    /// Bytes compared and sent each second, lately.
+    pub bytes_per_second: u64,
+    /// Seconds that the rest takes; none: nobody knows.
+    pub seconds_left: Option<f64>,
+    /// Number of the resync that an operator asked for last; zero: none.
+    pub asked: u64,
+    /// It is done: all that was marked when it began is durable at the peer.
+    pub asked_done: bool,
+    /// Why it could not be begun.
+    pub asked_failed: String,
+}
+
+/// A verification.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerifyStatus {
+    /// Which one; zero: none since the daemon started.
+    pub number: u64,
+    /// "running", "healing" (what was repaired is on its way), "done", "stopped", "interrupted" (the session ended), "refused".
+    pub state: String,
+    /// Files known when it began.
+    pub files: u64,
+    /// Files examined.
+    pub files_examined: u64,
+    /// Bytes of content examined.
+    pub bytes_examined: u64,
+    /// Parts of files (state, names, pieces of content) that differ.
+    pub differences: u64,
+    /// Parts that changed each time they were looked at; what changes is sent.
+    pub unsettled: u64,
+    /// Parts marked for repair.
+    pub repaired: u64,
+    /// Bytes examined each second, lately.
+    pub bytes_per_second: u64,
+    /// Seconds that the rest takes, by the number of files; none: nobody knows.
+    pub seconds_left: Option<f64>,
 }
 
 /// What happened since the daemon started.
@@ -365,7 +413,7 @@ mod tests {
     use super::*;
 
     /// The JSON that watchers rely on: names, nesting and order. A new field is added to both sides; nothing is renamed.
-    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}],"behind":{"watched":true,"why":"w","names":1,"attributes":2,"contents":3,"lost":4,"last":"a/b"}},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","transport":"read","transport_why":"t","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7},"nested_mounts":["/srv/data/inner"],"protected":true}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4,"resumed":true,"why":"resumed"},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12,"local_changes":13}}"#;
+    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}],"behind":{"watched":true,"why":"w","names":1,"attributes":2,"contents":3,"lost":4,"last":"a/b"}},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","transport":"read","transport_why":"t","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7},"nested_mounts":["/srv/data/inner"],"protected":true}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"bytes_compared":3,"bytes_sent":4,"resumed":true,"why":"resumed","files_examined":5,"files_left":6,"bytes_found":7,"bytes_to_send":8,"all_found":true,"bytes_per_second":9,"seconds_left":1.5,"asked":10,"asked_done":true,"asked_failed":"f"},"verify":{"number":1,"state":"done","files":2,"files_examined":3,"bytes_examined":4,"differences":5,"unsettled":6,"repaired":7,"bytes_per_second":8,"seconds_left":2.5},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12,"local_changes":13}}"#;
 
     #[test]
     fn the_golden_json_is_read_and_written_unchanged() {

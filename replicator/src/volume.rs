@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::{fs, io};
 
@@ -203,6 +204,8 @@ pub struct Volume {
     writers: Mutex<HashSet<u64>>,
     namespace: Mutex<()>,
     patterns: Option<Patterns>,
+    /// Bytes of the regular files that lists have named.
+    listed_bytes: AtomicU64,
     /// Files that are known to have no name in the tree (see [`outside`]).
     outside: RwLock<HashSet<u64>>,
 }
@@ -256,6 +259,7 @@ impl Volume {
             writers: Mutex::new(HashSet::new()),
             namespace: Mutex::new(()),
             patterns: None,
+            listed_bytes: AtomicU64::new(0),
             outside: RwLock::default(),
         })
     }
@@ -434,6 +438,17 @@ impl Volume {
     #[must_use]
     pub fn writers(&self) -> Vec<u64> {
         self.writers.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// A list has named a file of so many bytes.
+    pub fn note_listed(&self, bytes: u64) {
+        self.listed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the regular files that lists have named since the volume was opened, a file as often as it was named.
+    #[must_use]
+    pub fn listed_bytes(&self) -> u64 {
+        self.listed_bytes.load(Ordering::Relaxed)
     }
 
     /// The lock under which a namespace system call and its log entry are one step.

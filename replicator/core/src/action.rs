@@ -8,6 +8,7 @@ use crate::ids::{
     EntryId, Errno, FileId, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, VolumeId,
 };
 use crate::resume::Beginning;
+use crate::verify::{Difference, VerifyPart};
 use crate::wire::header::Header;
 
 /// One order. Orders are carried out in the order given; those with an answer name the event that answers.
@@ -27,6 +28,14 @@ pub enum Action {
     ReadDigests { read: ReadId, file: FileId, extent: Extent },
     /// List a directory under the namespace lock. Answer: `NamespaceLogged` (`Listed`), then `DirectoryRead`.
     ReadDirectory { read: ReadId, directory: FileId },
+    /// Read what is to be verified: encoded as the digest of it, or, `fine`, so that the answer can tell details (of contents:
+    /// which of their smallest blocks differ). Names are read under the namespace lock, and answered in the order of the log. Answer:
+    /// `VerifyRead`.
+    ReadVerify { read: ReadId, file: FileId, part: VerifyPart, fine: bool },
+    /// Wait for those who are changing the file now, then tell all that was captured. Answer: `CaptureAwaited`.
+    AwaitCapture { read: ReadId, file: FileId },
+    /// Both copies of the file differ: for the operator's report.
+    ReportDifference { file: FileId, difference: Difference },
     /// The bytes held under this read are not needed any more (all of its frames were ordered before, or none will be).
     DropRead { read: ReadId },
     /// The operation held under this entry will not be sent.

@@ -193,6 +193,14 @@ impl FileMarks {
         self.reads.iter().filter_map(Read::claim)
     }
 
+    /// The extents that reads, of digests too, have taken out of the marks.
+    pub fn claimed(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.reads.iter().filter_map(|read| match read.kind {
+            ReadKind::Data { claim, .. } | ReadKind::Digests { claim, .. } => Some(claim),
+            ReadKind::Attributes { .. } => None,
+        })
+    }
+
     fn extents(&self) -> usize {
         self.dirty.count() + self.mapped.count() + self.compare.count() + self.tail.count()
     }

@@ -6,6 +6,7 @@ use crate::extent::Extent;
 use crate::ids::{
     EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, VolumeId,
 };
+use crate::verify::{Looked, Verdict, VerifyRequest};
 use crate::wire::header::Header;
 
 /// One thing that happened. The first group only marks; every other event also runs the scheduler.
@@ -39,6 +40,17 @@ pub enum Event {
     /// A caller waits. Answered by exactly one `Action::ReleaseBarrier` with the same ticket.
     SyncRequested { ticket: Ticket, scope: SyncScope },
 
+    // ---- operator (primary) --------------------------------------------------------------------------
+    /// Compare both copies now, while the mirror goes on. Ignored while another such comparison is under way; how it stands
+    /// is in the snapshot.
+    VerifyRequested(VerifyRequest),
+    /// End the comparison.
+    VerifyStopped,
+    /// These files are to be compared (of directories, all below them) though nothing is known to differ, and what is marked is to
+    /// be sent now, without waiting for more: in this session, or without one in the next, which is tried at once. `number` tells it from
+    /// others; how it stands is in the snapshot.
+    ResyncRequested { number: u64, files: Vec<FileId> },
+
     // ---- completions (primary) ---------------------------------------------------------------------
     /// Answer to `Action::SyncLocal`.
     LocalSynced { sync: LocalSyncId, result: Result<(), Errno> },
@@ -53,6 +65,11 @@ pub enum Event {
     /// Answer to `Action::ReadDirectory`. Before it the edge has logged the directory's current names as one or
     /// more `NamespaceChange::Listed`.
     DirectoryRead { read: ReadId, outcome: ReadOutcome<()> },
+    /// Answer to `Action::ReadVerify`; the edge holds the encoded payload under `read`. For names it stands in the order of
+    /// `NamespaceLogged`: the names are those at this point.
+    VerifyRead { read: ReadId, outcome: ReadOutcome<Looked> },
+    /// Answer to `Action::AwaitCapture`: everything that was done to the file before the order was told.
+    CaptureAwaited { read: ReadId },
     /// Answer to `Action::PersistState`: durable, or it could not be made so.
     StatePersisted { persist: PersistId, result: Result<(), Errno> },
 
@@ -189,4 +206,6 @@ pub enum AppliedOutcome {
     /// of their state is to be sent, and nothing is to be compared. The answer to the last part need not repeat those of
     /// the parts before.
     Created(Vec<FileId>),
+    /// A part was compared with what the primary has.
+    Verified(Verdict),
 }

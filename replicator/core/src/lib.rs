@@ -23,4 +23,5 @@ mod record;
 pub mod resume;
 mod secondary;
 pub mod snapshot;
+pub mod verify;
 pub mod wire;

@@ -3,6 +3,7 @@
 use crate::action::{Phase, StateRecord};
 use crate::ids::Sequence;
 use crate::resume::Beginning;
+use crate::verify::VerifyProgress;
 use crate::wire::body::Ack;
 
 /// Where a node stands.
@@ -26,6 +27,10 @@ pub struct Snapshot {
     pub waiting: u64,
     /// Progress of the resync (primary).
     pub resync: ResyncProgress,
+    /// The resync that an operator asked for last (primary).
+    pub asked: Option<AskedProgress>,
+    /// The verification that is under way, or the last one (primary).
+    pub verify: Option<VerifyProgress>,
     /// How the session began, or the last one.
     pub beginning: Option<Beginning>,
     /// Frames received and not applied (secondary).
@@ -64,14 +69,25 @@ impl Positions {
 pub struct ResyncProgress {
     /// Directories that are known and not yet listed.
     pub directories_left: u64,
-    /// Files of all kinds found so far.
+    /// Files of all kinds found so far that the peer was not told before.
     pub files_found: u64,
+    /// Names in lists so far: in the session, or since an operator asked for a comparison.
+    pub names_listed: u64,
     /// Regular files that are not yet compared.
     pub files_left: u64,
     /// Bytes digested so far.
     pub bytes_compared: u64,
     /// Bytes sent so far in this session.
     pub bytes_sent: u64,
+}
+
+/// How far a resync is that an operator asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AskedProgress {
+    /// Which one.
+    pub number: u64,
+    /// All that was marked when it began is durable at the peer.
+    pub done: bool,
 }
 
 /// Counters since the node was made.

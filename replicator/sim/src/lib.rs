@@ -17,6 +17,9 @@
 //!
 //! Either node is stopped in order, too, and goes on from what it kept; files change while the primary is stopped.
 //!
+//! In some worlds both copies are verified again and again while all this goes on: no difference may be found. At their end
+//! somebody else changes the copy, which must be found and healed.
+//!
 //! Half of the sessions go on where the one before ended, also where that had not come far itself.
 //!
 //! `cargo xtask sim --seeds <n>` runs n seeds, `cargo xtask sim --seed <seed>` replays one.

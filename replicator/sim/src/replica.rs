@@ -6,6 +6,7 @@ use replicator_core::action::DurableScope;
 use replicator_core::event::AppliedOutcome;
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, FileKind, VolumeId};
+use replicator_core::verify::Verdict;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
 
@@ -24,6 +25,25 @@ pub enum Payload {
     Names(Operation),
     Digests(Cells),
     Structured(Vec<u8>),
+    Verify(Seen),
+}
+
+/// What the primary has of a part.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    State(FileKind, Attributes, u64),
+    Names(BTreeMap<Vec<u8>, (FileId, FileKind)>),
+    /// And how many cells are one block.
+    Contents(Cells, u64),
+}
+
+/// What somebody else changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Corruption {
+    State,
+    Names,
+    /// This cell.
+    Contents(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -230,7 +250,8 @@ impl Replica {
                 }
                 Ok(AppliedOutcome::Done)
             }
-            (Kind::Digests, Payload::Digests(cells)) => Ok(self.compare(header, cells)),
+            (Kind::Digests, Payload::Digests(cells)) => Ok(self.compare(header, cells, BLOCK)),
+            (Kind::Verify, Payload::Verify(seen)) => Ok(AppliedOutcome::Verified(self.verify(header, seen))),
             (Kind::Namespace, Payload::Names(operation)) => self.apply_names(operation),
             (Kind::ResyncEnd, _) => {
                 self.resyncing = false;
@@ -254,7 +275,7 @@ impl Replica {
         node.attributes.mtime = DISTURBED;
     }
 
-    fn compare(&self, header: &Header, theirs: &[u64]) -> AppliedOutcome {
+    fn compare(&self, header: &Header, theirs: &[u64], block: u64) -> AppliedOutcome {
         let extent = Extent::at(header.offset, header.length);
         let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get(node)) else {
             return AppliedOutcome::Differs(vec![extent]);
@@ -262,7 +283,7 @@ impl Replica {
         let mut differs = Vec::new();
         let mut start = extent.start;
         while start < extent.end {
-            let end = extent.end.min(start + BLOCK);
+            let end = extent.end.min(start + block);
             let ours = node.cells.get(start as usize..end as usize);
             let theirs = &theirs[(start - extent.start) as usize..(end - extent.start) as usize];
             if ours != Some(theirs) {
@@ -271,6 +292,79 @@ impl Replica {
             start = end;
         }
         AppliedOutcome::Differs(differs)
+    }
+
+    fn verify(&self, header: &Header, seen: &Seen) -> Verdict {
+        let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get(node)) else {
+            return Verdict::Absent;
+        };
+        let same = match seen {
+            Seen::Contents(cells, block) => {
+                let AppliedOutcome::Differs(extents) = self.compare(header, cells, *block) else {
+                    unreachable!()
+                };
+                // Where this file ends is a matter of its state.
+                let length = node.cells.len() as u64;
+                return Verdict::Extents(extents.into_iter().filter(|extent| extent.end <= length).collect());
+            }
+            Seen::State(kind, attributes, size) => {
+                let size_is = *kind != FileKind::Regular || node.cells.len() as u64 == *size;
+                node.kind == *kind && node.attributes == *attributes && size_is
+            }
+            Seen::Names(names) => {
+                let file_of =
+                    |node: u64| self.known.iter().find(|(_, known)| **known == node).map(|(file, _)| *file);
+                let ours =
+                    node.entries.iter().map(|(name, node)| (name, file_of(*node), self.nodes[node].kind));
+                let theirs = names.iter().map(|(name, (file, kind))| (name, Some(*file), *kind));
+                ours.eq(theirs)
+            }
+        };
+        if same { Verdict::Same } else { Verdict::Details(vec![1]) }
+    }
+
+    /// Somebody else changes something in the copy; `None`: there is nothing of the kind that was drawn.
+    pub fn corrupt(&mut self, random: &mut Random) -> Option<(FileId, Corruption)> {
+        let known: Vec<(FileId, u64)> = self.known.iter().map(|(file, node)| (*file, *node)).collect();
+        let (file, number) = random.one(&known)?;
+        let roots: Vec<u64> = self.roots.values().copied().collect();
+        let node = self.nodes.get_mut(&number)?;
+        match random.below(5) {
+            4 if !node.cells.is_empty() => {
+                node.cells.truncate(random.below(node.cells.len()));
+                node.durable_cells.clone_from(&node.cells);
+                Some((file, Corruption::State))
+            }
+            0 if !node.cells.is_empty() => {
+                let at = random.below(node.cells.len());
+                node.cells[at] = u64::MAX - 1;
+                node.durable_cells.clone_from(&node.cells);
+                Some((file, Corruption::Contents(at as u64)))
+            }
+            1 => {
+                node.attributes.mode = u64::MAX - 1;
+                node.durable_mode = node.attributes.mode;
+                Some((file, Corruption::State))
+            }
+            2 if node.kind == FileKind::Directory => {
+                let volume = node.volume;
+                let made = self.make(volume, FileKind::Regular);
+                let node = self.nodes.get_mut(&number)?;
+                node.entries.insert(b"strange".to_vec(), made);
+                node.durable_entries.clone_from(&node.entries);
+                Some((file, Corruption::Names))
+            }
+            3 if node.kind == FileKind::Directory => {
+                let names: Vec<Vec<u8>> = node.entries.keys().cloned().collect();
+                let name = names.get(random.below(names.len()))?;
+                let gone = node.entries.remove(name)?;
+                node.durable_entries.clone_from(&node.entries);
+                assert!(!roots.contains(&gone));
+                self.reap(gone);
+                Some((file, Corruption::Names))
+            }
+            _ => None,
+        }
     }
 
     /// An operation says that a name stands for this file, or for none.

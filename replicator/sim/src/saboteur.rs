@@ -62,6 +62,7 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::EarlyBarrierDone, "acknowledged-is-durable"),
     (Sabotage::EarlyBarrierDone, "prefix"),
     (Sabotage::LostWrites, "nothing-forgotten"),
+    (Sabotage::LostWrites, "no-false-difference"),
     (Sabotage::EarlyRelease, "acknowledged-is-durable"),
     (Sabotage::UntoldLosses, "same-tree"),
     (Sabotage::LostCompare, "same-tree"),

@@ -13,6 +13,7 @@ mod safe_set;
 mod secondary_edge;
 mod shape;
 mod stops;
+mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,7 +39,9 @@ use crate::saboteur::Sabotage;
 use own_files::OwnFiles;
 use patience::Patience;
 use safe_set::SafeSet;
+use replicator_core::verify::{Difference, Looked, VerifyPart, VerifyState};
 use shape::Shape;
+use verification::Verification;
 
 const EIO: Errno = Errno(5);
 const STEPS: u64 = 3000;
@@ -74,6 +77,12 @@ pub struct Stats {
     pub recovered: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
     pub not_applicable: u64,
+    /// Verifications that came to their end while everything went on.
+    pub verified: u64,
+    /// Parts that they passed over.
+    pub unsettled: u64,
+    /// What somebody else changed in the copy, all found and healed.
+    pub corrupted: u64,
 }
 
 impl Stats {
@@ -92,6 +101,9 @@ impl Stats {
         self.settled += other.settled;
         self.recovered += other.recovered;
         self.not_applicable += other.not_applicable;
+        self.verified += other.verified;
+        self.unsettled += other.unsettled;
+        self.corrupted += other.corrupted;
     }
 }
 
@@ -103,6 +115,8 @@ enum Doing {
     Attributes { read: ReadId, file: FileId },
     Digests { read: ReadId, file: FileId, extent: Extent },
     Directory { read: ReadId, directory: FileId },
+    Verify { read: ReadId, file: FileId, part: VerifyPart, fine: bool },
+    AwaitCapture { read: ReadId },
     Persist { persist: PersistId, record: StateRecord },
     Done(Event),
 }
@@ -197,6 +211,7 @@ pub struct World {
     secondary_failed: bool,
     failure: Option<String>,
     stats: Stats,
+    verification: Verification,
 }
 
 /// What tells one run of the primary's daemon from all others.
@@ -284,6 +299,7 @@ impl World {
             secondary_failed: false,
             failure: None,
             stats: Stats::default(),
+            verification: Verification::draw(seed),
             random,
             sabotage,
             now,
@@ -339,6 +355,7 @@ impl World {
             }
             if self.is_quiet() {
                 self.check_same_tree()?;
+                self.verify_at_the_end()?;
                 return Ok(self.stats);
             }
         }
@@ -360,6 +377,7 @@ impl World {
     fn is_quiet(&self) -> bool {
         let snapshot = self.primary.snapshot();
         snapshot.phase == Phase::Mirrored
+            && self.has_done_what_was_asked()
             && snapshot.resync.directories_left == 0
             // Of files without a name, too, and of those that are gone: nothing else would clear them.
             && snapshot.dirty_files == 0
@@ -426,6 +444,7 @@ impl World {
             self.files.note_names();
         }
         self.check_always();
+        self.verify_sometimes();
     }
 
     fn capture(&mut self) {

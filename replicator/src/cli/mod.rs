@@ -7,9 +7,12 @@ pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
+mod progress;
+pub mod resync;
 pub mod run;
 pub mod status;
 pub mod stop;
+pub mod verify;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -41,6 +44,10 @@ enum Command {
     Status(status::Arguments),
     /// Stop a running node in good order: wait for the peer, unmount, leave plain files
     Stop(stop::Arguments),
+    /// Compare both copies while the application runs, and report what differs (on the primary)
+    Verify(verify::Arguments),
+    /// Bring the copy up to date now: everything, what is marked, or one file (on the primary)
+    Resync(resync::Arguments),
     /// Print everything this host offers to a node, and which mode follows
     Doctor(doctor::Arguments),
     /// Check a configuration file
@@ -100,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Resync(arguments) => resync::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -10,6 +10,7 @@ use std::{env, thread};
 use anyhow::bail;
 use clap::Args;
 
+use super::progress::{resync_line, verify_line};
 use super::{NodeArguments, exit, one_line, print, print_while_read};
 use crate::control::{self, ControlError, Request, Response};
 use crate::status::{CaptureStatus, Colour, Counters, Status, StrictStatus, VolumeStatus};
@@ -132,6 +133,12 @@ pub fn render(status: &Status, coloured: bool) -> String {
     lines.push(("fsync", fsync(status)));
     if status.resync.active || status.resync.files > 0 || status.resync.resumed {
         lines.push(("resync", resync(status)));
+        if status.resync.active {
+            lines.push(("", resync_line(&status.resync)));
+        }
+    }
+    if status.verify.number > 0 {
+        lines.push(("verify", format!("{}: {}", status.verify.state, verify_line(&status.verify))));
     }
     lines.push(("traffic", traffic(&status.counters)));
     lines.push(("trouble", trouble(status)));

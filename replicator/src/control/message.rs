@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Order;
 use crate::status::Status;
+use crate::verification::VerifyReport;
 
 /// What a client asks: `{"command":"status"}`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -14,6 +16,13 @@ pub enum Request {
     Stop,
     /// Nothing: is a daemon there?
     Ping,
+    /// Long work.
+    Order {
+        /// Which.
+        order: Order,
+    },
+    /// What the last verification found.
+    VerifyReport,
 }
 
 /// What a node answers: `{"answer":"pong"}`.
@@ -29,6 +38,16 @@ pub enum Response {
     Stopping,
     /// A daemon is there.
     Pong,
+    /// The order is taken.
+    Taken {
+        /// Under which number the status tells of it.
+        number: u64,
+    },
+    /// What the last verification found.
+    VerifyReport {
+        /// The report.
+        report: VerifyReport,
+    },
     /// The request was not taken; nothing was changed.
     Refused {
         /// Why, for a person.

@@ -5,6 +5,7 @@
 
 mod client;
 mod message;
+mod order;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,11 @@ use std::time::Duration;
 
 pub use client::{REQUEST_LIMIT, request, request_within};
 pub use message::{Request, Response};
+pub use order::{Order, ResyncScope};
 pub use server::{CLIENTS_MAX, ControlServer, IDLE_LIMIT, serve};
 
 use crate::status::Status;
+use crate::verification::VerifyReport;
 
 /// Longest request in bytes, its newline included.
 pub const REQUEST_BYTES_MAX: usize = 4096;
@@ -31,6 +34,15 @@ pub trait NodeView: Send + Sync {
 
     /// Begin an orderly stop. Returns at once; a second call changes nothing.
     fn request_stop(&self);
+
+    /// Begin long work. Returns at once, with the number under which the status tells of it.
+    ///
+    /// # Errors
+    /// Why the order is not taken, for a person.
+    fn order(&self, order: &Order) -> Result<u64, String>;
+
+    /// What the verification that was asked for last has found.
+    fn verify_report(&self) -> VerifyReport;
 }
 
 /// What can go wrong between a node and those who ask it.

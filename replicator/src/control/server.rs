@@ -203,6 +203,15 @@ fn answer(line: &[u8], view: &dyn NodeView) -> Response {
         Ok(Request::Status) => Response::Status { status: Box::new(view.status()) },
         Ok(Request::Stop) => Response::Stopping,
         Ok(Request::Ping) => Response::Pong,
+        Ok(Request::Order { order }) => {
+            let taken = view.order(&order);
+            tracing::info!(?order, ?taken, "order over the control socket");
+            match taken {
+                Ok(number) => Response::Taken { number },
+                Err(why) => refusal(&why),
+            }
+        }
+        Ok(Request::VerifyReport) => Response::VerifyReport { report: view.verify_report() },
         Err(error) => refusal(&format!("not a request: {error}")),
     }
 }

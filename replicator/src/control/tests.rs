@@ -27,6 +27,17 @@ impl NodeView for Node {
     fn request_stop(&self) {
         self.stops.fetch_add(1, Ordering::SeqCst);
     }
+
+    fn order(&self, order: &Order) -> Result<u64, String> {
+        match order {
+            Order::StopVerify => Err("nothing to stop".to_owned()),
+            _ => Ok(7),
+        }
+    }
+
+    fn verify_report(&self) -> VerifyReport {
+        VerifyReport { number: 7, ..VerifyReport::default() }
+    }
 }
 
 struct Scene {
@@ -71,6 +82,20 @@ fn questions_are_answered() {
     assert_eq!(request(&scene.socket(), &Request::Status).unwrap(), Response::Status { status });
     assert_eq!(scene.node.stops.load(Ordering::SeqCst), 0);
     assert_eq!(request(&scene.socket(), &Request::Stop).unwrap(), Response::Stopping);
+}
+
+#[test]
+fn orders_are_taken_or_refused() {
+    let scene = Scene::new();
+    let _server = scene.serve();
+    let ask = |order| request(&scene.socket(), &Request::Order { order });
+    let what = ResyncScope::File { path: "/srv/data/a".into() };
+    assert_eq!(ask(Order::Resync { what }).unwrap(), Response::Taken { number: 7 });
+    let verify = Order::Verify { repair: true, bytes_per_second: None };
+    assert_eq!(ask(verify).unwrap(), Response::Taken { number: 7 });
+    assert!(matches!(ask(Order::StopVerify), Err(ControlError::Refused { .. })));
+    let report = scene.node.verify_report();
+    assert_eq!(request(&scene.socket(), &Request::VerifyReport).unwrap(), Response::VerifyReport { report });
 }
 
 #[test]

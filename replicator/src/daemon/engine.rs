@@ -121,6 +121,8 @@ pub struct Core {
     pub mailbox: Arc<Mailbox<Message>>,
     /// Threads for what may block.
     pub workers: Workers,
+    /// Threads for what nobody waits for.
+    pub background: Workers,
     /// Events not yet given to the core.
     inbox: VecDeque<Event>,
     actions: Vec<Action>,
@@ -204,6 +206,7 @@ pub struct Parts {
     pub ring: Ring,
     pub mailbox: Arc<Mailbox<Message>>,
     pub workers: Workers,
+    pub background: Workers,
     pub sessions: Sessions,
     pub state: StateKeeper,
     pub publisher: Publisher,
@@ -224,7 +227,19 @@ pub struct Engine<R: Role> {
 impl<R: Role> Engine<R> {
     /// Join the parts.
     pub fn new(parts: Parts, role: R) -> Engine<R> {
-        let Parts { node, ring, mailbox, workers, sessions, state, publisher, settling, prepares, began } =
+        let Parts {
+            node,
+            ring,
+            mailbox,
+            workers,
+            background,
+            sessions,
+            state,
+            publisher,
+            settling,
+            prepares,
+            began,
+        } =
             parts;
         let core = Core {
             node,
@@ -232,6 +247,7 @@ impl<R: Role> Engine<R> {
             pool: Pool::default(),
             mailbox,
             workers,
+            background,
             inbox: VecDeque::new(),
             actions: Vec::new(),
             began,
@@ -492,9 +508,12 @@ impl<R: Role> Engine<R> {
 
     fn publish(&mut self) {
         let snapshot = self.core.node.snapshot();
-        self.core
-            .publisher
-            .renew(&snapshot, self.core.session.as_ref().map(|(_, connection)| connection.statistics()));
+        let listed = self.role.volumes().iter().map(|volume| volume.listed_bytes()).sum();
+        self.core.publisher.renew(
+            &snapshot,
+            self.core.session.as_ref().map(|(_, connection)| connection.statistics()),
+            listed,
+        );
         let safe_set = self.core.settling.set().size();
         self.core.publisher.on_safe_set(safe_set);
         self.role.publish(&mut self.core.publisher);

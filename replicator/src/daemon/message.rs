@@ -8,10 +8,12 @@ use std::sync::Arc;
 use replicator_core::event::{Event, ReadOutcome, SyncScope};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, ReadId, SessionId};
+use replicator_core::verify::{Looked, VerifyRequest};
 use replicator_core::wire::namespace::Operation;
 
 use super::safe_set::Idle;
 use super::settling::Look;
+use crate::control::ResyncScope;
 use crate::gate::sink::SyncReply;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
@@ -70,6 +72,35 @@ pub enum Message {
         /// The encoded digests.
         payload: Vec<u8>,
     },
+    /// A worker's reading for a verification; that of names is posted under the namespace lock.
+    VerifyRead {
+        /// Which read.
+        read: ReadId,
+        /// What was read.
+        outcome: ReadOutcome<Looked>,
+        /// The encoded payload.
+        payload: Vec<u8>,
+    },
+    /// All that was captured before this was posted is to be told first.
+    CaptureAwaited(ReadId),
+    /// Compare both copies.
+    Verify(VerifyRequest),
+    /// End that.
+    StopVerify,
+    /// Bring the peer up to date.
+    Resync {
+        /// Tells it from others.
+        number: u64,
+        /// In which respect.
+        what: ResyncScope,
+    },
+    /// That could not be begun.
+    ResyncFailed {
+        /// Which.
+        number: u64,
+        /// Why not.
+        why: String,
+    },
     /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),
     /// What lists took away could not be deleted now.
@@ -126,7 +157,11 @@ impl Message {
     pub fn is_exact(&self) -> bool {
         matches!(
             self,
-            Message::Sync { .. } | Message::Stop { .. } | Message::SafeSetBegun(_) | Message::Looked(_)
+            Message::Sync { .. }
+                | Message::Stop { .. }
+                | Message::CaptureAwaited(_)
+                | Message::SafeSetBegun(_)
+                | Message::Looked(_)
         )
     }
 }

@@ -7,7 +7,8 @@
 //! * [`checkpoint`]: what a node keeps of what it knows when it is stopped in order, and what it makes of it at the next start.
 //! * [`safe_set`]: which files may differ from the peer's, on record before they do; [`settling`]: how they leave it.
 //! * [`nested`]: what is mounted inside the directories while the node runs.
-//! * [`publish`]: what the node says of itself.
+//! * [`publish`]: what the node says of itself; [`progress`]: how fast long work goes on.
+//! * [`orders`]: what an operator asks for; [`report`]: what a verification finds.
 
 mod behind;
 mod capture;
@@ -18,9 +19,12 @@ mod gatekeeper;
 mod mailbox;
 mod message;
 mod nested;
+mod orders;
 mod primary;
+mod progress;
 mod publish;
 mod safe_set;
+mod report;
 mod secondary;
 mod sessions;
 mod settling;

@@ -13,6 +13,7 @@ use replicator_core::snapshot::Snapshot;
 use tracing::{error, info, warn};
 
 use super::safe_set::Size;
+use super::progress::Progress;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
@@ -51,6 +52,7 @@ pub struct Publisher {
     behind_told: Option<Instant>,
     local_changes_logged: Option<Instant>,
     missed_changes_logged: Option<Instant>,
+    progress: Progress,
 }
 
 /// Byte counters of the last second, for rates.
@@ -98,6 +100,7 @@ impl Publisher {
             behind_told: None,
             local_changes_logged: None,
             missed_changes_logged: None,
+            progress: Progress::default(),
         };
         (publisher, published)
     }
@@ -259,6 +262,7 @@ impl Publisher {
         self.status.peer.version = established.version;
         self.link_before = sum(self.link_before, self.link);
         self.link = Statistics::default();
+        self.progress.restart();
     }
 
     /// A state change the core reports.
@@ -282,8 +286,23 @@ impl Publisher {
         }
     }
 
-    /// Take over what the core and the connection show.
-    pub fn renew(&mut self, snapshot: &Snapshot, link: Option<Statistics>) {
+    /// An operator asked for a resync.
+    pub fn on_resync_asked(&mut self, number: u64) {
+        self.status.resync.asked = number;
+        self.status.resync.asked_done = false;
+        self.status.resync.asked_failed.clear();
+        self.progress.restart();
+    }
+
+    /// It could not be begun.
+    pub fn on_resync_failed(&mut self, number: u64, why: String) {
+        if self.status.resync.asked == number {
+            self.status.resync.asked_failed = why;
+        }
+    }
+
+    /// Take over what the core and the connection show; `listed`: bytes of all files that lists have named.
+    pub fn renew(&mut self, snapshot: &Snapshot, link: Option<Statistics>, listed: u64) {
         if let Some(link) = link {
             self.link = link;
         }
@@ -310,6 +329,7 @@ impl Publisher {
         status.resync.files = snapshot.resync.files_found;
         status.resync.bytes_sent = snapshot.resync.bytes_sent;
         status.resync.bytes_compared = snapshot.resync.bytes_compared;
+        self.progress.show(status, snapshot, listed, Instant::now());
         status.resync.resumed = snapshot.beginning == Some(Beginning::Resumed);
         status.resync.why = snapshot.beginning.map_or_else(String::new, |how| how.text().to_owned());
         status.counters.widened = snapshot.counters.widened;

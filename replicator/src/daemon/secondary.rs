@@ -9,6 +9,7 @@ use replicator_core::action::{Action, Body, DurableScope};
 use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, Sequence, SessionId, VolumeId};
+use replicator_core::verify::Verdict;
 use replicator_core::wire::attributes::Attributes;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
@@ -30,6 +31,7 @@ enum Frame {
     Attributes { header: Header, attributes: Attributes },
     Namespace(Operation),
     Digests { header: Header, digests: Shared },
+    Verify { header: Header, seen: Shared },
     ResyncBegin,
     ResumeBegin,
     ResyncEnd,
@@ -143,6 +145,7 @@ impl Secondary {
                     .compare(header.file, extent, &digests)
                     .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])))
             }
+            Frame::Verify { header, seen } => return self.verify(core, session, sequence, header, seen),
             Frame::ResyncBegin => return self.hold_begin(core, session, sequence, Begin::Anew),
             Frame::ResumeBegin => return self.hold_begin(core, session, sequence, Begin::Resumed),
             Frame::ResyncEnd => {
@@ -152,6 +155,28 @@ impl Secondary {
         };
         let outcome = outcome.map_err(|error| complain(core, &error));
         core.tell(Event::Applied { session, sequence, outcome });
+    }
+
+    /// Compare on a worker: this thread serves those who wait.
+    fn verify(
+        &mut self,
+        core: &mut Core,
+        session: SessionId,
+        sequence: Sequence,
+        header: Header,
+        seen: Shared,
+    ) {
+        let (replica, mailbox) = (Arc::clone(&self.replica), Arc::clone(&core.mailbox));
+        core.background.run(move || {
+            let verdict = match header.flags {
+                1 => replica.verify_state(header.file, &seen),
+                2 => replica.verify_names(header.file, &seen),
+                3 => replica.verify_contents(header.file, Extent::at(header.offset, header.length), &seen),
+                _ => Verdict::Unreadable(Errno(libc::EBADMSG)),
+            };
+            let outcome = Ok(AppliedOutcome::Verified(verdict));
+            mailbox.post_urgent(Message::Answer(Event::Applied { session, sequence, outcome }));
+        });
     }
 
     fn hold_begin(&mut self, core: &mut Core, session: SessionId, sequence: Sequence, begin: Begin) {
@@ -389,6 +414,7 @@ impl Role for Secondary {
                 (Frame::Namespace(operation), ReceivedBody::Namespace(change))
             }
             Kind::Digests => (Frame::Digests { header: *header, digests: payload }, ReceivedBody::Opaque),
+            Kind::Verify => (Frame::Verify { header: *header, seen: payload }, ReceivedBody::Opaque),
             Kind::ResyncBegin => (Frame::ResyncBegin, ReceivedBody::Structured(payload.to_vec())),
             Kind::ResumeBegin => (Frame::ResumeBegin, ReceivedBody::Structured(payload.to_vec())),
             Kind::ResyncEnd => (Frame::ResyncEnd, ReceivedBody::Opaque),

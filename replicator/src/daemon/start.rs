@@ -28,6 +28,7 @@ use super::gatekeeper::Gatekeeper;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::nested::NestedMounts;
+use super::orders::Orders;
 use super::primary::Primary;
 use super::publish::{Published, Publisher};
 use super::safe_set::SafeSet;
@@ -49,11 +50,14 @@ use crate::storage::activity::{ActivityDirectory, Base, Found};
 use crate::storage::protection::{self, Protection};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
 use crate::uring::Ring;
+use crate::verification::VerifyReport;
 use crate::volume::{Volume, exists_below};
 
 /// Submission places of the data plane's ring: twice as many file operations can be under way.
 const RING_ENTRIES: u32 = 1024;
 const WORKERS: usize = 3;
+/// Threads that read for verifications.
+const BACKGROUND_WORKERS: usize = 2;
 /// How often it is looked whether the gates still serve, and whether something was mounted inside the directories.
 const GATE_CHECK: Duration = Duration::from_secs(1);
 
@@ -232,9 +236,18 @@ struct Stop {
     requested: Arc<AtomicBool>,
     waiter: thread::Thread,
     published: Published,
+    orders: Arc<Orders>,
 }
 
 impl NodeView for Stop {
+    fn order(&self, order: &control::Order) -> Result<u64, String> {
+        self.orders.take(order, &self.status())
+    }
+
+    fn verify_report(&self) -> VerifyReport {
+        self.orders.reports.report()
+    }
+
     fn status(&self) -> Status {
         self.published.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
@@ -268,7 +281,9 @@ impl StartedNode {
         let mailbox = Arc::new(Mailbox::new(ring.waker()));
         let sessions = open_sessions(config, &volumes, record, &mailbox)?;
         let (mut publisher, published) = Publisher::new(first_status(config, &volumes));
-        let stop = Stop { requested: Arc::default(), waiter: thread::current(), published };
+        let orders = Arc::new(Orders::new(Arc::clone(&mailbox)));
+        let reports = Arc::clone(&orders.reports);
+        let stop = Stop { requested: Arc::default(), waiter: thread::current(), published, orders };
         let began = Instant::now();
         let parts = |node, publisher, settling, prepares| -> anyhow::Result<Parts> {
             Ok(Parts {
@@ -276,6 +291,8 @@ impl StartedNode {
                 ring,
                 mailbox: Arc::clone(&mailbox),
                 workers: Workers::start("worker", WORKERS).context("start the workers")?,
+                background: Workers::start_background("verify", BACKGROUND_WORKERS)
+                    .context("start the workers")?,
                 sessions,
                 state: StateKeeper::new(state, ids, role),
                 publisher,
@@ -326,7 +343,8 @@ impl StartedNode {
                 let settings = PrimaryConfig { incarnation, ..primary_config(config, &volumes) };
                 let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
-                let primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
+                let mut primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
+                primary.report_to(reports);
                 // Who changes files is asked only at the gate.
                 let records = incarnation.is_some() && config.mirror.gate;
                 let left = left.filter(|_| records);

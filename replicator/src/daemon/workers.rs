@@ -5,6 +5,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+/// Nice value (sched(7)) of threads for work that nobody waits for.
+const BACKGROUND_NICE: i32 = 10;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A fixed number of threads that run jobs in the order given. Each job posts its own answer.
@@ -19,12 +22,31 @@ impl Workers {
     /// # Errors
     /// The system has no thread left.
     pub fn start(name: &str, count: usize) -> std::io::Result<Workers> {
+        Workers::start_with(name, count, || {})
+    }
+
+    /// The same for work that must not take the processor from anybody.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn start_background(name: &str, count: usize) -> std::io::Result<Workers> {
+        Workers::start_with(name, count, || {
+            // SAFETY: setpriority takes no memory. On Linux "process 0" is the calling thread. It is a matter of speed only: that
+            // it is refused changes nothing.
+            let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND_NICE) };
+        })
+    }
+
+    fn start_with(name: &str, count: usize, first: fn()) -> std::io::Result<Workers> {
         let (jobs, receiver) = mpsc::channel::<Job>();
         let receiver = Arc::new(Mutex::new(receiver));
         let threads = (0..count)
             .map(|number| {
                 let receiver = Arc::clone(&receiver);
-                thread::Builder::new().name(format!("{name}-{number}")).spawn(move || work(&receiver))
+                thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+                    first();
+                    work(&receiver);
+                })
             })
             .collect::<Result<_, _>>()?;
         Ok(Workers { jobs: Some(jobs), threads })

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::uio::pread;
 use replicator_core::extent::Extent;
 
-use super::holes::holes_within;
+use super::holes::{holes_within, is_zero};
 use super::status::Status;
 
 /// Bytes of a file under one digest.
@@ -64,11 +64,41 @@ impl<'a> Payload<'a> {
 /// # Errors
 /// EFBIG for more than [`BLOCKS_MAX`] blocks; else what statx(2), lseek(2) or pread(2) return.
 pub fn digests(file: BorrowedFd<'_>, extent: Extent) -> io::Result<(Vec<u8>, Extent)> {
-    let (digests, extent) = digest_blocks(file, extent, BLOCK_BYTES)?;
+    let (digests, extent) = digest_blocks(file, extent, BLOCK_BYTES, Holes::Count)?;
+    Ok((encode(&digests, BLOCK_BYTES), extent))
+}
+
+/// Whether it matters what is allocated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holes {
+    /// Zeroes that are allocated on one node only are a difference.
+    Count,
+    /// Bytes alone count: the block in which a hole ends may be allocated on either node.
+    Ignore,
+}
+
+/// Digests of nothing but the bytes, with blocks of another size in bytes: a power of two, from 4 KiB on. A block of zeroes has
+/// sixteen zero bytes, and every other the plain digest of its bytes.
+///
+/// # Errors
+/// As [`digests`].
+pub(super) fn digests_by(file: BorrowedFd<'_>, extent: Extent, block: u32) -> io::Result<(Vec<u8>, Extent)> {
+    let (digests, extent) = digest_blocks(file, extent, block, Holes::Ignore)?;
+    Ok((encode(&digests, block), extent))
+}
+
+fn encode(digests: &[Digest], block: u32) -> Vec<u8> {
     let mut payload = Vec::with_capacity(PREFIX_BYTES + digests.len() * DIGEST_BYTES);
-    payload.extend_from_slice(&BLOCK_BYTES.to_le_bytes());
+    payload.extend_from_slice(&block.to_le_bytes());
     payload.extend_from_slice(digests.as_flattened());
-    Ok((payload, extent))
+    payload
+}
+
+/// How many bytes were read for a payload: all but blocks that are holes, or zeroes.
+pub(super) fn bytes_read(payload: &[u8], extent: Extent, block: u32) -> u64 {
+    let digests = payload.get(PREFIX_BYTES..).unwrap_or_default().chunks(DIGEST_BYTES);
+    let holes = digests.filter(|digest| digest.iter().all(|byte| *byte == 0)).count() as u64;
+    extent.length().saturating_sub(holes * u64::from(block))
 }
 
 /// The digests of an extent's blocks, and the part of the extent that the file has.
@@ -76,6 +106,7 @@ pub(super) fn digest_blocks(
     file: BorrowedFd<'_>,
     extent: Extent,
     block: u32,
+    allocated: Holes,
 ) -> io::Result<(Vec<Digest>, Extent)> {
     let size = Status::size_of(file)?;
     let mut asked = Extent { start: extent.start, end: extent.end.min(size).max(extent.start) };
@@ -102,7 +133,12 @@ pub(super) fn digest_blocks(
         let wanted = &mut buffer[..range.length() as usize];
         let read = read_full(file, wanted, range.start)?;
         if read > 0 {
-            digests.push(digest(&wanted[..read], range.start, holes));
+            let bytes = &wanted[..read];
+            digests.push(match allocated {
+                Holes::Count => digest(bytes, range.start, holes),
+                Holes::Ignore if is_zero(bytes) => [0; DIGEST_BYTES],
+                Holes::Ignore => digest(bytes, range.start, &[]),
+            });
         }
         if read < wanted.len() {
             // The file was cut meanwhile.

@@ -18,6 +18,7 @@ pub mod reader;
 pub mod replica;
 pub mod state;
 pub mod survey;
+pub mod verify;
 
 mod flags;
 mod holes;

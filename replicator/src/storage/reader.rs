@@ -293,6 +293,9 @@ fn node_at(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Resul
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
+    if kind == FileKind::Regular {
+        volume.note_listed(status.size);
+    }
     let is_other = volume.learn(status.inode, handle) == Acquaintance::Other;
     let mut node = node(volume.file(status.inode), kind, &status, target);
     if kind != FileKind::Symlink {

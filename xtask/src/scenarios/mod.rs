@@ -35,12 +35,14 @@ mod restart_resumes;
 mod resume_after_link_loss;
 mod ring_overflow;
 mod secondary_killed_under_load;
+mod seeded_copy;
 mod semi_sync;
 mod tmpfile_link;
 mod tree_bounds;
 mod truncate_and_holes;
 mod two_directories;
 mod unmount_leaves_plain_files;
+mod verify_finds_and_repairs;
 mod xattr_acl_owner_times;
 
 use std::os::unix::process::CommandExt;
@@ -153,6 +155,8 @@ pub const ALL: &[Scenario] = &[
     scenario("sqlite_killed", 180, database_killed::run_sqlite),
     scenario("daemon_crash_mount_replaced", 120, daemon_crash_mount_replaced::run),
     scenario("link_reset", 240, link_reset::run),
+    scenario("seeded_copy", 240, seeded_copy::run),
+    scenario("verify_finds_and_repairs", 300, verify_finds_and_repairs::run),
     scenario("resume_after_link_loss", 240, resume_after_link_loss::run),
     scenario("restart_resumes", 300, restart_resumes::run),
     scenario("crash_compares_the_safe_set", 300, crash_compares_the_safe_set::run),

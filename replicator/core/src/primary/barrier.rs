@@ -203,6 +203,8 @@ impl Primary {
         barrier.fresh.iter().for_each(|file| self.names.fresh.cover(*file, sequence));
         self.waiters_done(&barrier.waiters, sequence);
         self.on_resync_end_done(sequence);
+        self.on_healed(sequence);
+        self.on_asked_done(sequence);
         let at = self.now.after(self.config.confirm_interval);
         if !self.unconfirmed.is_empty()
             && let Some(session) = &mut self.session

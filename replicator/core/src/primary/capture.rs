@@ -6,6 +6,7 @@ use crate::extent::Extent;
 use crate::ids::{EntryId, FileId, FileKind};
 
 use super::Primary;
+use super::verify::Touch;
 
 /// Something that has its place in the order of namespace operations.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl Primary {
     }
 
     pub(super) fn on_store_mapped(&mut self, file: FileId, extent: Extent) {
+        self.touch(file, Touch::Bytes(extent));
         let first = self.marks.get(file).is_none_or(|marks| marks.mapped.is_empty());
         let (marks, widened) = self.marks.mark(file, extent, |marks| &mut marks.mapped);
         marks.stored = true;
@@ -36,12 +38,20 @@ impl Primary {
     }
 
     pub(super) fn on_attributes_changed(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         self.marks.entry(file).mark_attributes(true);
         self.settle(file);
     }
 
     pub(super) fn on_capture_lost(&mut self, file: FileId) {
         self.marks.widened += 1;
+        self.compare_all_of(file);
+        self.report(Notice::Widened { file });
+    }
+
+    /// Events about the file may be missing: all of it is to be compared, of a directory all below it.
+    pub(super) fn compare_all_of(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         if self.is_directory(file) {
             self.mark_directory(file, true);
             self.on_attributes_changed(file);
@@ -56,11 +66,11 @@ impl Primary {
                 self.queues.mapped.insert((self.now, file));
             }
         }
-        self.report(Notice::Widened { file });
     }
 
     /// The whole file is to be compared; `gated`: not before the peer told which files it had to make.
     pub(super) fn mark_compare(&mut self, file: FileId, gated: bool) {
+        self.touch(file, Touch::All);
         let marks = self.marks.entry(file);
         marks.compare.insert(Extent::WHOLE);
         marks.compare_gated |= gated;
@@ -102,6 +112,7 @@ impl Primary {
 
     /// One look-up for each traced write.
     fn mark_written(&mut self, file: FileId, extent: Extent, attributes: bool) {
+        self.touch(file, Touch::Bytes(extent));
         let has_session = self.session.is_some();
         let (marks, widened) = self.marks.mark(file, extent, |marks| &mut marks.dirty);
         marks.attributes |= attributes;
@@ -173,6 +184,7 @@ impl Primary {
 
     /// The file is there: reads that began before may yet find a former file with its number gone, and are begun again.
     pub(super) fn read_again(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         self.names.begin_again(file);
         self.void_reads(file);
         self.requeue(file);
@@ -180,11 +192,13 @@ impl Primary {
 
     /// Names in the directory change at the peer, and with them its times.
     fn mark_parent(&mut self, directory: FileId) {
+        self.touch(directory, Touch::Times);
         self.marks.entry(directory).mark_attributes(false);
         self.settle(directory);
     }
 
     fn mark_new(&mut self, file: FileId, kind: FileKind) {
+        self.touch(file, Touch::All);
         self.unbury(file, kind);
         if kind == FileKind::Regular {
             self.mark_whole(file);

@@ -12,6 +12,7 @@ use crate::extent::Extent;
 use crate::ids::{Errno, FileId, ReadId, Sequence};
 use crate::wire::header::{Kind, PAYLOAD_MAX};
 
+use super::verify::Touch;
 use super::{Primary, RETRY};
 
 /// Most reads under way for bulk data; twice as many with those for waiting callers.
@@ -393,6 +394,7 @@ impl Primary {
 
     /// The file is gone: its marks are worth nothing.
     pub(super) fn forget(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         self.void_reads(file);
         self.drop_waits(file);
         self.unconfirmed.remove(&file);

@@ -1,6 +1,7 @@
 //! The primary: marks what changed, sends the current state of it, and lets callers go when both nodes hold it.
 
 pub(crate) mod activity;
+mod asked;
 mod barrier;
 mod buried;
 mod callers;
@@ -17,8 +18,10 @@ mod resumption;
 mod resync;
 mod session;
 mod status;
+mod verify;
 mod waiter;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -31,6 +34,8 @@ use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
 use crate::record::Record;
 use crate::resume::{Beginning, LastStream, StreamId, Why};
 use crate::snapshot::Counters;
+use crate::verify::VerifyState;
+use asked::Asked;
 use buried::Buried;
 use capture::Logged;
 use local_sync::{LocalSync, Protection};
@@ -38,6 +43,7 @@ use nameless::Nameless;
 use names::Names;
 use resumption::Greeting;
 use session::{Dial, Session};
+use verify::Verify;
 use waiter::Waiter;
 
 /// Longest time between two calls that counts as passed for the peer and for waiting callers: a machine that was
@@ -111,6 +117,10 @@ pub(crate) struct Primary {
     /// The present session, or the last one, was not to be gone on from.
     untold: bool,
     beginning: Option<Beginning>,
+    /// The protocol version of the connection that was opened last.
+    version: u16,
+    verify: Option<Box<Verify>>,
+    asked: Option<Asked>,
     dial: Dial,
     waiters: BTreeMap<WaiterId, Waiter>,
     /// Waiters whose marks are all on their way, in that order.
@@ -151,6 +161,9 @@ impl Primary {
             former: Vec::new(),
             untold: false,
             beginning: None,
+            version: 0,
+            verify: None,
+            asked: None,
             dial: Dial::new(config.seed, now),
             waiters: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -199,6 +212,11 @@ impl Primary {
             Event::AttributesRead { read, outcome } => self.on_attributes_read(read, outcome),
             Event::DigestsRead { read, outcome } => self.on_digests_read(read, outcome),
             Event::DirectoryRead { read, outcome } => self.on_directory_read(read, outcome),
+            Event::VerifyRead { read, outcome } => self.on_verify_read(read, outcome),
+            Event::CaptureAwaited { read } => self.on_capture_awaited(read),
+            Event::VerifyRequested(request) => self.on_verify_requested(request),
+            Event::VerifyStopped => self.stop_verify(VerifyState::Stopped),
+            Event::ResyncRequested { number, files } => self.on_resync_requested(number, &files),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
             Event::Untold { lasting } => self.on_untold(lasting),
             Event::SessionOpened { session, version } => self.on_session_opened(session, version),
@@ -225,6 +243,9 @@ impl Primary {
         self.send_barriers();
         self.advance_resync();
         self.send_confirm_barrier();
+        // Behind all that somebody waits for.
+        self.advance_verify();
+        self.advance_asked();
         // What a caller waits for may have become complete by the steps above.
         self.review_callers();
         self.persist();
@@ -256,6 +277,7 @@ impl Primary {
             self.queues.mapped.first().map(|(due, _)| *due),
             self.caller_deadline(),
             self.protection_deadline(),
+            self.verify_deadline(),
         ]
         .into_iter()
         .flatten()

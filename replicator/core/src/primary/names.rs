@@ -19,6 +19,7 @@ use crate::wire::header::Kind;
 use super::capture::Logged;
 use super::fresh::FreshFiles;
 use super::resync::Resync;
+use super::verify::Touch;
 use super::{Primary, RETRY};
 
 /// Most directories that are listed at once.
@@ -89,6 +90,8 @@ pub(super) struct Names {
     pub found: u64,
     /// Files of which the peer may have other names than was told last, if somebody wants to be told.
     pub news: Option<BTreeSet<FileId>>,
+    /// Names in lists.
+    pub seen: u64,
 }
 
 impl Names {
@@ -182,7 +185,7 @@ impl Names {
         }
         self.fresh = FreshFiles::default();
         self.resting.clear();
-        (self.reading, self.found) = (0, 0);
+        (self.reading, self.found, self.seen) = (0, 0, 0);
         for listing in self.listings.values_mut() {
             listing.read = None;
             listing.number = listing.again.take().unwrap_or(listing.number);
@@ -418,6 +421,7 @@ impl Primary {
 
     /// A read found the file gone.
     pub(super) fn depart(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         self.names.depart(file);
         self.marks.unlist(file);
         if let Some(session) = &mut self.session {
@@ -427,6 +431,7 @@ impl Primary {
 
     /// What the peer has under this number is another file, or will be.
     pub(super) fn lose_name(&mut self, file: FileId) {
+        self.touch(file, Touch::All);
         self.names.forget(file);
         self.marks.unlist(file);
         if let Some(session) = &mut self.session {
@@ -491,6 +496,7 @@ impl Primary {
         let deep = !self.names.scanned.contains(&directory)
             || self.names.listings.get(&directory).is_some_and(|listing| listing.deep);
         let Some(sequence) = self.send_frame(Kind::Namespace, |_| {}, Body::Entry { entry }) else { return };
+        self.names.seen += children.len() as u64;
         for &(file, kind) in children {
             self.see(file, kind, deep);
         }

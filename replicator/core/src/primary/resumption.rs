@@ -64,6 +64,7 @@ impl Primary {
             self.out.push(Action::CloseSession { session: id, reason });
             return;
         }
+        self.version = version;
         if version < VERSION_RESUMES {
             self.begin_session(id, Beginning::Compared(Why::Unable), None, None);
         } else {

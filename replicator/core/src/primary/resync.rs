@@ -231,7 +231,7 @@ impl Primary {
         epoch
     }
 
-    fn end_epoch(&mut self, epoch: WaiterId) {
+    pub(super) fn end_epoch(&mut self, epoch: WaiterId) {
         self.waiters.remove(&epoch);
         self.ready.retain(|ready| *ready != epoch);
     }

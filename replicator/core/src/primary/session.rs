@@ -11,8 +11,10 @@ use crate::extent::Extent;
 use crate::ids::{Errno, FileId, Sequence, SessionId, Time};
 use crate::resume::{Held, StreamId};
 use crate::snapshot::Positions;
+use crate::verify::VerifyState;
 use crate::wire::body::{Ack, decode_extents, decode_files};
 use crate::wire::header::{FLAG_MORE, Header, Kind};
+use crate::wire::verdict::decode_verdict;
 
 use super::barrier::SentBarrier;
 use super::capture::Logged;
@@ -34,6 +36,8 @@ pub(super) struct Session {
     pub compare_files: BTreeSet<FileId>,
     /// Digests frames that are not answered.
     pub digests: BTreeMap<Sequence, (FileId, Extent)>,
+    /// Verify frames that are not answered.
+    pub verifying: BTreeSet<Sequence>,
     pub barriers: BTreeMap<Sequence, SentBarrier>,
     pub confirm_at: Option<Time>,
     /// Frames the peer has not applied yet (until then it holds their payload), with what they count in the window.
@@ -61,6 +65,7 @@ impl Session {
             resync: Resync::Scanning,
             compare_files: BTreeSet::new(),
             digests: BTreeMap::new(),
+            verifying: BTreeSet::new(),
             barriers: BTreeMap::new(),
             confirm_at: None,
             unapplied: VecDeque::new(),
@@ -98,6 +103,14 @@ impl Dial {
         match self.state {
             DialState::Pausing(until) => Some(until),
             DialState::Dialing(_) => None,
+        }
+    }
+
+    /// Connect without waiting for the end of the pause.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.pause = Duration::ZERO;
+        if let DialState::Pausing(_) = self.state {
+            self.state = DialState::Pausing(now);
         }
     }
 
@@ -172,6 +185,8 @@ impl Primary {
             self.dial.pause = Duration::ZERO;
         }
         self.pause_dialing();
+        self.stop_verify(VerifyState::Interrupted);
+        self.end_asked();
         self.keep_stream(&mut session, reason);
         for logged in core::mem::take(&mut self.log) {
             match logged {
@@ -260,7 +275,12 @@ impl Primary {
             return;
         }
         match self.take_frame(&header, body) {
-            Ok(()) if matches!(header.kind, Kind::BarrierDone | Kind::DigestReply | Kind::CreatedReply) => {
+            Ok(())
+                if matches!(
+                    header.kind,
+                    Kind::BarrierDone | Kind::DigestReply | Kind::CreatedReply | Kind::VerifyReply
+                ) =>
+            {
                 self.prove(Sequence(header.offset));
             }
             Ok(()) => {}
@@ -281,6 +301,10 @@ impl Primary {
             (Kind::CreatedReply, ReceivedBody::Structured(body)) => {
                 let files = decode_files(&body).map_err(|_| CloseReason::Protocol("created reply"))?;
                 self.on_created_reply(about, &files, header.flags & FLAG_MORE != 0)
+            }
+            (Kind::VerifyReply, ReceivedBody::Structured(body)) => {
+                let verdict = decode_verdict(&body).map_err(|_| CloseReason::Protocol("verify reply"))?;
+                self.on_verify_reply(about, verdict)
             }
             (Kind::Failed, _) => {
                 Err(CloseReason::PeerFailed(Errno(i32::try_from(header.offset).unwrap_or(i32::MAX))))

@@ -27,11 +27,14 @@ impl Primary {
             resync: session.map_or_else(ResyncProgress::default, |session| ResyncProgress {
                 directories_left: self.names.directories_left() as u64,
                 files_found: self.names.found,
+                names_listed: self.names.seen,
                 files_left: session.compare_files.len() as u64,
                 bytes_compared: session.bytes_compared,
                 bytes_sent: session.bytes_sent,
             }),
             unapplied_frames: 0,
+            asked: self.asked.as_ref().map(|asked| asked.progress),
+            verify: self.verify.as_ref().map(|verify| verify.progress),
             beginning: self.beginning,
             counters: Counters { widened: self.marks.widened, ..self.counters },
         }

@@ -6,6 +6,7 @@ use crate::extent::Extent;
 use crate::ids::{Errno, FileId, Sequence, SessionId};
 use crate::wire::body::{EXTENTS_MAX, FILES_MAX, encode_extents, encode_files};
 use crate::wire::header::{FLAG_MORE, Kind};
+use crate::wire::verdict::encode_verdict;
 
 use super::Secondary;
 use super::pipeline::{Work, WorkKind};
@@ -63,6 +64,14 @@ impl Secondary {
             (WorkKind::Digests, AppliedOutcome::Created(_)) => {
                 self.close(CloseReason::Protocol("digests made files"));
             }
+            (WorkKind::Verify(_), AppliedOutcome::Verified(verdict)) => {
+                let fill = |header: &mut crate::wire::header::Header| {
+                    header.file = work.file;
+                    header.offset = work.sequence.0;
+                };
+                self.send_frame(Kind::VerifyReply, fill, Body::Structured(encode_verdict(&verdict)));
+            }
+            (WorkKind::Verify(_), _) => self.close(CloseReason::Protocol("a part was not compared")),
             (WorkKind::Names(NamespaceChange::Listed { first, last, .. }), outcome) => {
                 let Some(session) = &mut self.session else { return };
                 if *first {

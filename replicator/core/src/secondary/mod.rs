@@ -331,8 +331,8 @@ impl Secondary {
             return Err(CloseReason::Protocol("a stream begins with ResyncBegin or ResumeBegin, once"));
         }
         let end = header.offset.checked_add(header.length);
-        if matches!(header.kind, Kind::Data | Kind::Hole | Kind::Digests)
-            && (header.length == 0 || end.is_none())
+        let is_contents = matches!(header.kind, Kind::Data | Kind::Hole | Kind::Digests);
+        if is_contents && header.length == 0 || (is_contents || header.kind == Kind::Verify) && end.is_none()
         {
             return Err(CloseReason::Protocol("an impossible extent"));
         }
@@ -414,6 +414,8 @@ impl Secondary {
             window_bytes: 0,
             waiting: 0,
             resync: ResyncProgress::default(),
+            asked: None,
+            verify: None,
             beginning: self.beginning,
             unapplied_frames: self.pipeline.len() as u64,
             counters: self.counters,

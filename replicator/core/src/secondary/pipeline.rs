@@ -1,7 +1,7 @@
 //! The order in which frames are applied: as many at once as do not conflict.
 //!
 //! Frames of one file start in their order; `Data` and `Hole` run beside each other where they do not overlap, `Attributes`
-//! and `Digests` run alone on their file. A *fence* (`Namespace`, `ResyncBegin`, `ResumeBegin`, `ResyncEnd`) waits for everything
+//! and `Digests` run alone on their file, `Verify` beside all that does not change what it is about. A *fence* (`Namespace`, `ResyncBegin`, `ResumeBegin`, `ResyncEnd`) waits for everything
 //! before it and holds everything behind it.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +41,8 @@ pub(super) enum WorkKind {
     Bytes(Extent),
     Attributes,
     Digests,
+    /// `Verify`: of contents, these bytes; else the state of the file, or the names in it.
+    Verify(Option<Extent>),
     Names(NamespaceChange),
     /// `ResyncBegin` or `ResumeBegin`.
     Begin,
@@ -60,6 +62,10 @@ impl Frame {
             (Kind::Hole, _) => WorkKind::Bytes(whole_blocks(Extent::at(header.offset, header.length))),
             (Kind::Attributes, _) => WorkKind::Attributes,
             (Kind::Digests, _) => WorkKind::Digests,
+            (Kind::Verify, _) if header.length > 0 => {
+                WorkKind::Verify(Some(Extent::at(header.offset, header.length)))
+            }
+            (Kind::Verify, _) => WorkKind::Verify(None),
             (Kind::Namespace, ReceivedBody::Namespace(change)) => WorkKind::Names(change),
             (Kind::ResyncBegin | Kind::ResumeBegin, _) => WorkKind::Begin,
             (Kind::ResyncEnd, _) => WorkKind::End(Generation(header.offset)),
@@ -82,7 +88,9 @@ impl Work {
     /// Whether both may run at once on the same file.
     fn is_beside(&self, other: &Work) -> bool {
         match (&self.kind, &other.kind) {
-            (WorkKind::Bytes(one), WorkKind::Bytes(two)) => !one.overlaps(*two),
+            (WorkKind::Bytes(one), WorkKind::Bytes(two) | WorkKind::Verify(Some(two)))
+            | (WorkKind::Verify(Some(one)), WorkKind::Bytes(two)) => !one.overlaps(*two),
+            (WorkKind::Verify(_), WorkKind::Verify(_)) => true,
             _ => false,
         }
     }
@@ -148,10 +156,13 @@ impl Pipeline {
         self.fences.first().copied()
     }
 
-    /// The first frame of a file that is not applied. Frames behind a fence are not counted: ask for the fence, too.
+    /// The first frame of a file that is not applied, but for those that are looking at it. Frames behind a fence are not counted: ask for the fence, too.
     pub fn first_of(&self, file: FileId) -> Option<Slot> {
         let lane = self.lanes.get(&file)?;
-        lane.running.iter().chain(lane.queue.front()).min().copied()
+        // What only looks at the file changes nothing.
+        let changes =
+            |slot: &&Slot| self.works.get(slot).is_none_or(|work| !matches!(work.kind, WorkKind::Verify(_)));
+        lane.running.iter().filter(changes).chain(lane.queue.front()).min().copied()
     }
 
     pub fn push(&mut self, work: Work) {

@@ -11,11 +11,13 @@ pub const HEADER_BYTES: usize = 64;
 /// First four bytes of every frame: "RPL1" read as little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RPL1");
 /// Newest protocol version this build speaks.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Oldest version in which a stream can go on where an earlier one ended.
 pub const VERSION_RESUMES: u16 = 2;
 /// Oldest version in which attributes carry inode flags.
 pub const VERSION_FLAGS: u16 = 3;
+/// Oldest version in which both copies can be verified.
+pub const VERSION_VERIFIES: u16 = 4;
 /// Oldest protocol version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// Largest payload in bytes; a longer one is refused before any of it is read.
@@ -87,6 +89,11 @@ pub enum Kind {
     Holding = 20,
     /// The stream goes on where an earlier one ended: instead of ResyncBegin. Not before version 2.
     ResumeBegin = 21,
+    /// What the primary has of a part of a file, or a digest of it: is the copy the same? `flags` says which part, and for contents
+    /// `offset` and `length` which bytes. Changes nothing. Not before version 4.
+    Verify = 22,
+    /// The answer. From the secondary; `offset` holds the Verify frame's sequence.
+    VerifyReply = 23,
 }
 
 /// Flag of `DigestReply` and `CreatedReply`: another frame of the same answer follows.
@@ -94,7 +101,7 @@ pub const FLAG_MORE: u16 = 1;
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::KeepAlive,
@@ -116,6 +123,8 @@ impl Kind {
         Kind::Accept,
         Kind::Holding,
         Kind::ResumeBegin,
+        Kind::Verify,
+        Kind::VerifyReply,
     ];
 
     /// The kind with that number on the wire.
@@ -139,6 +148,7 @@ impl Kind {
                 | Kind::ResyncBegin
                 | Kind::ResyncEnd
                 | Kind::ResumeBegin
+                | Kind::Verify
         )
     }
 }

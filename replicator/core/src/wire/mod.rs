@@ -9,7 +9,9 @@ pub(crate) mod cursor;
 pub mod header;
 pub mod hello;
 pub mod namespace;
+pub mod seen;
 #[cfg(test)]
 mod tests;
+pub mod verdict;
 
 pub use cursor::BodyError;

@@ -36,6 +36,11 @@ impl World {
             Action::ReadDirectory { read, directory } => {
                 self.doing.push(Doing::Directory { read, directory })
             }
+            Action::ReadVerify { read, file, part, fine } => {
+                self.doing.push(Doing::Verify { read, file, part, fine });
+            }
+            Action::AwaitCapture { read, .. } => self.doing.push(Doing::AwaitCapture { read }),
+            Action::ReportDifference { file, difference } => self.found_different(file, difference),
             Action::DropRead { read } => {
                 self.held_reads.remove(&read);
             }
@@ -156,6 +161,20 @@ impl World {
             }
             Doing::Directory { read, directory } => {
                 Event::DirectoryRead { read, outcome: self.read_directory(directory) }
+            }
+            Doing::Verify { read, file, part, fine } => {
+                let event = Event::VerifyRead { read, outcome: self.read_to_verify(read, file, part, fine) };
+                if part == VerifyPart::Names {
+                    // Taken under the namespace lock.
+                    self.named.push_back(event);
+                    return;
+                }
+                event
+            }
+            Doing::AwaitCapture { read } => {
+                self.drain_capture();
+                self.tell_primary(Event::CaptureAwaited { read });
+                return;
             }
             Doing::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(10);

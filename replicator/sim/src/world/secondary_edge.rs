@@ -132,6 +132,10 @@ impl World {
         if is_left && self.sabotage == Sabotage::DropsWhatIsLeft {
             return Ok(AppliedOutcome::Done);
         }
+        if header.kind == Kind::Verify {
+            // What cannot be read is an answer.
+            return self.replica.apply(header, payload);
+        }
         // Where nobody is connected to be told of it, a failure hurts most.
         let hurts = self.shape.aimed && is_left && self.random.chance(2);
         let fails = self.faults && (hurts || self.random.chance(1) && self.random.chance(20));

@@ -3,6 +3,7 @@
 mod losses;
 mod reads;
 mod syncs;
+mod verify;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
@@ -20,6 +21,7 @@ use tracing::{debug, error};
 use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
+use super::report::Reports;
 use crate::gate::strict::StrictFiles;
 use crate::link::Payload;
 use crate::storage::descriptors::Descriptors;
@@ -102,6 +104,8 @@ pub struct Primary {
     compared_at: Option<Instant>,
     /// It is to be asked again.
     compare_due: bool,
+    /// What verifications find.
+    reports: Option<Arc<Reports>>,
 }
 
 impl Primary {
@@ -136,7 +140,13 @@ impl Primary {
             stopping: HashSet::new(),
             compared_at: None,
             compare_due: false,
+            reports: None,
         }
+    }
+
+    /// Have what verifications find collected there.
+    pub fn report_to(&mut self, reports: Arc<Reports>) {
+        self.reports = Some(reports);
     }
 
     fn volume(&self, id: VolumeId) -> Option<&Arc<Volume>> {
@@ -253,6 +263,15 @@ impl Role for Primary {
                 self.reads.insert(read, Held::Payload(payload));
                 core.tell(Event::DigestsRead { read, outcome });
             }
+            Message::VerifyRead { read, outcome, payload } => {
+                self.reads.insert(read, Held::Payload(payload));
+                core.tell(Event::VerifyRead { read, outcome });
+            }
+            Message::CaptureAwaited(read) => core.tell(Event::CaptureAwaited { read }),
+            Message::Verify(request) => core.tell(Event::VerifyRequested(request)),
+            Message::StopVerify => core.tell(Event::VerifyStopped),
+            Message::Resync { number, what } => self.on_resync(core, number, what),
+            Message::ResyncFailed { number, why } => core.publisher().on_resync_failed(number, why),
             Message::SyncHere { backing, data_only, reply } => sync_here(core, backing, data_only, reply),
             Message::Untold => compare_anew(core, "a change of the tree could not be told"),
             _ => debug!("a message for another role"),
@@ -285,7 +304,7 @@ impl Role for Primary {
         payload: Shared,
     ) -> Result<ReceivedBody, &'static str> {
         match header.kind {
-            Kind::Ack | Kind::DigestReply | Kind::CreatedReply | Kind::Holding => {
+            Kind::Ack | Kind::DigestReply | Kind::CreatedReply | Kind::Holding | Kind::VerifyReply => {
                 Ok(ReceivedBody::Structured(payload.to_vec()))
             }
             _ => Ok(ReceivedBody::Opaque),
@@ -302,6 +321,9 @@ impl Role for Primary {
             Action::ReadAttributes { read, file } => self.read_attributes(core, read, file),
             Action::ReadDigests { read, file, extent } => self.read_digests(core, read, file, extent),
             Action::ReadDirectory { read, directory } => self.read_directory(core, read, directory),
+            Action::ReadVerify { read, file, part, fine } => self.read_verify(core, read, file, part, fine),
+            Action::AwaitCapture { read, file } => self.await_capture(core, read, file),
+            Action::ReportDifference { file, difference } => self.report_difference(core, file, difference),
             Action::DropRead { read } => {
                 self.reads.remove(&read);
             }

@@ -176,7 +176,7 @@ impl Primary {
     }
 }
 
-fn outcome_of<T>(error: &std::io::Error) -> ReadOutcome<T> {
+pub(super) fn outcome_of<T>(error: &std::io::Error) -> ReadOutcome<T> {
     match error.raw_os_error() {
         _ if reader::is_gone(error) => ReadOutcome::Gone,
         errno => ReadOutcome::Failed(Errno(errno.unwrap_or(libc::EIO))),

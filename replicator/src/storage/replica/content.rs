@@ -17,7 +17,7 @@ use super::nodes::{set_owner, set_permissions};
 use super::protected::{Subject, lock, unprotected};
 use super::{Copy, Local, Replica, ReplicaError, lost_or, open_directory};
 use crate::storage::descriptors::Access;
-use crate::storage::digest::{DIGEST_BYTES, Payload, digest_blocks};
+use crate::storage::digest::{DIGEST_BYTES, Holes, Payload, digest_blocks};
 use crate::storage::flags::{self, Flags};
 use crate::storage::holes::punch;
 use crate::storage::status::{Status, magic_path, open_path};
@@ -328,7 +328,7 @@ impl Replica {
             return Ok(self.unknown());
         }
         let Some(descriptor) = self.descriptor(file)? else { return Ok(None) };
-        let (local, covered) = digest_blocks(descriptor.as_fd(), extent, payload.block)
+        let (local, covered) = digest_blocks(descriptor.as_fd(), extent, payload.block, Holes::Count)
             .map_err(ReplicaError::system("read", file))?;
         let mut differing: Vec<Extent> = Vec::new();
         let block = u64::from(payload.block);

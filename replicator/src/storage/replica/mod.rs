@@ -42,6 +42,7 @@ mod nodes;
 mod operations;
 pub mod orphanage;
 mod protected;
+mod verify;
 
 pub use self::content::{Applied, SyncTarget};
 pub use self::error::ReplicaError;

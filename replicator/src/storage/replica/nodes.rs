@@ -106,7 +106,15 @@ impl Replica {
     /// The copy of a file, if it is mapped (or hinted at) and can be what the primary describes: else the number was
     /// given to a new file, and the old one is forgotten.
     fn copy_of(&self, directory: &Directory, node: &NewNode) -> Result<Option<Copy>, ReplicaError> {
-        let Some(copy) = self.open_copy(node.file)? else { return Ok(self.hinted(directory, node)) };
+        let copy = match self.open_copy(node.file) {
+            // Somebody else removed it: it is made anew, which the primary is told.
+            Err(ReplicaError::Lost { .. }) => {
+                self.unbind_deleted(node.file);
+                return Ok(None);
+            }
+            found => found?,
+        };
+        let Some(copy) = copy else { return Ok(self.hinted(directory, node)) };
         let same = copy.local.kind == node.kind
             && match node.kind {
                 FileKind::CharacterDevice | FileKind::BlockDevice => copy.status.rdev == node.rdev,

@@ -12,6 +12,7 @@ mod random_tree;
 mod reading;
 mod resync;
 mod traps;
+mod verify;
 
 /// The data plane shares these between its threads.
 const _: () = {

@@ -6,6 +6,10 @@ impl World {
     /// Where the durable copy differs, there is a mark. Only files are looked at whose names the copy knows, and which are the
     /// ones the edge knows by their numbers: others are found by the listing of a marked directory.
     pub(in crate::world) fn check_nothing_forgotten(&mut self) {
+        // What somebody else changed in the copy has no mark.
+        if self.verification.is_corrupted() {
+            return;
+        }
         let link = self.link.as_ref();
         if link.is_none_or(|link| link.broken || !link.to_secondary.is_empty() || !link.to_primary.is_empty())
             || !self.serving.is_empty()
