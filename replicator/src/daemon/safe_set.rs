@@ -94,6 +94,8 @@ struct Inner {
     number: u64,
     ending: bool,
     commits: u64,
+    /// Files that left, which is not on record yet: of the next commit, and of the one being written.
+    leaving: [usize; 2],
     /// How many members are narrowed.
     narrowed: usize,
     /// How often records were begun or ended.
@@ -132,7 +134,7 @@ pub struct Intent {
 pub struct Size {
     /// Whether a crash is followed by a comparison of these files alone.
     pub is_on: bool,
-    /// Files and directories in doubt.
+    /// Files and directories in doubt, as far as is on record.
     pub files: usize,
     /// Those of which only a part is.
     pub narrowed: usize,
@@ -183,6 +185,7 @@ impl SafeSet {
             log,
             ending: false,
             commits: 0,
+            leaving: [0; 2],
             narrowed: 0,
             turns: 0,
             voided: directory.voided(),
@@ -278,7 +281,7 @@ impl SafeSet {
         let inner = self.shared.lock();
         Size {
             is_on: inner.state == State::On,
-            files: inner.members.len(),
+            files: inner.members.len() + inner.leaving.iter().sum::<usize>(),
             narrowed: inner.narrowed,
             commits: inner.commits,
         }
@@ -449,6 +452,7 @@ impl SafeSet {
         }
         if wholly {
             inner.members.remove(&file);
+            inner.leaving[0] += 1;
         }
         self.shared.departures.fetch_add(1, Ordering::Release);
         self.shared.work.notify_one();
@@ -545,6 +549,7 @@ impl Shared {
             (member.commit, member.queued, member.narrowed) = (None, false, false);
         }
         inner.narrowed = 0;
+        inner.leaving = [0; 2];
         self.departures.fetch_add(1, Ordering::Release);
         if let Err(error) = gone {
             warn!(%error, "what was recorded for a crash of this node cannot be taken away: files that are not open cannot be changed");
@@ -579,6 +584,7 @@ fn commit_all(shared: &Shared) {
         let (commit, turn, voided) = (inner.commit, inner.turns, inner.voided);
         inner.commit += 1;
         inner.urgent = false;
+        inner.leaving = [0, inner.leaving[0]];
         drop(inner);
         let written = write(&shared.directory, voided, &mut log, &records, &mut taking_in);
         inner = shared.lock();
@@ -587,6 +593,7 @@ fn commit_all(shared: &Shared) {
             // It was made void meanwhile.
             _ if inner.turns != turn => {}
             Ok(()) => {
+                inner.leaving[1] = 0;
                 inner.committed = commit;
                 inner.log = Some(log);
             }

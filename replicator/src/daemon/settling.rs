@@ -111,18 +111,24 @@ impl Settling {
             | Event::AttributesChanged { file }
             | Event::CaptureLost { file }
             | Event::DirectoryChanged { directory: file } => self.note_file(*file),
-            Event::NamespaceLogged { change, .. } => match change {
-                NamespaceChange::Created { parent, .. }
-                | NamespaceChange::Linked { parent, .. }
-                | NamespaceChange::Unlinked { parent, .. } => self.note_file(*parent),
-                NamespaceChange::Renamed { old_parent, new_parent, .. } => {
-                    self.note_file(*old_parent);
-                    self.note_file(*new_parent);
-                }
-                NamespaceChange::Listed { .. } => {}
-            },
+            Event::NamespaceLogged { change, .. } => self.note_change(change),
             Event::Untold { .. } => self.set.make_void(),
             _ => {}
+        }
+    }
+
+    /// The directories, and what looks different from now on because it has another name, or one more or less.
+    fn note_change(&mut self, change: &NamespaceChange) {
+        match *change {
+            NamespaceChange::Created { parent, .. } => self.note_file(parent),
+            NamespaceChange::Linked { parent, file, .. } | NamespaceChange::Unlinked { parent, file, .. } => {
+                self.note_file(parent);
+                self.note_file(file);
+            }
+            NamespaceChange::Renamed { old_parent, new_parent, file, other, .. } => {
+                [old_parent, new_parent, file].into_iter().chain(other).for_each(|file| self.note_file(file));
+            }
+            NamespaceChange::Listed { .. } => {}
         }
     }
 

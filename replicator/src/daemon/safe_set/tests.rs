@@ -102,7 +102,11 @@ fn a_member_leaves_only_as_it_was_when_it_was_picked() {
     let [picked] = idle(&set)[..] else { panic!("nobody holds it") };
     assert!(set.settle(picked, settled(1)));
     assert_ne!(set.departures(), departures);
-    assert_eq!(set.size().files, 0);
+    assert_eq!(idle(&set), []);
+    while set.size().files > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(found(&directory), Some(vec![]));
     assert!(!set.settle(picked, settled(1)));
     let _held = set.intend(&[file(2)], false).unwrap();
     assert_eq!(found(&directory), Some(vec![2]));
