@@ -3,12 +3,16 @@
 //! Fields are only ever added. A reader takes a missing field for its zero and passes over one it does not know, so that
 //! command line and daemon may differ in version.
 
+mod reunion;
+
 use std::collections::BTreeMap;
 
 use replicator_core::action::Phase;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Mode, Role};
+
+pub use reunion::ReunionStatus;
 
 /// Everything a node says of itself.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +52,8 @@ pub struct Status {
     pub barriers: Barriers,
     /// The comparison of both trees.
     pub resync: Resync,
+    /// What both nodes' data are to each other.
+    pub reunion: ReunionStatus,
     /// What happened since the daemon started.
     pub counters: Counters,
 }

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
+pub mod resync;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -41,6 +42,8 @@ enum Command {
     Status(status::Arguments),
     /// Stop a running node in good order: wait for the peer, unmount, leave plain files
     Stop(stop::Arguments),
+    /// Say what would be compared and sent between the nodes, or replace the peer's data by this node's
+    Resync(resync::Arguments),
     /// Print everything this host offers to a node, and which mode follows
     Doctor(doctor::Arguments),
     /// Check a configuration file
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
+        Command::Resync(arguments) => resync::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

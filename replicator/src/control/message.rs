@@ -14,6 +14,16 @@ pub enum Request {
     Stop,
     /// Nothing: is a daemon there?
     Ping,
+    /// Replace the peer's data by this primary's, though it was found that this must not be.
+    OverwritePeer {
+        /// Why, for the record.
+        reason: String,
+    },
+    /// Delete what was kept aside under a name.
+    DiscardDivergence {
+        /// The name.
+        id: String,
+    },
 }
 
 /// What a node answers: `{"answer":"pong"}`.
@@ -29,6 +39,8 @@ pub enum Response {
     Stopping,
     /// A daemon is there.
     Pong,
+    /// It has begun.
+    Begun,
     /// The request was not taken; nothing was changed.
     Refused {
         /// Why, for a person.

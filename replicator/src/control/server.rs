@@ -203,8 +203,14 @@ fn answer(line: &[u8], view: &dyn NodeView) -> Response {
         Ok(Request::Status) => Response::Status { status: Box::new(view.status()) },
         Ok(Request::Stop) => Response::Stopping,
         Ok(Request::Ping) => Response::Pong,
+        Ok(Request::OverwritePeer { reason }) => begun(view.overwrite_peer(&reason)),
+        Ok(Request::DiscardDivergence { id }) => begun(view.discard_divergence(&id)),
         Err(error) => refusal(&format!("not a request: {error}")),
     }
+}
+
+fn begun(result: Result<(), String>) -> Response {
+    result.map_or_else(|message| refusal(&message), |()| Response::Begun)
 }
 
 fn refusal(message: &str) -> Response {

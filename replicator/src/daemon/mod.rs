@@ -15,6 +15,7 @@ mod ending;
 mod engine;
 mod gatekeeper;
 mod mailbox;
+mod meeting;
 mod message;
 mod nested;
 mod primary;

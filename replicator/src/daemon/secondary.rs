@@ -9,6 +9,7 @@ use replicator_core::action::{Action, Body, DurableScope};
 use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, Sequence, SessionId, VolumeId};
+use replicator_core::lineage::GenerationId;
 use replicator_core::wire::attributes::Attributes;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
@@ -231,6 +232,8 @@ impl Secondary {
         }
     }
 
+    fn keep_aside(&mut self, _of: GenerationId) {}
+
     fn make_durable(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, scope: DurableScope) {
         let files = match scope {
             DurableScope::Files(files) => files,
@@ -397,6 +400,7 @@ impl Role for Secondary {
                 self.waiting.begins();
                 return Ok(ReceivedBody::Structured(payload.to_vec()));
             }
+            Kind::Account => return Ok(ReceivedBody::Structured(payload.to_vec())),
             _ => return Ok(ReceivedBody::Opaque),
         };
         self.frames.insert((session, header.sequence), frame);
@@ -409,6 +413,7 @@ impl Role for Secondary {
             Action::MakeDurable { session, barrier, scope } => {
                 self.make_durable(core, session, barrier, scope)
             }
+            Action::KeepAside { of } => self.keep_aside(of),
             other => error!(?other, "an order for another role"),
         }
     }

@@ -9,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use replicator_core::action::{DataState, StateRecord};
+use replicator_core::action::StateRecord;
 use replicator_core::config::{ExtentLimits, LinkTimes, PrimaryConfig, SecondaryConfig, VolumeRoot};
-use replicator_core::ids::{Generation, Term, Time, VolumeId};
+use replicator_core::ids::{Time, VolumeId};
+use replicator_core::lineage::Tag;
 use replicator_core::node::Node;
 use replicator_core::wire::header::{VERSION, VERSION_MIN};
 use replicator_core::wire::hello::{self, Hello, VolumeIdentity};
@@ -70,8 +71,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         warn!(path = %path.display(), "a read-only mount left by a crashed daemon was taken away");
     }
     let volumes = open_volumes(&config)?;
-    let record = load_record(&config, &state)?;
-    let node = StartedNode::start(&config, state, volumes, record)?;
+    let found = load_record(&config, &state)?;
+    let node = StartedNode::start(&config, state, volumes, found)?;
     info!(node = %config.node.name, role = %config.node.role, "running");
     let stop = node.stop_handle();
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -121,38 +122,44 @@ fn require_guard(volume: &Volume, tree: &TreeConfig) -> anyhow::Result<()> {
 }
 
 /// The state this node starts from.
-fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<StateRecord> {
+struct Found {
+    /// As the last run left it.
+    before: StateRecord,
+    /// As this one begins.
+    now: StateRecord,
+}
+
+/// What the state file says, and what this run makes of it.
+fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<Found> {
+    let path = config.node.state_directory.display();
     let record = match state.load() {
         Loaded::State(found) => {
             if found.cluster != name_id(&config.node.cluster) || found.node != name_id(&config.node.name) {
                 bail!(
-                    "{} holds the state of another node or cluster; give node {} its own node.state-directory",
-                    config.node.state_directory.display(),
+                    "{path} holds the state of another node or cluster; give node {} its own node.state-directory",
                     config.node.name
                 );
             }
             Some(found.record)
         }
         Loaded::First => None,
+        Loaded::Newer { found } => bail!(
+            "{path} holds a state of version {found}, which a newer build wrote; start that build, or move the file away to have \
+             everything compared"
+        ),
         Loaded::Unusable { reason, kept } => {
             warn!(%reason, ?kept, "the node's state cannot be used: everything will be compared");
-            None
+            Some(StateRecord { lost: true, ..StateRecord::unknown() })
         }
     };
-    Ok(match (config.node.role, record) {
-        // Nobody else can have anything newer in this version: the operator says who is primary.
-        (Role::Primary, None) => {
-            StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone: true }
-        }
-        (Role::Primary, Some(record)) => StateRecord { data: DataState::UpToDate, ..record },
-        (Role::Secondary, None) => StateRecord {
-            term: Term(0),
-            generation: Generation(0),
-            data: DataState::Inconsistent,
-            alone: false,
-        },
-        (Role::Secondary, Some(record)) => StateRecord { alone: false, ..record },
-    })
+    let now = match config.node.role {
+        Role::Primary => StateRecord::begin_primary(record, Tag(random()?)),
+        Role::Secondary => StateRecord::begin_secondary(record),
+    };
+    if now.crashed {
+        info!("an earlier run of this node as the primary did not end in order");
+    }
+    Ok(Found { before: record.unwrap_or(now), now })
 }
 
 /// A name as the fixed-size id of the state file.
@@ -206,6 +213,7 @@ impl GuardedCopy {
 /// How the control socket and signals reach the node.
 #[derive(Clone)]
 struct Stop {
+    mailbox: Arc<Mailbox<Message>>,
     requested: Arc<AtomicBool>,
     waiter: thread::Thread,
     published: Published,
@@ -220,6 +228,26 @@ impl NodeView for Stop {
         self.requested.store(true, Ordering::Release);
         self.waiter.unpark();
     }
+
+    fn overwrite_peer(&self, reason: &str) -> Result<(), String> {
+        let status = self.status();
+        if status.role != Role::Primary {
+            return Err("only a primary can replace its peer's data: this node is the secondary".to_owned());
+        }
+        if !status.reunion.refused {
+            return Err("there is nothing to decide: the nodes agree whose data both shall have, or have not met".to_owned());
+        }
+        self.mailbox.post(Message::Overrule { reason: reason.to_owned() });
+        Ok(())
+    }
+
+    fn discard_divergence(&self, id: &str) -> Result<(), String> {
+        if self.status().role != Role::Secondary {
+            return Err("only a secondary deletes what it kept aside: this node is the primary".to_owned());
+        }
+        self.mailbox.post(Message::Discard { id: id.to_owned() });
+        Ok(())
+    }
 }
 
 impl StartedNode {
@@ -227,13 +255,15 @@ impl StartedNode {
         config: &Config,
         state: StateDirectory,
         volumes: Vec<Arc<Volume>>,
-        record: StateRecord,
+        found: Found,
     ) -> anyhow::Result<StartedNode> {
+        let record = found.now;
         let ids =
             NodeState { cluster: name_id(&config.node.cluster), node: name_id(&config.node.name), record };
         let role = config.node.role;
+        let before = NodeState { record: found.before, ..ids };
         let kept =
-            fitting(state.take_checkpoint()?, checkpoint_identity(role, &ids, &volumes), volumes.len());
+            fitting(state.take_checkpoint()?, checkpoint_identity(role, &before, &volumes), volumes.len());
         if role == Role::Primary {
             // Before the first caller is answered it must be on record how callers are answered.
             state.store(&ids)?;
@@ -242,7 +272,12 @@ impl StartedNode {
         let mailbox = Arc::new(Mailbox::new(ring.waker()));
         let sessions = open_sessions(config, &volumes, record, &mailbox)?;
         let (mut publisher, published) = Publisher::new(first_status(config, &volumes));
-        let stop = Stop { requested: Arc::default(), waiter: thread::current(), published };
+        let stop = Stop {
+            mailbox: Arc::clone(&mailbox),
+            requested: Arc::default(),
+            waiter: thread::current(),
+            published,
+        };
         let began = Instant::now();
         let parts = |node, publisher, prepares| -> anyhow::Result<Parts> {
             Ok(Parts {
@@ -294,7 +329,8 @@ impl StartedNode {
                 publisher.on_watch(watching);
                 // Where names change that nobody tells of, only a comparison finds them.
                 let incarnation = (watched || row == "fentry").then(incarnation).transpose()?;
-                let settings = PrimaryConfig { incarnation, ..primary_config(config, &volumes) };
+                let settings =
+                    PrimaryConfig { incarnation, tags: random()?, ..primary_config(config, &volumes) };
                 let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
@@ -501,7 +537,7 @@ fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> an
             .iter()
             .map(|volume| VolumeIdentity { device: volume.device, inode: volume.root_inode })
             .collect(),
-        generation: record.generation,
+        generation: record.lineage.current.number,
         term: record.term,
         data: record.data,
         patterns: patterns(volumes),
@@ -556,6 +592,13 @@ fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
         partial: volumes.iter().any(|volume| volume.patterns().is_some()),
         ..PrimaryConfig::new(roots)
     }
+}
+
+/// Random bits.
+fn random() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
+    Ok(u64::from_le_bytes(bytes) | 1)
 }
 
 /// Random bytes that tell this run from all others.

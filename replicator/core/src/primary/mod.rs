@@ -14,6 +14,7 @@ mod names;
 mod record;
 mod resumption;
 mod resync;
+mod reunion;
 mod session;
 mod status;
 mod waiter;
@@ -36,6 +37,7 @@ use local_sync::{LocalSync, Protection};
 use nameless::Nameless;
 use names::Names;
 use resumption::Greeting;
+use reunion::Meeting;
 use session::{Dial, Session};
 use waiter::Waiter;
 
@@ -71,6 +73,7 @@ struct Numbers {
     read: ReadId,
     sync: LocalSyncId,
     waiter: u64,
+    tag: u64,
 }
 
 /// The primary's state machine.
@@ -108,6 +111,7 @@ pub(crate) struct Primary {
     /// The present session, or the last one, was not to be gone on from.
     untold: bool,
     beginning: Option<Beginning>,
+    meeting: Meeting,
     dial: Dial,
     waiters: BTreeMap<WaiterId, Waiter>,
     /// Waiters whose marks are all on their way, in that order.
@@ -147,6 +151,7 @@ impl Primary {
             last: Err(Why::Started),
             untold: false,
             beginning: None,
+            meeting: Meeting::default(),
             dial: Dial::new(config.seed, now),
             waiters: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -200,6 +205,7 @@ impl Primary {
             Event::FrameReceived { session, header, body } => self.on_frame_received(session, header, body),
             Event::FramesSent { session, upto } => self.on_frames_sent(session, upto),
             Event::SessionLost { session } => self.on_session_lost(session),
+            Event::Overrule => self.on_overrule(),
             Event::Stop => self.on_stop(),
             // Not a primary's: the edge answers nothing that was not ordered.
             Event::Applied { .. } | Event::MadeDurable { .. } | Event::CopyChanged => {}

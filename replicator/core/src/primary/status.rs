@@ -33,6 +33,8 @@ impl Primary {
             }),
             unapplied_frames: 0,
             beginning: self.beginning,
+            reunion: self.meeting.found,
+            refused: self.meeting.is_refused(),
             counters: Counters { widened: self.marks.widened, ..self.counters },
         }
     }

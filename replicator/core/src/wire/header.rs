@@ -11,11 +11,13 @@ pub const HEADER_BYTES: usize = 64;
 /// First four bytes of every frame: "RPL1" read as little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RPL1");
 /// Newest protocol version this build speaks.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Oldest version in which a stream can go on where an earlier one ended.
 pub const VERSION_RESUMES: u16 = 2;
 /// Oldest version in which attributes carry inode flags.
 pub const VERSION_FLAGS: u16 = 3;
+/// Oldest version in which both nodes tell of their data's lineage.
+pub const VERSION_ACCOUNTS: u16 = 4;
 /// Oldest protocol version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// Largest payload in bytes; a longer one is refused before any of it is read.
@@ -87,14 +89,19 @@ pub enum Kind {
     Holding = 20,
     /// The stream goes on where an earlier one ended: instead of ResyncBegin. Not before version 2.
     ResumeBegin = 21,
+    /// Where the sender's data comes from. The secondary's first frame, and the primary's before a stream begins. Not before version 4.
+    Account = 22,
 }
+
+/// Flag of `Account`: an operator of the primary said that its data is to replace the peer's.
+pub const FLAG_OVERWRITES: u16 = 1;
 
 /// Flag of `DigestReply` and `CreatedReply`: another frame of the same answer follows.
 pub const FLAG_MORE: u16 = 1;
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 22] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::KeepAlive,
@@ -116,6 +123,7 @@ impl Kind {
         Kind::Accept,
         Kind::Holding,
         Kind::ResumeBegin,
+        Kind::Account,
     ];
 
     /// The kind with that number on the wire.

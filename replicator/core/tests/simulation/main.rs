@@ -17,6 +17,9 @@
 //!
 //! Either node is stopped in order, too, and goes on from what it kept; files change while the primary is stopped.
 //!
+//! The primary is also started from an older copy of its state: it must not replace what it does not know of, but by an operator's word,
+//! and then it is kept aside.
+//!
 //! Half of the sessions go on where the one before ended, also where that had not come far itself.
 //!
 //! `REPLICATOR_SEEDS=<n>` runs n seeds, `REPLICATOR_SEEDS=<from>..<to>` those of a range; `REPLICATOR_SEED=<seed>` replays one.
@@ -68,6 +71,7 @@ fn promises_hold_for_every_seed() {
     println!("{total:?}");
     if number("REPLICATOR_SEED").is_none() {
         assert!(total.resumed > 0 && total.checkpoints > 0);
+        assert!(total.refusals > 0 && total.overruled > 0);
         assert!(total.acknowledged_by_both > 0 && total.mirrored > 0 && total.acknowledged_alone > 0);
     }
 }
@@ -92,9 +96,14 @@ fn changes_between_two_runs_that_are_not_looked_for_are_caught() {
     assert!(is_caught(Sabotage::UnseenChanges, "same-tree"));
 }
 
+#[test]
+fn a_secondary_that_forgets_where_its_data_comes_from_is_caught() {
+    assert!(is_caught(Sabotage::ForgottenLineage, "nothing-thrown-away"));
+}
+
 /// Whether the checker of that promise fires.
 fn is_caught(sabotage: Sabotage, promise: &str) -> bool {
-    let mut failures = (0..200).filter_map(|seed| World::new(seed, sabotage).run().err());
+    let mut failures = (0..600).filter_map(|seed| World::new(seed, sabotage).run().err());
     failures.any(|reason| {
         println!("{}", &reason[..reason.len().min(200)]);
         reason.starts_with(promise)

@@ -13,16 +13,16 @@ mod stops;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use replicator_core::action::{Action, Body, CloseReason, DataState, DurableScope, Phase, StateRecord};
+use replicator_core::action::{Action, Body, CloseReason, DataState, DurableScope, Notice, Phase, StateRecord};
 use replicator_core::config::{ExtentLimits, Mode, PrimaryConfig, SecondaryConfig, VolumeRoot, WhenAlone};
 use replicator_core::event::{
     AppliedOutcome, Event, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
 };
 use replicator_core::extent::Extent;
 use replicator_core::ids::{
-    EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Term,
-    Ticket, Time, VolumeId,
+    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, Time, VolumeId,
 };
+use replicator_core::lineage::{GenerationId, Match, Tag};
 use replicator_core::node::Node;
 use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
@@ -47,6 +47,8 @@ pub enum Sabotage {
     DropsWhatIsLeft,
     /// The secondary's machine crashes, and its daemon does not notice that.
     UnnoticedCrash,
+    /// The secondary does not know where its data comes from.
+    ForgottenLineage,
     /// Namespace operations are lost while there is no session.
     LostNames,
     /// What was changed while the primary was stopped is not looked for.
@@ -90,6 +92,9 @@ pub struct Stats {
     pub crashes: u64,
     /// Orderly stops after which the next run went on.
     pub checkpoints: u64,
+    /// Sessions that the primary refused to begin, and those that an operator ordered all the same.
+    pub refusals: u64,
+    pub overruled: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
     pub not_applicable: u64,
 }
@@ -104,6 +109,8 @@ impl Stats {
         self.resumed += other.resumed;
         self.crashes += other.crashes;
         self.checkpoints += other.checkpoints;
+        self.refusals += other.refusals;
+        self.overruled += other.overruled;
         self.not_applicable += other.not_applicable;
     }
 }
@@ -161,6 +168,11 @@ pub struct World {
     files: Files,
     primary: Node,
     primary_disk: StateRecord,
+    /// States that the primary's disk had.
+    older: Vec<StateRecord>,
+    /// The primary goes on from an older copy of its state, and does not know what the secondary has.
+    stale: bool,
+    runs: u64,
     doing: Vec<Doing>,
     held_reads: BTreeMap<ReadId, Payload>,
     held_entries: BTreeMap<EntryId, Operation>,
@@ -195,6 +207,8 @@ pub struct World {
     stored_again: Option<(u64, usize)>,
     tracing: bool,
     secondary_off: bool,
+    /// What the secondary keeps aside is of this generation.
+    keeping: GenerationId,
     /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
     /// inconsistent), or its machine crashed.
     secondary_failed: bool,
@@ -205,6 +219,11 @@ pub struct World {
 /// What tells one run of the primary's daemon from all others.
 fn incarnation(seed: u64) -> [u8; 16] {
     u128::from(seed).to_le_bytes()
+}
+
+/// Random bits of one run of the primary's daemon.
+fn tags(seed: u64, run: u64) -> u64 {
+    Random(seed ^ run << 40).next()
 }
 
 impl World {
@@ -229,14 +248,10 @@ impl World {
         config.seed = seed;
         config.incarnation = Some(incarnation(seed));
         let alone = random.chance(60);
-        let primary_disk =
-            StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone };
-        let secondary_disk = StateRecord {
-            term: Term(0),
-            generation: Generation(0),
-            data: DataState::Inconsistent,
-            alone: false,
-        };
+        config.tags = tags(seed, 0);
+        let mut primary_disk = StateRecord::begin_primary(None, Tag(seed + 1));
+        primary_disk.alone = alone;
+        let secondary_disk = StateRecord::begin_secondary(None);
         let business = [100, 40, 15][random.below(3)];
         let misfortune = [100, 20, 5][random.below(3)];
         let bypassed = random.chance(60);
@@ -246,6 +261,9 @@ impl World {
             files: Files::new(shape.volumes),
             primary: Node::primary(config.clone(), primary_disk, now),
             primary_disk,
+            older: Vec::new(),
+            stale: false,
+            runs: 0,
             doing: Vec::new(),
             held_reads: BTreeMap::new(),
             held_entries: BTreeMap::new(),
@@ -274,6 +292,7 @@ impl World {
             stored_again: None,
             tracing: std::env::var_os("REPLICATOR_TRACE").is_some(),
             secondary_off: false,
+            keeping: GenerationId::NONE,
             secondary_failed: false,
             failure: None,
             stats: Stats::default(),

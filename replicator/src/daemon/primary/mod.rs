@@ -285,7 +285,7 @@ impl Role for Primary {
         payload: Shared,
     ) -> Result<ReceivedBody, &'static str> {
         match header.kind {
-            Kind::Ack | Kind::DigestReply | Kind::CreatedReply | Kind::Holding => {
+            Kind::Ack | Kind::DigestReply | Kind::CreatedReply | Kind::Holding | Kind::Account => {
                 Ok(ReceivedBody::Structured(payload.to_vec()))
             }
             _ => Ok(ReceivedBody::Opaque),

@@ -27,6 +27,23 @@ impl World {
         }
     }
 
+    /// nothing-thrown-away: a primary that does not know what the secondary has replaces it by an operator's
+    /// word alone, and then what the secondary has is kept aside.
+    pub(super) fn check_begin(&mut self, session: SessionId, sequence: Sequence) {
+        let Some((header, _)) = self.payloads.get(&(session, sequence)) else { return };
+        let present = self.link.as_ref().is_some_and(|link| link.secondary == session && link.primary_up);
+        if !matches!(header.kind, Kind::ResyncBegin | Kind::ResumeBegin) || !self.stale || !present {
+            return;
+        }
+        let kept = self.secondary_disk.keeping;
+        if kept.is_none() || kept != self.keeping {
+            let found = self.primary.snapshot().reunion;
+            return self.fail(format!("nothing-thrown-away: {found:?}, keeping {:?}, {kept:?}", self.keeping));
+        }
+        self.stats.overruled += 1;
+        self.stale = false;
+    }
+
     /// Where the durable copy differs, there is a mark. Only files are looked at whose names the copy knows, and which are the
     /// ones the edge knows by their numbers: others are found by the listing of a marked directory.
     pub(super) fn check_nothing_forgotten(&mut self) {

@@ -18,6 +18,7 @@ impl World {
             8 => self.secondary_off = false,
             9 | 10 => self.stop_primary(),
             11 | 12 => self.stop_secondary(),
+            13 => self.restore_older_state(),
             _ => {}
         }
     }
@@ -78,7 +79,38 @@ impl World {
         }
         self.serving.clear();
         self.payloads.clear();
-        self.secondary = Node::secondary(SecondaryConfig::default(), self.secondary_disk, self.now);
+        self.keeping = GenerationId::NONE;
+        let record = StateRecord::begin_secondary(Some(self.secondary_disk));
+        self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
+    }
+
+    /// The primary is started from a copy of its state that was made at an earlier start. What it does not know of then, it must not
+    /// overwrite.
+    pub(super) fn restore_older_state(&mut self) {
+        let Some(older) = self.random.one(&self.older) else { return };
+        self.primary_disk = older;
+        self.restart_primary();
+        self.stale = !self.knows_what_the_secondary_has();
+        if self.sabotage == Sabotage::ForgottenLineage {
+            self.end_secondary();
+            let record = StateRecord { lineage: Default::default(), ..self.secondary_disk };
+            self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
+        }
+    }
+
+    /// Whether the primary's record can tell that its data goes on from the secondary's.
+    pub(super) fn knows_what_the_secondary_has(&self) -> bool {
+        let theirs = self.secondary_disk.lineage.current;
+        let own = self.primary_disk.lineage;
+        let mut known = own.former().chain([own.current, own.shared]);
+        theirs.is_none() || known.any(|id| id.matches(theirs) != Match::No)
+    }
+
+    /// An operator who looks now and then, and says that the primary's data is what both shall have.
+    pub(super) fn overrule(&mut self) {
+        if self.primary.snapshot().refused && (!self.faults || self.random.chance(5)) {
+            self.tell_primary(Event::Overrule);
+        }
     }
 
     /// The daemon is killed: files stay, callers and marks are gone.
@@ -96,6 +128,11 @@ impl World {
         self.tickets.clear();
         self.config.seed += 1;
         self.config.incarnation = Some(incarnation(self.config.seed));
+        self.runs += 1;
+        self.config.tags = tags(self.config.seed, self.runs);
+        self.older.push(self.primary_disk);
+        self.primary_disk =
+            StateRecord::begin_primary(Some(self.primary_disk), Tag(self.config.tags.rotate_left(7) | 1));
         self.primary = Node::primary(self.config.clone(), self.primary_disk, self.now);
     }
 }

@@ -21,7 +21,7 @@ impl World {
         });
         self.stats.sessions += 1;
         self.secondary_failed = false;
-        let version = if self.random.chance(5) { VERSION_MIN } else { VERSION };
+        let version = if self.random.chance(5) && !self.stale { VERSION_MIN } else { VERSION };
         self.tell_secondary(Event::SessionOpened { session: secondary, version });
         self.tell_primary(Event::SessionOpened { session, version });
     }

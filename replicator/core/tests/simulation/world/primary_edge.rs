@@ -56,8 +56,9 @@ impl World {
                     link.broken = true;
                 }
             }
+            Action::Report(Notice::Refused { .. }) => self.stats.refusals += 1,
             Action::Report(_) => {}
-            Action::Apply { .. } | Action::MakeDurable { .. } => {
+            Action::Apply { .. } | Action::MakeDurable { .. } | Action::KeepAside { .. } => {
                 self.fail(format!("a primary ordered {action:?}"));
             }
         }
@@ -236,6 +237,7 @@ impl World {
     }
 
     pub(super) fn tick_primary(&mut self) {
+        self.overrule();
         self.tell_primary(Event::Tick);
     }
 

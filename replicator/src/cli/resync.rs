@@ -1,0 +1,176 @@
+//! `replicator resync`
+
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+
+use super::{NodeArguments, exit, pretty_json, print};
+use crate::config::Role;
+use crate::control::{self, Request, Response};
+use crate::status::{ReunionStatus, Status};
+use crate::volume::RESERVED_NAME;
+
+/// Longest time until a node has done what it was told.
+const WITHIN: Duration = Duration::from_secs(30);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Arguments of `resync`.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct Arguments {
+    #[command(flatten)]
+    node: NodeArguments,
+    /// Say whose data both nodes will have and how much would be compared and sent, and do nothing
+    #[arg(long, group = "what")]
+    dry_run: bool,
+    /// On the primary: replace the peer's data although it has what this node lacks; the peer keeps that aside
+    #[arg(long, group = "what", requires = "reason")]
+    overwrite_peer: bool,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Say what a resync would be, or order one that nobody but an operator may order.
+///
+/// # Errors
+/// No daemon answers, it refuses, or it does not do it in time.
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let socket = arguments.node.socket()?;
+    if arguments.dry_run {
+        let plan = Plan::of(&status(&socket)?);
+        print(&if arguments.json { pretty_json(&plan)? } else { plan.text() })?;
+        return Ok(if plan.decision.refused { exit::FAILED } else { exit::OK });
+    }
+    let reason = arguments.reason.clone().unwrap_or_default();
+    if reason.trim().is_empty() {
+        bail!("a reason is needed, for the record");
+    }
+    control::request(&socket, &Request::OverwritePeer { reason })?;
+    let deadline = Instant::now() + WITHIN;
+    while Instant::now() < deadline {
+        let status = status(&socket)?;
+        if !status.reunion.refused {
+            let text = "the peer's data is being replaced; \"replicator status\" shows how far that is\n";
+            print(&if arguments.json { pretty_json(&status.reunion)? } else { text.to_owned() })?;
+            return Ok(exit::OK);
+        }
+        thread::sleep(LOOK_INTERVAL);
+    }
+    bail!("it is recorded, and is done as soon as the peer is reached: it was not within {WITHIN:?}")
+}
+
+fn status(socket: &Path) -> anyhow::Result<Status> {
+    match control::request(socket, &Request::Status)? {
+        Response::Status { status } => Ok(*status),
+        other => bail!("the daemon answered {other:?} when it was asked for its status"),
+    }
+}
+
+/// What a resync between the two nodes as they are now would be.
+#[derive(Serialize, Debug)]
+struct Plan {
+    /// Whether the peer is connected now; else all is as it was when the nodes met last.
+    connected: bool,
+    /// Whether they have met since this node was started.
+    met: bool,
+    decision: ReunionStatus,
+    /// How much a session compares or sends that begins now, as far as this node knows: of a comparison, all there is here.
+    files: u64,
+    bytes: u64,
+    /// Files and bytes are those of the whole tree, of which only what differs is sent.
+    compares: bool,
+}
+
+impl Plan {
+    fn of(status: &Status) -> Plan {
+        let decision = status.reunion.clone();
+        let compares = decision.scope != "nothing" && decision.scope != "marks" || status.resync.active && !status.resync.resumed;
+        let (files, bytes) = if compares {
+            status.volumes.iter().fold((0, 0), |sum, volume| count(Path::new(&volume.path), sum))
+        } else if status.role == Role::Primary {
+            (status.dirty.files, status.dirty.bytes + status.dirty.in_flight_bytes)
+        } else {
+            (0, 0)
+        };
+        Plan {
+            connected: status.peer.connected,
+            met: !decision.relation.is_empty(),
+            decision,
+            files,
+            bytes,
+            compares,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let mut line = |subject: &str, what: &str| {
+            let _ = writeln!(text, "{subject:<9} {what}");
+        };
+        let decision = &self.decision;
+        if !self.met {
+            line("decision", "unknown: the nodes have not met since this one was started, or the peer is of an older version");
+            line("own", &decision.generation);
+            return text;
+        }
+        line("decision", &decision.text);
+        line("source", match decision.source.as_str() {
+            "operator" if decision.scope == "nothing" => "none is needed",
+            "operator" => "an operator has to say which node",
+            node => node,
+        });
+        let much = match decision.scope.as_str() {
+            "nothing" => "nothing: both nodes hold the same".to_owned(),
+            _ if self.compares => {
+                format!("both trees are compared ({} files, {} bytes here); what differs is sent", self.files, self.bytes)
+            }
+            _ => format!("what is marked: {} files, {} bytes", self.files, self.bytes),
+        };
+        line("scope", &much);
+        if decision.keeps {
+            line("keeps", "what only the other node has is kept aside there before it is overwritten");
+        }
+        if decision.refused {
+            line("refused", "no session begins until an operator decides (--overwrite-peer, or the roles exchanged)");
+        }
+        if !self.connected {
+            line("peer", "not connected now: this is what was found when the nodes met last");
+        }
+        text
+    }
+}
+
+/// Regular files and their bytes below a directory, on its own file system. What cannot be read counts nothing.
+fn count(root: &Path, (mut files, mut bytes): (u64, u64)) -> (u64, u64) {
+    let Ok(device) = fs::symlink_metadata(root).map(|found| found.dev()) else { return (files, bytes) };
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten() {
+            let Ok(found) = entry.metadata() else { continue };
+            let is_own = directory == root && entry.file_name().as_encoded_bytes() == RESERVED_NAME;
+            if found.dev() != device || is_own {
+                continue;
+            }
+            if found.is_dir() {
+                directories.push(entry.path());
+            } else if found.is_file() {
+                files += 1;
+                bytes += found.len();
+            }
+        }
+    }
+    (files, bytes)
+}
