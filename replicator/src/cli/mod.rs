@@ -4,6 +4,7 @@
 
 pub mod check_config;
 pub mod compare;
+pub mod divergence;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
@@ -44,6 +45,8 @@ enum Command {
     Stop(stop::Arguments),
     /// Say what would be compared and sent between the nodes, or replace the peer's data by this node's
     Resync(resync::Arguments),
+    /// List, show, restore or delete what was kept aside when the peer's data replaced this node's
+    Divergence(divergence::Arguments),
     /// Print everything this host offers to a node, and which mode follows
     Doctor(doctor::Arguments),
     /// Check a configuration file
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Resync(arguments) => resync::run(&arguments),
+        Command::Divergence(arguments) => divergence::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

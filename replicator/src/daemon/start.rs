@@ -34,7 +34,7 @@ use super::secondary::Secondary;
 use super::sessions::Sessions;
 use super::state::StateKeeper;
 use super::workers::Workers;
-use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone};
+use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone, WhenFull};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Counters, Gate, GateReport};
@@ -43,6 +43,7 @@ use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
 use crate::notify::local_changes::LocalChanges;
 use crate::patterns::Patterns;
 use crate::status::{Status, StrictStatus, VolumeStatus};
+use crate::storage::divergence::Limit;
 use crate::storage::protection::{self, Protection};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
 use crate::uring::Ring;
@@ -309,7 +310,13 @@ impl StartedNode {
                 copy = Some(guarded);
                 let settings = SecondaryConfig { resumes, ..secondary_config(config) };
                 let mut node = Node::secondary(settings, record, Time(0));
-                let secondary = Secondary::new(volumes.clone(), waiting);
+                let limit = Limit {
+                    bytes: config.mirror.keep_diverged,
+                    drops: config.mirror.keep_diverged_when_full == WhenFull::DropOldest,
+                };
+                let mut secondary = Secondary::new(volumes.clone(), waiting, limit);
+                // What an earlier run took away and did not yet delete is not to be deleted by this one.
+                secondary.keep_aside(record.keeping);
                 let kept = kept.filter(|_| resumes);
                 let prepares = kept.is_some();
                 if let Some(kept) = kept {
