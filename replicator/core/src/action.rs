@@ -104,7 +104,7 @@ pub enum CloseReason {
     StaleTerm,
     /// Orderly end.
     Stopping,
-    /// By what both nodes say of their data, this primary's must not overwrite the peer's.
+    /// By what both nodes say of their data, the primary's must not overwrite this node's.
     NotTheSource,
 }
 
@@ -158,7 +158,8 @@ impl StateRecord {
     /// from: this record may be an older copy of its own.
     #[must_use]
     pub fn begin_primary(found: Option<StateRecord>, tag: Tag) -> StateRecord {
-        let first = found.is_none_or(|record| record.lineage.current.is_none() && record.role != Some(Role::Secondary));
+        let first = found
+            .is_none_or(|record| record.lineage.current.is_none() && record.role != Some(Role::Secondary));
         let mut record = found.unwrap_or(StateRecord::unknown());
         record.crashed |= record.running;
         (record.role, record.running) = (Some(Role::Primary), true);

@@ -201,7 +201,10 @@ fn write_back(
     Ok(match how {
         Restored::Whole => format!("{} restored\n", to.display()),
         Restored::Overlaid => {
-            format!("{} restored: what was overwritten as it was, the rest as it is in the mirror now\n", to.display())
+            format!(
+                "{} restored: what was overwritten as it was, the rest as it is in the mirror now\n",
+                to.display()
+            )
         }
         Restored::Ranges => format!("{} has what was overwritten, the rest is holes\n", to.display()),
     })

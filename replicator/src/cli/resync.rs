@@ -95,7 +95,8 @@ struct Plan {
 impl Plan {
     fn of(status: &Status) -> Plan {
         let decision = status.reunion.clone();
-        let compares = decision.scope != "nothing" && decision.scope != "marks" || status.resync.active && !status.resync.resumed;
+        let compares = decision.scope != "nothing" && decision.scope != "marks"
+            || status.resync.active && !status.resync.resumed;
         let (files, bytes) = if compares {
             status.volumes.iter().fold((0, 0), |sum, volume| count(Path::new(&volume.path), sum))
         } else if status.role == Role::Primary {
@@ -121,20 +122,29 @@ impl Plan {
         };
         let decision = &self.decision;
         if !self.met {
-            line("decision", "unknown: the nodes have not met since this one was started, or the peer is of an older version");
+            line(
+                "decision",
+                "unknown: the nodes have not met since this one was started, or the peer is of an older version",
+            );
             line("own", &decision.generation);
             return text;
         }
         line("decision", &decision.text);
-        line("source", match decision.source.as_str() {
-            "operator" if decision.scope == "nothing" => "none is needed",
-            "operator" => "an operator has to say which node",
-            node => node,
-        });
+        line(
+            "source",
+            match decision.source.as_str() {
+                "operator" if decision.scope == "nothing" => "none is needed",
+                "operator" => "an operator has to say which node",
+                node => node,
+            },
+        );
         let much = match decision.scope.as_str() {
             "nothing" => "nothing: both nodes hold the same".to_owned(),
             _ if self.compares => {
-                format!("both trees are compared ({} files, {} bytes here); what differs is sent", self.files, self.bytes)
+                format!(
+                    "both trees are compared ({} files, {} bytes here); what differs is sent",
+                    self.files, self.bytes
+                )
             }
             _ => format!("what is marked: {} files, {} bytes", self.files, self.bytes),
         };
@@ -143,7 +153,10 @@ impl Plan {
             line("keeps", "what only the other node has is kept aside there before it is overwritten");
         }
         if decision.refused {
-            line("refused", "no session begins until an operator decides (--overwrite-peer, or the roles exchanged)");
+            line(
+                "refused",
+                "no session begins until an operator decides (--overwrite-peer, or the roles exchanged)",
+            );
         }
         if !self.connected {
             line("peer", "not connected now: this is what was found when the nodes met last");

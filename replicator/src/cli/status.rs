@@ -133,6 +133,16 @@ pub fn render(status: &Status, coloured: bool) -> String {
     if status.resync.active || status.resync.files > 0 || status.resync.resumed {
         lines.push(("resync", resync(status)));
     }
+    if status.reunion.refused {
+        let found = &status.reunion.text;
+        lines.push((
+            "refused",
+            format!("{found}: no session before an operator decides (replicator resync --dry-run)"),
+        ));
+    }
+    if !status.reunion.keeping.is_empty() {
+        lines.push(("keeps", format!("what only this node had in generation {}", status.reunion.keeping)));
+    }
     lines.push(("traffic", traffic(&status.counters)));
     lines.push(("trouble", trouble(status)));
     lines.iter().fold(String::new(), |mut text, (subject, line)| {

@@ -78,8 +78,12 @@ pub const fn text(found: Reunion) -> &'static str {
         (Relation::New, None) => "neither node has a whole copy",
         (Relation::Same, Some(Side::Here)) => "both nodes have the same generation",
         (Relation::Same, Some(Side::Peer)) => "the primary's copy is not whole, the secondary's is",
-        (Relation::Same, None) => "both nodes have the same generation, and none may bring its copy to the other",
-        (Relation::Ahead { side: Side::Here, .. }, Some(_)) => "the primary has gone on from what the secondary has",
+        (Relation::Same, None) => {
+            "both nodes have the same generation, and none may bring its copy to the other"
+        }
+        (Relation::Ahead { side: Side::Here, .. }, Some(_)) => {
+            "the primary has gone on from what the secondary has"
+        }
         (Relation::Ahead { side: Side::Here, .. }, None) => {
             "the primary has gone on from what the secondary has, but its copy is not whole"
         }

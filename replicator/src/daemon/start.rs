@@ -34,7 +34,9 @@ use super::secondary::Secondary;
 use super::sessions::Sessions;
 use super::state::StateKeeper;
 use super::workers::Workers;
-use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone, WhenFull};
+use crate::config::{
+    Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone, WhenFull,
+};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Counters, Gate, GateReport};
@@ -236,7 +238,10 @@ impl NodeView for Stop {
             return Err("only a primary can replace its peer's data: this node is the secondary".to_owned());
         }
         if !status.reunion.refused {
-            return Err("there is nothing to decide: the nodes agree whose data both shall have, or have not met".to_owned());
+            return Err(
+                "there is nothing to decide: the nodes agree whose data both shall have, or have not met"
+                    .to_owned(),
+            );
         }
         self.mailbox.post(Message::Overrule { reason: reason.to_owned() });
         Ok(())

@@ -64,7 +64,9 @@ impl StateKeeper {
                     info!(line, "decision recorded");
                     mailbox.post_urgent(Message::Answer(Event::Overrule));
                 }
-                Err(error) => error!(%error, line, "cannot record an operator's decision: it is not carried out"),
+                Err(error) => {
+                    error!(%error, line, "cannot record an operator's decision: it is not carried out")
+                }
             }
         });
     }

@@ -231,7 +231,8 @@ impl StateDirectory {
             .map_err(|errno| fail("open")(errno.into()))?;
         let mut file = File::from(file);
         // A line for each, whatever a person wrote.
-        let line: String = line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        let line: String =
+            line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         file.write_all(format!("{line}\n").as_bytes()).map_err(fail("write"))?;
         file.sync_all().map_err(fail("sync"))?;
         fsync(self.directory.as_fd()).map_err(|errno| self.error("sync", errno.into()))

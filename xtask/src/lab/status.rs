@@ -35,7 +35,16 @@ pub struct Status {
     pub barriers: Barriers,
     #[serde(default)]
     pub resync: Resync,
+    pub reunion: Reunion,
     pub counters: Counters,
+}
+
+/// What both nodes' data are to each other.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Reunion {
+    pub relation: String,
+    pub refused: bool,
 }
 
 /// How writes are seen.

@@ -12,6 +12,7 @@ mod commands;
 mod daemon_crash_mount_replaced;
 mod database_killed;
 mod direct_and_dsync;
+mod diverged_copy_is_kept;
 mod excluded_names;
 pub mod files;
 mod fsync_is_on_both;
@@ -32,9 +33,11 @@ pub mod primary_killed_under_load;
 mod rename_storm;
 mod restart_resumes;
 mod resume_after_link_loss;
+mod reunion;
 mod ring_overflow;
 mod secondary_killed_under_load;
 mod semi_sync;
+mod state_file_damaged;
 mod tmpfile_link;
 mod tree_bounds;
 mod truncate_and_holes;
@@ -153,6 +156,8 @@ pub const ALL: &[Scenario] = &[
     scenario("daemon_crash_mount_replaced", 120, daemon_crash_mount_replaced::run),
     scenario("link_reset", 240, link_reset::run),
     scenario("resume_after_link_loss", 240, resume_after_link_loss::run),
+    scenario("diverged_copy_is_kept", 240, diverged_copy_is_kept::run),
+    scenario("state_file_damaged", 400, state_file_damaged::run),
     scenario("restart_resumes", 300, restart_resumes::run),
     scenario("ring_overflow", 120, ring_overflow::run),
     scenario("behind_the_gate", 180, behind_the_gate::run),

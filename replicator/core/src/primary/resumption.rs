@@ -49,6 +49,8 @@ pub(super) struct Greeting {
     pub version: u16,
     /// What the peer says of its data, from version 4 on.
     pub account: Option<Account>,
+    /// The peer was told that no session begins, and is to close.
+    pub over: bool,
 }
 
 /// A namespace operation that was sent and is not proven to have arrived.
@@ -72,7 +74,7 @@ impl Primary {
         if version < VERSION_RESUMES {
             self.begin_session(id, Beginning::Compared(Why::Unable), None, None, None);
         } else {
-            self.greeting = Some(Greeting { id, since: self.now, version, account: None });
+            self.greeting = Some(Greeting { id, since: self.now, version, account: None, over: false });
         }
     }
 
@@ -83,6 +85,9 @@ impl Primary {
         }
         if header.term > self.record.durable().term {
             return self.end_greeting(CloseReason::StaleTerm);
+        }
+        if self.greeting.as_ref().is_some_and(|greeting| greeting.over) {
+            return;
         }
         match (header.kind, body) {
             (Kind::KeepAlive, _) => {}

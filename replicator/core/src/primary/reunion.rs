@@ -118,7 +118,6 @@ impl Primary {
                 self.report(Notice::Refused { reunion: found });
             }
             self.tell_refusal(&account);
-            self.end_greeting(CloseReason::NotTheSource);
             return Err(Refused);
         }
         if !may {
@@ -129,9 +128,12 @@ impl Primary {
         Ok(Some(Met { account, overruled: !may }))
     }
 
-    /// The peer comes to the same finding, and can tell its operator.
+    /// Say why, and that this is the end. The peer comes to the same finding, can tell its operator, and closes: to close from here could
+    /// overtake what is said.
     fn tell_refusal(&mut self, account: &Account) {
-        let Some(session) = self.greeting.as_ref().map(|greeting| greeting.id) else { return };
+        let Some(greeting) = &mut self.greeting else { return };
+        greeting.over = true;
+        let session = greeting.id;
         let term = self.record.durable().term;
         let frame = |kind| crate::wire::header::Header::new(kind, term);
         let body = Body::Structured(account.encode());

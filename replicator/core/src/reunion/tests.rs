@@ -62,7 +62,8 @@ fn accounts() -> Vec<Account> {
 
 fn is_behind(one: &Lineage, other: &Lineage) -> bool {
     let known = |lineage: &Lineage, id: GenerationId| {
-        lineage.shared.matches(id) != Match::No || lineage.former().any(|former| former.matches(id) != Match::No)
+        lineage.shared.matches(id) != Match::No
+            || lineage.former().any(|former| former.matches(id) != Match::No)
     };
     // One that has given its own up is behind everybody.
     let both = !one.current.is_none() && !other.current.is_none();
@@ -161,7 +162,11 @@ fn the_table_holds() {
     ];
     for (here, peer, relation, source, scope) in table {
         let found = decide(&calm(here, true), &calm(peer, false));
-        assert_eq!((found.relation, found.source, found.scope), (relation, source, scope), "{here:?} {peer:?}");
+        assert_eq!(
+            (found.relation, found.source, found.scope),
+            (relation, source, scope),
+            "{here:?} {peer:?}"
+        );
     }
 }
 

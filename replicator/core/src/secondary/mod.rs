@@ -223,6 +223,8 @@ impl Secondary {
         if version >= VERSION_ACCOUNTS {
             let account = self.account();
             self.send_frame(Kind::Account, |_| {}, Body::Structured(account.encode()));
+        } else {
+            (self.found, self.refused) = (None, false);
         }
         if version >= VERSION_RESUMES {
             // Final: nothing of an earlier session is taken any more.

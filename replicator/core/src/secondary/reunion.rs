@@ -41,8 +41,8 @@ impl Secondary {
 
     /// What the primary says of its data.
     pub(super) fn on_account(&mut self, header: &Header, body: &[u8]) -> Result<(), CloseReason> {
-        let account = Account::decode(body)
-            .map_err(|_| CloseReason::Protocol("what the primary says of its data"))?;
+        let account =
+            Account::decode(body).map_err(|_| CloseReason::Protocol("what the primary says of its data"))?;
         let own = self.account();
         let Some(session) = &mut self.session else { return Ok(()) };
         if session.version < VERSION_ACCOUNTS || session.told.is_some() || session.received.0 > 0 {

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 
 use super::Secondary;
 use crate::action::{Action, DurableScope, StateRecord};
-use crate::lineage::Lineage;
 use crate::config::SecondaryConfig;
 use crate::event::{AppliedOutcome, Event, NamespaceChange, ReceivedBody};
 use crate::extent::{BLOCK_MAX, Extent};
 use crate::ids::{FileId, FileKind, Generation, Sequence, SessionId, Term, Time, VolumeId};
+use crate::lineage::Lineage;
 use crate::wire::body::{Ack, encode_barrier};
 use crate::wire::header::{Header, Kind};
 

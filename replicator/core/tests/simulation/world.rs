@@ -13,14 +13,17 @@ mod stops;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use replicator_core::action::{Action, Body, CloseReason, DataState, DurableScope, Notice, Phase, StateRecord};
+use replicator_core::action::{
+    Action, Body, CloseReason, DataState, DurableScope, Notice, Phase, StateRecord,
+};
 use replicator_core::config::{ExtentLimits, Mode, PrimaryConfig, SecondaryConfig, VolumeRoot, WhenAlone};
 use replicator_core::event::{
     AppliedOutcome, Event, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
 };
 use replicator_core::extent::Extent;
 use replicator_core::ids::{
-    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, Time, VolumeId,
+    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, Time,
+    VolumeId,
 };
 use replicator_core::lineage::{GenerationId, Match, Tag};
 use replicator_core::node::Node;

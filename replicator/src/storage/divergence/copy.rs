@@ -48,7 +48,8 @@ pub(super) fn data_within(source: &impl AsFd, range: Extent) -> io::Result<u64> 
 }
 
 fn copy_data(source: &impl AsFd, target: &File, data: Extent) -> io::Result<()> {
-    let inner = Extent { start: data.start.next_multiple_of(ALIGNMENT), end: data.end / ALIGNMENT * ALIGNMENT };
+    let inner =
+        Extent { start: data.start.next_multiple_of(ALIGNMENT), end: data.end / ALIGNMENT * ALIGNMENT };
     if inner.start >= inner.end || !share(source, target, inner) {
         return copy_bytes(source, target, data);
     }

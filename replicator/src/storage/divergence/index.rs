@@ -90,7 +90,10 @@ pub(super) fn read(path: &Path) -> io::Result<(Vec<Entry>, bool)> {
     for line in bytes.split(|byte| *byte == b'\n').filter_map(parse) {
         match line {
             Line::File { number, file } => {
-                entries.insert(number, Entry { number, file, kept: Kept::Ranges(ExtentSet::default()), data: 0 });
+                entries.insert(
+                    number,
+                    Entry { number, file, kept: Kept::Ranges(ExtentSet::default()), data: 0 },
+                );
             }
             Line::Removed { number, file, bytes } => {
                 entries.insert(number, Entry { number, file, kept: Kept::Removed, data: bytes });

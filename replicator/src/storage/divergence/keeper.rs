@@ -78,7 +78,8 @@ impl Keeper {
             File::open(made)?.sync_all()?;
         }
         let set = open_set(directory.clone(), id.to_owned())?;
-        let next = set.entries.iter().map(|entry| entry.number + 1).max().unwrap_or(1);
+        let (listed, _) = super::index::read(&directory.join(INDEX))?;
+        let next = listed.iter().map(|entry| entry.number + 1).max().unwrap_or(1);
         // A number whose file was never moved is not used again.
         let next = next.max(highest(&directory.join(FILES))? + 1).max(highest(&directory.join(RANGES))? + 1);
         let ranges = |kept: &Kept| if let Kept::Ranges(ranges) = kept { Some(ranges.clone()) } else { None };
@@ -156,7 +157,10 @@ impl Keeper {
             None => {
                 let number = self.take_number();
                 lines.push(Line::File { number, file: self.attributes(file, &status)? });
-                self.files.insert(status.inode, Ranges { number, size: status.size, covered: ExtentSet::default() });
+                self.files.insert(
+                    status.inode,
+                    Ranges { number, size: status.size, covered: ExtentSet::default() },
+                );
                 number
             }
         };

@@ -84,7 +84,10 @@ fn open_set(directory: PathBuf, id: String) -> io::Result<Set> {
     let (entries, incomplete) = index::read(&index)?;
     let changed = fs::metadata(&index).or_else(|_| fs::metadata(&directory))?.modified()?;
     // What was to be moved when the power went is where it was, and will be moved under another number.
-    let there = |entry: &Entry| !matches!(entry.kept, Kept::Removed) || directory.join(FILES).join(entry.number.to_string()).symlink_metadata().is_ok();
+    let there = |entry: &Entry| {
+        !matches!(entry.kept, Kept::Removed)
+            || directory.join(FILES).join(entry.number.to_string()).symlink_metadata().is_ok()
+    };
     let entries = entries.into_iter().filter(there).collect();
     Ok(Set { id, directory, changed, entries, incomplete })
 }

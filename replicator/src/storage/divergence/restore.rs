@@ -76,7 +76,9 @@ fn restore_removed(from: &Path, entry: &Entry, to: &Path) -> io::Result<()> {
         return symlink(fs::read_link(from)?, to);
     }
     if !found.is_file() {
-        return Err(io::Error::other("only regular files and symbolic links are written elsewhere; it lies in the set"));
+        return Err(io::Error::other(
+            "only regular files and symbolic links are written elsewhere; it lies in the set",
+        ));
     }
     let source = File::open(from)?;
     let target = create(to)?;

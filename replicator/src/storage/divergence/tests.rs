@@ -50,8 +50,7 @@ impl Bench {
 fn what_is_overwritten_is_kept_once_and_comes_back_bit_exact() {
     let bench = bench();
     let mut keeper = bench.keeper(ID, ROOMY);
-    let ranges =
-        [(0, 10), (5, 70_000), (100_001, 3), (190_000, 300_000), (550_000, 100_000), (20, 40_000)];
+    let ranges = [(0, 10), (5, 70_000), (100_001, 3), (190_000, 300_000), (550_000, 100_000), (20, 40_000)];
     for (start, length) in ranges {
         bench.overwrite(&mut keeper, Extent::at(start, length));
     }
@@ -168,7 +167,9 @@ fn a_line_that_was_cut_off_is_not_there_and_spoils_nothing() {
 #[test]
 fn names_of_sets_are_generations_and_nothing_else() {
     assert!(is_id(ID));
-    for id in ["", "7", "7-", "7-ab", "../x", "7-00000000000000xy", "a-00000000000000ab", "7-00000000000000ab/.."] {
+    for id in
+        ["", "7", "7-", "7-ab", "../x", "7-00000000000000xy", "a-00000000000000ab", "7-00000000000000ab/.."]
+    {
         assert!(!is_id(id), "{id}");
     }
 }

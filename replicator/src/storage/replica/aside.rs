@@ -44,7 +44,10 @@ impl Replica {
                 continue;
             }
             let fail = ReplicaError::system("keep aside a part of", volume.root_file());
-            orphanage::prepare(volume).and_then(|()| Keeper::open(volume.root(), id, limit)).map(|keeper| keepers.insert(*number, keeper)).map_err(fail)?;
+            orphanage::prepare(volume)
+                .and_then(|()| Keeper::open(volume.root(), id, limit))
+                .map(|keeper| keepers.insert(*number, keeper))
+                .map_err(fail)?;
         }
         self.aside.keeps.store(true, Ordering::Relaxed);
         Ok(())
@@ -69,7 +72,9 @@ impl Replica {
             return Ok(());
         }
         match self.keepers().get_mut(&file.volume) {
-            Some(keeper) => keeper.keep_range(open, range).map_err(|source| ReplicaError::NotKept { file, source }),
+            Some(keeper) => {
+                keeper.keep_range(open, range).map_err(|source| ReplicaError::NotKept { file, source })
+            }
             None => Ok(()),
         }
     }
@@ -116,13 +121,19 @@ impl Replica {
     }
 
     /// A file is about to lose its last name: it is moved aside if anything of it is this copy's own. Returns whether it was.
-    pub(super) fn keep_removed(&self, volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    pub(super) fn keep_removed(
+        &self,
+        volume: &Volume,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> io::Result<bool> {
         if !self.keeps_aside() {
             return Ok(false);
         }
         let mut keepers = self.keepers();
         let Some(keeper) = keepers.get_mut(&volume.id) else { return Ok(false) };
-        let file = openat(directory, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+        let file =
+            openat(directory, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
         let Some(to) = keeper.keep_removed(file.as_fd()).map_err(io::Error::other)? else { return Ok(false) };
         let to = CString::new(to.into_os_string().into_vec())?;
         let rename = || renameat2(directory, name, AT_FDCWD, to.as_c_str(), RenameFlags::RENAME_NOREPLACE);
@@ -136,8 +147,9 @@ impl Replica {
 
 /// Where a name in a directory is, from the volume's root on.
 fn path_below(volume: &Volume, directory: BorrowedFd<'_>, name: &CStr) -> Vec<u8> {
-    let path =
-        |of: BorrowedFd<'_>| readlink(magic_path(of).as_c_str()).map(OsStringExt::into_vec).unwrap_or_default();
+    let path = |of: BorrowedFd<'_>| {
+        readlink(magic_path(of).as_c_str()).map(OsStringExt::into_vec).unwrap_or_default()
+    };
     let (root, above) = (path(volume.root()), path(directory));
     let below = above.strip_prefix(root.as_slice()).unwrap_or(b"/?");
     let mut whole = below.strip_prefix(b"/").unwrap_or(below).to_vec();

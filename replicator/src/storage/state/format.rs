@@ -164,8 +164,11 @@ impl<'a> Checked<'a> {
 }
 
 fn version_2(file: &Checked<'_>) -> Result<NodeState, StateError> {
-    let mut lineage =
-        Lineage { current: file.generation(CURRENT)?, shared: file.generation(SHARED)?, ..Lineage::default() };
+    let mut lineage = Lineage {
+        current: file.generation(CURRENT)?,
+        shared: file.generation(SHARED)?,
+        ..Lineage::default()
+    };
     for (place, id) in lineage.history.iter_mut().enumerate() {
         *id = file.generation(PAST + place * 16)?;
     }

@@ -111,7 +111,9 @@ fn every_truncation_and_every_flipped_bit_is_noticed() {
 /// A field with a meaning that was never written, under a checksum that holds.
 #[test]
 fn fields_without_a_meaning_are_refused() {
-    for (at, value) in [(12, 81), (104, 4), (105, 2), (106, 3), (107, 2), (108, 2), (109, 2), (110, 0), (111, 1), (340, 1)] {
+    for (at, value) in
+        [(12, 81), (104, 4), (105, 2), (106, 3), (107, 2), (108, 2), (109, 2), (110, 0), (111, 1), (340, 1)]
+    {
         let mut bytes = example().encode();
         bytes[at] = value;
         let checksum = crc32c::crc32c(&bytes[..380]);

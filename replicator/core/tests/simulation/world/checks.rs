@@ -38,7 +38,8 @@ impl World {
         let kept = self.secondary_disk.keeping;
         if kept.is_none() || kept != self.keeping {
             let found = self.primary.snapshot().reunion;
-            return self.fail(format!("nothing-thrown-away: {found:?}, keeping {:?}, {kept:?}", self.keeping));
+            return self
+                .fail(format!("nothing-thrown-away: {found:?}, keeping {:?}, {kept:?}", self.keeping));
         }
         self.stats.overruled += 1;
         self.stale = false;
