@@ -5,11 +5,14 @@ use alloc::vec::Vec;
 use crate::event::SyncScope;
 use crate::extent::Extent;
 use crate::ids::{
-    EntryId, Errno, FileId, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, VolumeId,
+    EntryId, Errno, FileId, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Term, Ticket, VolumeId,
 };
-use crate::resume::Beginning;
+use crate::lineage::{GenerationId, Lineage, Tag};
+use crate::resume::{Beginning, Held};
+use crate::reunion::Reunion;
 use crate::verify::{Difference, VerifyPart};
 use crate::wire::header::Header;
+use crate::wire::hello::Role;
 
 /// One order. Orders are carried out in the order given; those with an answer name the event that answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +62,8 @@ pub enum Action {
     /// Apply the received frame with this sequence, whose payload the edge holds. Several may run at once: the core
     /// orders only those at once that do not conflict. Answer: `Applied`.
     Apply { session: SessionId, sequence: Sequence },
+    /// From the next `Apply` on, keep aside what is overwritten or removed, as that of this generation; none: no more.
+    KeepAside { of: GenerationId },
     /// Make this durable. Answer: `MadeDurable`.
     MakeDurable { session: SessionId, barrier: Sequence, scope: DurableScope },
 }
@@ -108,19 +113,91 @@ pub enum CloseReason {
     StaleTerm,
     /// Orderly end.
     Stopping,
+    /// By what both nodes say of their data, the primary's must not overwrite this node's.
+    NotTheSource,
 }
 
 /// What must survive a crash of this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StateRecord {
     /// Number of this primacy.
-    pub term: crate::ids::Term,
-    /// Identity of the data history; incremented before this node goes on alone.
-    pub generation: crate::ids::Generation,
+    pub term: Term,
+    /// Where its data comes from; a new generation is begun before this node goes on alone.
+    pub lineage: Lineage,
     /// Whether this node's copy can be relied on.
     pub data: DataState,
     /// Whether this node runs alone: fsyncs are answered without the peer.
     pub alone: bool,
+    /// In which role the node ran, or runs, that wrote this.
+    pub role: Option<Role>,
+    /// It runs as the primary; after a start that finds this, it has crashed.
+    pub running: bool,
+    /// An earlier run as the primary did not end in order, and both nodes have not held the same since.
+    pub crashed: bool,
+    /// An earlier state of this node could not be used, and its data was not compared since.
+    pub lost: bool,
+    /// Data of this generation is being replaced by the peer's, and what only this node had is kept aside; none: nothing is.
+    pub keeping: GenerationId,
+    /// The position that was durable on both nodes when the last session ended. Tells people; nothing relies on it.
+    pub synced: Option<Held>,
+}
+
+impl StateRecord {
+    /// That of a node that has never run: its copy is not to be relied on.
+    #[must_use]
+    pub fn unknown() -> StateRecord {
+        StateRecord {
+            term: Term(0),
+            lineage: Lineage::default(),
+            data: DataState::Inconsistent,
+            alone: false,
+            role: None,
+            running: false,
+            crashed: false,
+            lost: false,
+            keeping: GenerationId::NONE,
+            synced: None,
+        }
+    }
+
+    /// The record with which a primary begins that finds this one (`None`: it starts for the first time, and its data is what the
+    /// operator says it is). `tag`: random bytes, for the generation that it may begin.
+    ///
+    /// One that goes on alone begins a generation of its own, so that it never acknowledges anything in one that its peer may have gone on
+    /// from: this record may be an older copy of its own.
+    #[must_use]
+    pub fn begin_primary(found: Option<StateRecord>, tag: Tag) -> StateRecord {
+        let first = found
+            .is_none_or(|record| record.lineage.current.is_none() && record.role != Some(Role::Secondary));
+        let mut record = found.unwrap_or(StateRecord::unknown());
+        record.crashed |= record.running;
+        (record.role, record.running) = (Some(Role::Primary), true);
+        if first {
+            record.term = record.term.max(Term(1));
+            (record.data, record.alone) = (DataState::UpToDate, true);
+        }
+        if record.data == DataState::Consistent {
+            // Whole, and the operator says that nobody has anything newer. If that is wrong, the peer's lineage will tell.
+            record.data = DataState::UpToDate;
+        }
+        if record.alone || record.lineage.current.is_none() {
+            record.lineage.begin_generation(tag, false);
+        }
+        record
+    }
+
+    /// The record with which a secondary begins that finds this one.
+    #[must_use]
+    pub fn begin_secondary(found: Option<StateRecord>) -> StateRecord {
+        let record = found.unwrap_or(StateRecord::unknown());
+        StateRecord {
+            alone: false,
+            role: Some(Role::Secondary),
+            running: false,
+            crashed: record.crashed || record.running,
+            ..record
+        }
+    }
 }
 
 /// State of a node's copy.
@@ -163,6 +240,10 @@ pub enum Notice {
     Phase { from: Phase, to: Phase },
     /// A session begins in this way.
     Begun { beginning: Beginning },
+    /// No session begins: an operator has to say whose data both nodes shall have. Reported once for each such finding.
+    Refused { reunion: Reunion },
+    /// An operator said that this primary's data is to replace the peer's, and it does.
+    Overruled { reunion: Reunion },
     /// A file's marks were widened because events were lost or there were too many extents.
     Widened { file: FileId },
     /// Held fsyncs were released with an error because no decision came in time.

@@ -103,6 +103,8 @@ pub struct PrimaryConfig {
     /// Random bytes that no other run of this daemon has: streams are told apart by them. `None`: each session compares
     /// everything, because something may change that nothing tells of.
     pub incarnation: Option<[u8; 16]>,
+    /// Random bits that no other run of any node has: the tags of generations are drawn from them.
+    pub tags: u64,
     /// The volumes.
     pub volumes: Vec<VolumeRoot>,
     /// Files may have names that are left out of the tree and never told: one that lost its last name of the tree may live on, and
@@ -132,6 +134,7 @@ impl PrimaryConfig {
             listed_files_max: 1 << 16,
             seed: 1,
             incarnation: None,
+            tags: 1,
             volumes,
             partial: false,
         }

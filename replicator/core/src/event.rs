@@ -36,6 +36,11 @@ pub enum Event {
     /// end the present one. `lasting`: more may follow, so that each session does.
     Untold { lasting: bool },
 
+    // ---- operator (primary) ------------------------------------------------------------------------
+    /// What the peer had when the nodes met last is to be replaced by this node's data, though it was found that this must not be. Means
+    /// nothing where that was not found.
+    Overrule,
+
     // ---- gate (primary) ----------------------------------------------------------------------------
     /// A caller waits. Answered by exactly one `Action::ReleaseBarrier` with the same ticket.
     SyncRequested { ticket: Ticket, scope: SyncScope },

@@ -44,7 +44,7 @@ impl Record {
     /// Whether whatever is on disk now says that this node runs alone, in the generation that is meant.
     pub fn says_alone(&self) -> bool {
         self.durable.alone
-            && self.durable.generation == self.wanted.generation
+            && self.durable.lineage.current == self.wanted.lineage.current
             && self.pending.is_none_or(|record| record.alone)
             && self.uncertain.is_none_or(|record| record.alone)
     }

@@ -68,6 +68,8 @@ pub enum Why {
     Position,
     /// The secondary has a generation that the primary has not.
     Generation,
+    /// An operator said that the primary's data is to replace the secondary's.
+    Overruled,
     /// Seen from the secondary: the primary said so.
     Primary,
 }
@@ -94,6 +96,7 @@ impl Why {
             Why::OtherStream => "the secondary holds another stream",
             Why::Position => "the secondary is at a position that cannot be",
             Why::Generation => "the secondary has a generation that the primary has not",
+            Why::Overruled => "an operator said that the primary's data is to replace the secondary's",
             Why::Primary => "the primary said so",
         }
     }

@@ -3,6 +3,7 @@
 use crate::action::{Phase, StateRecord};
 use crate::ids::Sequence;
 use crate::resume::Beginning;
+use crate::reunion::Reunion;
 use crate::verify::VerifyProgress;
 use crate::wire::body::Ack;
 
@@ -33,6 +34,10 @@ pub struct Snapshot {
     pub verify: Option<VerifyProgress>,
     /// How the session began, or the last one.
     pub beginning: Option<Beginning>,
+    /// What followed from what both nodes said of their data, when they last met. Seen from this node.
+    pub reunion: Option<Reunion>,
+    /// An operator's word is waited for: both nodes have met, and this primary must not overwrite the peer's data by itself.
+    pub refused: bool,
     /// Frames received and not applied (secondary).
     pub unapplied_frames: u64,
     /// Counters since the node was made.

@@ -13,6 +13,7 @@ use replicator_core::ids::{
     EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Term,
     Ticket, Time, VolumeId,
 };
+use replicator_core::lineage::Lineage;
 use replicator_core::node::Node;
 use replicator_core::resume::{Held, StreamId};
 use replicator_core::wire::body::{
@@ -25,7 +26,13 @@ fn id(inode: u64) -> FileId {
 }
 
 fn record(alone: bool, data: DataState) -> StateRecord {
-    StateRecord { term: Term(2), generation: Generation(5), data, alone }
+    StateRecord {
+        term: Term(2),
+        lineage: Lineage::untagged(Generation(5)),
+        data,
+        alone,
+        ..StateRecord::unknown()
+    }
 }
 
 fn config(mode: Mode, when_alone: WhenAlone) -> PrimaryConfig {
@@ -169,7 +176,7 @@ fn following() -> Driven {
     );
     driven.settle();
     assert_eq!(driven.phase(), Phase::Following);
-    assert_eq!(driven.node.snapshot().record.generation, Generation(9));
+    assert_eq!(driven.node.snapshot().record.lineage, Lineage::untagged(Generation(9)));
     driven
 }
 
@@ -407,7 +414,7 @@ fn a_primary_recorded_as_mirrored_releases_nobody_before_alone_is_recorded() {
         _ => None,
     });
     let (persist, wanted) = persist.expect("the wish to be alone is recorded first");
-    assert!(wanted.alone && wanted.generation == Generation(6));
+    assert!(wanted.alone && wanted.lineage.current.number == Generation(6));
     for action in driven.actions.clone() {
         if let Action::SyncLocal { sync, .. } = action {
             driven.tell(Event::LocalSynced { sync, result: Ok(()) });

@@ -15,6 +15,7 @@ use replicator_core::ids::{
     EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, Sequence, SessionId, Term, Ticket, Time,
     VolumeId,
 };
+use replicator_core::lineage::Lineage;
 use replicator_core::node::Node;
 use replicator_core::wire::body::{decode_barrier, encode_extents, encode_files};
 use replicator_core::wire::header::{Header, Kind};
@@ -48,8 +49,13 @@ impl Driven {
     }
 
     fn opened_with(config: PrimaryConfig) -> Driven {
-        let record =
-            StateRecord { term: Term(2), generation: Generation(5), data: DataState::UpToDate, alone: true };
+        let record = StateRecord {
+            term: Term(2),
+            lineage: Lineage::untagged(Generation(5)),
+            data: DataState::UpToDate,
+            alone: true,
+            ..StateRecord::unknown()
+        };
         let now = Time(1_000_000_000);
         let mut driven = Driven {
             node: Node::primary(config, record, now),

@@ -14,10 +14,11 @@ use replicator_core::extent::Extent;
 use replicator_core::ids::{
     EntryId, Errno, FileId, FileKind, Generation, Sequence, SessionId, Term, Time, VolumeId,
 };
+use replicator_core::lineage::Lineage;
 use replicator_core::node::Node;
 use replicator_core::resume::{Beginning, Held, StreamId, Why};
 use replicator_core::wire::body::{Ack, Holding, Resumption, encode_extents, encode_files, encode_stream};
-use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
+use replicator_core::wire::header::{Header, Kind, VERSION_FLAGS as VERSION, VERSION_MIN};
 
 const ROOT: u64 = 1;
 const INCARNATION: [u8; 16] = [7; 16];
@@ -65,8 +66,13 @@ impl Driven {
     fn mirrored_in(version: u16) -> Driven {
         let mut config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(ROOT) }]);
         config.incarnation = Some(INCARNATION);
-        let record =
-            StateRecord { term: Term(2), generation: Generation(5), data: DataState::UpToDate, alone: true };
+        let record = StateRecord {
+            term: Term(2),
+            lineage: Lineage::untagged(Generation(5)),
+            data: DataState::UpToDate,
+            alone: true,
+            ..StateRecord::unknown()
+        };
         let now = Time(1_000_000_000);
         let regular = |inode| (inode, FileKind::Regular);
         let mut driven = Driven {
@@ -471,9 +477,8 @@ impl Follower {
     fn new() -> Follower {
         let record = StateRecord {
             term: Term(1),
-            generation: Generation(1),
-            data: DataState::Inconsistent,
-            alone: false,
+            lineage: Lineage::untagged(Generation(1)),
+            ..StateRecord::unknown()
         };
         let node = Node::secondary(SecondaryConfig::default(), record, Time(1));
         Follower { node, session: SessionId(0), said: None, closed: false, fails: false }

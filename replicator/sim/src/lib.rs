@@ -20,6 +20,9 @@
 //! In some worlds both copies are verified again and again while all this goes on: no difference may be found. At their end
 //! somebody else changes the copy, which must be found and healed.
 //!
+//! The primary is also started from an older copy of its state: it must not replace what it does not know of, but by an operator's word,
+//! and then it is kept aside.
+//!
 //! Half of the sessions go on where the one before ended, also where that had not come far itself.
 //!
 //! `cargo xtask sim --seeds <n>` runs n seeds, `cargo xtask sim --seed <seed>` replays one.

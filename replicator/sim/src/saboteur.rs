@@ -30,6 +30,8 @@ pub enum Sabotage {
     OldFrames,
     /// The secondary's machine crashes, and its daemon does not notice that.
     UnnoticedCrash,
+    /// The secondary does not know where its data comes from.
+    ForgottenLineage,
     /// Namespace operations are lost while there is no session.
     LostNames,
     /// What was changed while the primary was stopped is not looked for.
@@ -69,6 +71,7 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::DropsWhatIsLeft, "same-tree"),
     (Sabotage::OldFrames, "one-stream"),
     (Sabotage::UnnoticedCrash, "same-tree"),
+    (Sabotage::ForgottenLineage, "nothing-thrown-away"),
     (Sabotage::LostNames, "same-tree"),
     (Sabotage::UnseenChanges, "same-tree"),
     (Sabotage::LyingRecord, "stale-never-promotes"),

@@ -17,17 +17,21 @@ mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use replicator_core::action::{Action, Body, CloseReason, DataState, DurableScope, Phase, StateRecord};
+use replicator_core::action::{
+    Action, Body, CloseReason, DataState, DurableScope, Notice, Phase, StateRecord,
+};
 use replicator_core::config::{ExtentLimits, Mode, PrimaryConfig, SecondaryConfig, VolumeRoot, WhenAlone};
 use replicator_core::event::{
     AppliedOutcome, Event, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
 };
 use replicator_core::extent::Extent;
 use replicator_core::ids::{
-    EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Term,
-    Ticket, Time, VolumeId,
+    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, Time,
+    VolumeId,
 };
+use replicator_core::lineage::{GenerationId, Match, Tag};
 use replicator_core::node::Node;
+use replicator_core::verify::{Difference, Looked, VerifyPart, VerifyState};
 use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
@@ -39,7 +43,6 @@ use crate::saboteur::Sabotage;
 use own_files::OwnFiles;
 use patience::Patience;
 use safe_set::SafeSet;
-use replicator_core::verify::{Difference, Looked, VerifyPart, VerifyState};
 use shape::Shape;
 use verification::Verification;
 
@@ -75,6 +78,10 @@ pub struct Stats {
     pub settled: u64,
     /// Starts that went on from one after a crash.
     pub recovered: u64,
+    /// Sessions that the primary refused to begin.
+    pub refusals: u64,
+    /// Those that an operator ordered all the same.
+    pub overruled: u64,
     /// Frames that could not be applied, though nothing was wrong with the disk.
     pub not_applicable: u64,
     /// Verifications that came to their end while everything went on.
@@ -100,6 +107,8 @@ impl Stats {
         self.safe_sets += other.safe_sets;
         self.settled += other.settled;
         self.recovered += other.recovered;
+        self.refusals += other.refusals;
+        self.overruled += other.overruled;
         self.not_applicable += other.not_applicable;
         self.verified += other.verified;
         self.unsettled += other.unsettled;
@@ -163,6 +172,11 @@ pub struct World {
     files: Files,
     primary: Node,
     primary_disk: OwnFiles,
+    /// States that the primary's disk had.
+    older: Vec<StateRecord>,
+    /// The primary goes on from an older copy of its state, and does not know what the secondary has.
+    stale: bool,
+    runs: u64,
     doing: Vec<Doing>,
     held_reads: BTreeMap<ReadId, Payload>,
     held_entries: BTreeMap<EntryId, Operation>,
@@ -206,6 +220,8 @@ pub struct World {
     secondary_patience: Patience,
     /// The connection before the present one: what was on its way in it arrives late.
     former_link: Option<Link>,
+    /// What the secondary keeps aside is of this generation.
+    keeping: GenerationId,
     /// In the present connection the secondary lost what it had received: it could not apply it (and recorded its copy as
     /// inconsistent), or its machine crashed.
     secondary_failed: bool,
@@ -217,6 +233,11 @@ pub struct World {
 /// What tells one run of the primary's daemon from all others.
 fn incarnation(seed: u64) -> [u8; 16] {
     u128::from(seed).to_le_bytes()
+}
+
+/// Random bits of one run of the primary's daemon.
+fn tags(seed: u64, run: u64) -> u64 {
+    Random::new(seed ^ run << 40).next()
 }
 
 impl World {
@@ -243,14 +264,10 @@ impl World {
         config.seed = seed;
         config.incarnation = Some(incarnation(seed));
         let alone = random.chance(60);
-        let primary_record =
-            StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone };
-        let secondary_record = StateRecord {
-            term: Term(0),
-            generation: Generation(0),
-            data: DataState::Inconsistent,
-            alone: false,
-        };
+        config.tags = tags(seed, 0);
+        let mut primary_record = StateRecord::begin_primary(None, Tag(seed + 1));
+        primary_record.alone = alone;
+        let secondary_record = StateRecord::begin_secondary(None);
         let business = [100, 40, 15][random.below(3)];
         // A safe set needs some peace before there is anything to be lost.
         let misfortune = if shape.safe_set { [20, 5, 3] } else { [100, 20, 5] };
@@ -262,6 +279,9 @@ impl World {
             files: Files::new(shape.volumes),
             primary: Node::primary(config.clone(), primary_record, now),
             primary_disk: OwnFiles::new(primary_record),
+            older: Vec::new(),
+            stale: false,
+            runs: 0,
             doing: Vec::new(),
             held_reads: BTreeMap::new(),
             held_entries: BTreeMap::new(),
@@ -296,6 +316,7 @@ impl World {
             primary_patience: Patience::default(),
             secondary_patience: Patience::default(),
             former_link: None,
+            keeping: GenerationId::NONE,
             secondary_failed: false,
             failure: None,
             stats: Stats::default(),

@@ -4,11 +4,13 @@
 
 pub mod check_config;
 pub mod compare;
+pub mod divergence;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
 mod progress;
 pub mod resync;
+mod reunion;
 pub mod run;
 pub mod status;
 pub mod stop;
@@ -48,6 +50,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Bring the copy up to date now: everything, what is marked, or one file (on the primary)
     Resync(resync::Arguments),
+    /// List, show, restore or delete what was kept aside when the peer's data replaced this node's
+    Divergence(divergence::Arguments),
     /// Print everything this host offers to a node, and which mode follows
     Doctor(doctor::Arguments),
     /// Check a configuration file
@@ -109,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Stop(arguments) => stop::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Resync(arguments) => resync::run(&arguments),
+        Command::Divergence(arguments) => divergence::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

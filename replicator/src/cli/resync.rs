@@ -9,7 +9,7 @@ use clap::Args;
 use super::progress::{extent_of, resync_line, watch};
 use super::status::bytes;
 use super::verify::order;
-use super::{NodeArguments, exit, pretty_json, print};
+use super::{NodeArguments, exit, pretty_json, print, reunion};
 use crate::control::{self, Order, Request, Response, ResyncScope};
 use crate::status::{Resync, Status};
 
@@ -20,6 +20,9 @@ pub struct Arguments {
     node: NodeArguments,
     #[command(flatten)]
     what: What,
+    /// Why the peer's data is replaced, for the record
+    #[arg(long, value_name = "TEXT", requires = "overwrite_peer")]
+    reason: Option<String>,
     /// Wait for the end (the default)
     #[arg(long, conflicts_with = "detach")]
     wait: bool,
@@ -47,6 +50,12 @@ struct What {
     /// Compare one file, or a directory and all below it
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
+    /// Say whose data both nodes will have and how much would be compared and sent, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace the peer's data although it has what this node lacks; the peer keeps that aside
+    #[arg(long, requires = "reason")]
+    overwrite_peer: bool,
 }
 
 /// Bring the peer up to date.
@@ -55,6 +64,16 @@ struct What {
 /// No daemon answers, it does not take the order, or it cannot be carried out.
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let socket = arguments.node.socket()?;
+    if arguments.what.dry_run {
+        return reunion::dry_run(&socket, arguments.json);
+    }
+    if arguments.what.overwrite_peer {
+        return reunion::overwrite_peer(
+            &socket,
+            arguments.reason.as_deref().unwrap_or_default(),
+            arguments.json,
+        );
+    }
     let status = ask(&socket)?;
     let (what, cost) = scope(&arguments.what, &status)?;
     let talks = !arguments.json;
@@ -91,7 +110,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-fn ask(socket: &Path) -> anyhow::Result<Status> {
+pub(super) fn ask(socket: &Path) -> anyhow::Result<Status> {
     match control::request(socket, &Request::Status)? {
         Response::Status { status } => Ok(*status),
         other => bail!("the daemon answered the question for its status with {other:?}"),

@@ -140,6 +140,16 @@ pub fn render(status: &Status, coloured: bool) -> String {
     if status.verify.number > 0 {
         lines.push(("verify", format!("{}: {}", status.verify.state, verify_line(&status.verify))));
     }
+    if status.reunion.refused {
+        let found = &status.reunion.text;
+        lines.push((
+            "refused",
+            format!("{found}: no session before an operator decides (replicator resync --dry-run)"),
+        ));
+    }
+    if !status.reunion.keeping.is_empty() {
+        lines.push(("keeps", format!("what only this node had in generation {}", status.reunion.keeping)));
+    }
     lines.push(("traffic", traffic(&status.counters)));
     lines.push(("trouble", trouble(status)));
     lines.iter().fold(String::new(), |mut text, (subject, line)| {

@@ -41,6 +41,8 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "extents-total",
             "nested-mounts",
             "protect-secondary",
+            "keep-diverged",
+            "keep-diverged-when-full",
         ],
     ),
     ("log", &["level", "format"]),
@@ -107,6 +109,8 @@ pub(super) struct Mirror {
     pub extents_total: Option<u32>,
     pub nested_mounts: Option<String>,
     pub protect_secondary: Option<bool>,
+    pub keep_diverged: Option<String>,
+    pub keep_diverged_when_full: Option<String>,
 }
 
 /// `[[directory]]`

@@ -93,6 +93,10 @@ pub struct MirrorConfig {
     pub nested_mounts: NestedMounts,
     /// Whether the secondary's directories are read-only for everybody but the node.
     pub protect_secondary: bool,
+    /// Bytes that are kept aside at most, in each directory, of what only the secondary has when the primary's data replaces it.
+    pub keep_diverged: u64,
+    /// What happens when that is not enough.
+    pub keep_diverged_when_full: WhenFull,
     /// When an fsync returns.
     pub mode: Mode,
     /// What happens to fsyncs while there is no peer.
@@ -177,6 +181,16 @@ pub enum WhenAlone {
     Release,
     /// They are held until a peer is there, at most for the hold limit; then they fail.
     Hold,
+}
+
+/// What happens when there is no more room for what only the secondary has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum WhenFull {
+    /// Nothing more is overwritten: the resync stops until an operator has made room.
+    #[default]
+    Stop,
+    /// What was kept earlier is deleted, and what then finds no room is not kept.
+    DropOldest,
 }
 
 /// How quickly idle processors are to wake (PM QoS).
@@ -269,6 +283,11 @@ impl Choice for WhenAlone {
         &[("release", WhenAlone::Release), ("hold", WhenAlone::Hold)];
 }
 
+impl Choice for WhenFull {
+    const CHOICES: &'static [(&'static str, WhenFull)] =
+        &[("stop", WhenFull::Stop), ("drop-oldest", WhenFull::DropOldest)];
+}
+
 impl Choice for CpuLatency {
     const CHOICES: &'static [(&'static str, CpuLatency)] =
         &[("adaptive", CpuLatency::Adaptive), ("system", CpuLatency::System)];
@@ -327,6 +346,7 @@ display_as_word!(
     Role,
     Mode,
     WhenAlone,
+    WhenFull,
     CpuLatency,
     NestedMounts,
     GateTransport,

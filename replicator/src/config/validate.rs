@@ -150,6 +150,14 @@ fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, Config
         trees,
         nested_mounts: choice_or_default("mirror.nested-mounts", mirror.nested_mounts)?,
         protect_secondary: mirror.protect_secondary.unwrap_or(false),
+        keep_diverged: quantity::size(
+            "mirror.keep-diverged",
+            mirror.keep_diverged.as_deref().unwrap_or("10GiB"),
+        )?,
+        keep_diverged_when_full: choice_or_default(
+            "mirror.keep-diverged-when-full",
+            mirror.keep_diverged_when_full,
+        )?,
         mode,
         when_alone: choice_or_default("mirror.when-alone", mirror.when_alone)?,
         hold_limit: positive("mirror.hold-limit", mirror.hold_limit, "30s")?,

@@ -23,6 +23,16 @@ pub enum Request {
     },
     /// What the last verification found.
     VerifyReport,
+    /// Replace the peer's data by this primary's, though it was found that this must not be.
+    OverwritePeer {
+        /// Why, for the record.
+        reason: String,
+    },
+    /// Delete what was kept aside under a name.
+    DiscardDivergence {
+        /// The name.
+        id: String,
+    },
 }
 
 /// What a node answers: `{"answer":"pong"}`.
@@ -48,6 +58,8 @@ pub enum Response {
         /// The report.
         report: VerifyReport,
     },
+    /// It has begun.
+    Begun,
     /// The request was not taken; nothing was changed.
     Refused {
         /// Why, for a person.

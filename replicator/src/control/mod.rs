@@ -43,6 +43,22 @@ pub trait NodeView: Send + Sync {
 
     /// What the verification that was asked for last has found.
     fn verify_report(&self) -> VerifyReport;
+    /// Replace what the peer had when the nodes met last by this primary's data, though it was found that this must not be. Returns at
+    /// once; what follows is seen in the status.
+    ///
+    /// # Errors
+    /// Why that is not done, for a person.
+    fn overwrite_peer(&self, _reason: &str) -> Result<(), String> {
+        Err("this node has no peer to be overwritten".to_owned())
+    }
+
+    /// Delete what was kept aside under a name. Returns at once.
+    ///
+    /// # Errors
+    /// Why that is not done, for a person.
+    fn discard_divergence(&self, _id: &str) -> Result<(), String> {
+        Err("this node keeps nothing aside".to_owned())
+    }
 }
 
 /// What can go wrong between a node and those who ask it.

@@ -212,8 +212,14 @@ fn answer(line: &[u8], view: &dyn NodeView) -> Response {
             }
         }
         Ok(Request::VerifyReport) => Response::VerifyReport { report: view.verify_report() },
+        Ok(Request::OverwritePeer { reason }) => begun(view.overwrite_peer(&reason)),
+        Ok(Request::DiscardDivergence { id }) => begun(view.discard_divergence(&id)),
         Err(error) => refusal(&format!("not a request: {error}")),
     }
+}
+
+fn begun(result: Result<(), String>) -> Response {
+    result.map_or_else(|message| refusal(&message), |()| Response::Begun)
 }
 
 fn refusal(message: &str) -> Response {

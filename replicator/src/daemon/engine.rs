@@ -13,7 +13,7 @@ use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
 use replicator_core::node::Node;
 use replicator_core::wire::header::{Header, Kind, VERSION};
 use replicator_core::wire::hello::Hello;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::ending::Ending;
 use super::mailbox::Mailbox;
@@ -239,8 +239,7 @@ impl<R: Role> Engine<R> {
             settling,
             prepares,
             began,
-        } =
-            parts;
+        } = parts;
         let core = Core {
             node,
             ring,
@@ -375,6 +374,7 @@ impl<R: Role> Engine<R> {
             }
             Message::NestedMounts(points) => self.core.publisher.on_nested_mounts(&points),
             Message::Answer(event) => self.core.tell(event),
+            Message::Overrule { reason } => self.on_overrule(&reason),
             Message::Prepared { holds } => self.on_prepared(holds),
             Message::Surveyed(found) => self.on_surveyed(found),
             Message::SafeSetBegun(_) | Message::SafeSetEstablished(_) | Message::Looked(_) => {
@@ -383,6 +383,16 @@ impl<R: Role> Engine<R> {
             Message::Stop { watch, keeps } => self.on_stop(watch, keeps),
             other => self.role.on_message(&mut self.core, other),
         }
+    }
+
+    /// An operator says that the peer's data is to be replaced: first that is on record, then it is done.
+    fn on_overrule(&mut self, reason: &str) {
+        let snapshot = self.core.node.snapshot();
+        if !snapshot.refused {
+            return warn!(reason, "there is nothing to overrule: the nodes agree whose data both shall have");
+        }
+        let line = super::meeting::decision(&snapshot, reason);
+        self.core.state.note_decision(line, &self.core.workers, &self.core.mailbox);
     }
 
     /// It is known whether what an earlier run kept holds.
@@ -488,6 +498,9 @@ impl<R: Role> Engine<R> {
         if let Some((_, connection)) = self.core.session.as_mut().filter(|(current, _)| *current == session) {
             if matches!(reason, CloseReason::Stopping) {
                 info!(%session, "session closed: stopping");
+            } else if matches!(reason, CloseReason::NotTheSource) {
+                // Reported when it was found; this is every attempt since.
+                debug!(%session, "session closed: whose data both nodes shall have is for an operator to say");
             } else {
                 warn!(%session, ?reason, "session closed");
             }

@@ -130,6 +130,16 @@ pub enum Message {
     NestedMounts(Vec<Vec<PathBuf>>),
     /// Others changed the copy.
     LocalChanges(Found),
+    /// An operator says that this primary's data is to replace the peer's.
+    Overrule {
+        /// Why.
+        reason: String,
+    },
+    /// Delete what was kept aside under that name.
+    Discard {
+        /// The name.
+        id: String,
+    },
     /// Whether what was kept by an earlier run holds: what was changed since is told.
     Prepared {
         /// If not, everything is to be compared.

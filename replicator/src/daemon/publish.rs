@@ -9,11 +9,13 @@ use hdrhistogram::Histogram;
 use replicator_core::action::{Notice, Phase};
 use replicator_core::ids::Errno;
 use replicator_core::resume::Beginning;
+use replicator_core::reunion::Reunion;
 use replicator_core::snapshot::Snapshot;
 use tracing::{error, info, warn};
 
-use super::safe_set::Size;
 use super::progress::Progress;
+use super::safe_set::Size;
+use crate::config::Role;
 use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
@@ -273,6 +275,15 @@ impl Publisher {
                 info!("the session goes on where the last one ended");
             }
             Notice::Begun { beginning } => info!(why = beginning.text(), "everything is compared"),
+            Notice::Refused { reunion } => {
+                let found = super::meeting::text(self.of_primary(*reunion));
+                error!(found, "no session begins: {}", super::meeting::WHAT_TO_DO);
+                self.status.counters.errors += 1;
+            }
+            Notice::Overruled { reunion } => {
+                let found = super::meeting::text(*reunion);
+                warn!(found, "as an operator said, the peer's data is replaced by this node's");
+            }
             Notice::Widened { file } => {
                 self.status.counters.widened += 1;
                 tracing::debug!(%file, "marks widened");
@@ -284,6 +295,11 @@ impl Publisher {
             #[allow(unreachable_patterns)]
             other => warn!(?other, "notice"),
         }
+    }
+
+    /// A finding, seen from the primary.
+    fn of_primary(&self, found: Reunion) -> Reunion {
+        if self.status.role == Role::Primary { found } else { found.mirrored() }
     }
 
     /// An operator asked for a resync.
@@ -332,6 +348,7 @@ impl Publisher {
         self.progress.show(status, snapshot, listed, Instant::now());
         status.resync.resumed = snapshot.beginning == Some(Beginning::Resumed);
         status.resync.why = snapshot.beginning.map_or_else(String::new, |how| how.text().to_owned());
+        status.reunion = super::meeting::status_of(snapshot);
         status.counters.widened = snapshot.counters.widened;
         status.counters.frames_sent = total.frames_queued;
         status.counters.frames_received = total.frames_received;

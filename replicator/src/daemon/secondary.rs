@@ -1,7 +1,8 @@
 //! The secondary's part of the data plane: applies frames, makes barriers durable.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,17 +10,19 @@ use replicator_core::action::{Action, Body, DurableScope};
 use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, Sequence, SessionId, VolumeId};
+use replicator_core::lineage::GenerationId;
 use replicator_core::verify::Verdict;
 use replicator_core::wire::attributes::Attributes;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
 use crate::idle::Waiting;
 use crate::link::Payload;
+use crate::storage::divergence::{self, Limit};
 use crate::storage::replica::{Copies, Replica, ReplicaError, SyncTarget};
 use crate::uring::{Completion, Full, Shared, Token};
 use crate::volume::Volume;
@@ -83,11 +86,15 @@ pub struct Secondary {
     /// Barriers of the session that have arrived and are not yet answered.
     unanswered: usize,
     waiting: Waiting,
+    /// How much may be kept aside.
+    limit: Limit,
+    /// Why nothing can be kept aside, though it is to be: the stream that begins next is not applied.
+    not_kept: Option<ReplicaError>,
 }
 
 impl Secondary {
     /// A secondary of these volumes. Counts barriers as calls that wait.
-    pub fn new(volumes: Vec<Arc<Volume>>, waiting: Waiting) -> Secondary {
+    pub fn new(volumes: Vec<Arc<Volume>>, waiting: Waiting, limit: Limit) -> Secondary {
         Secondary {
             replica: Arc::new(Replica::new(volumes.clone())),
             resyncing: false,
@@ -100,6 +107,8 @@ impl Secondary {
             held_begins: Vec::new(),
             unanswered: 0,
             waiting,
+            limit,
+            not_kept: None,
         }
     }
 
@@ -191,6 +200,11 @@ impl Secondary {
             return;
         }
         for (session, sequence, begin) in std::mem::take(&mut self.held_begins) {
+            if let Some(error) = self.not_kept.take() {
+                let outcome = Err(complain(core, &error));
+                core.tell(Event::Applied { session, sequence, outcome });
+                continue;
+            }
             let outcome = match begin {
                 Begin::Anew => self.begin_anew(core),
                 Begin::Resumed => {
@@ -240,6 +254,10 @@ impl Secondary {
             Ok(None) => return Some(Ok(AppliedOutcome::Done)),
             Err(error) => return Some(Err(error)),
         };
+        let range = Extent::at(header.offset, header.length);
+        if let Err(error) = self.replica.keep_range(header.file, descriptor.as_fd(), range) {
+            return Some(Err(error));
+        }
         if bytes.len() <= INLINE_BYTES {
             let written = self.replica.write(header.file, &descriptor, header.offset, &bytes);
             return Some(written.map(|()| AppliedOutcome::Done));
@@ -254,6 +272,28 @@ impl Secondary {
                 None
             }
         }
+    }
+
+    /// From now on what is overwritten or removed is kept aside as that of this generation.
+    pub fn keep_aside(&mut self, of: GenerationId) {
+        let id = (!of.is_none()).then(|| of.to_string());
+        self.not_kept = self.replica.keep_aside(id.as_deref(), self.limit).err();
+    }
+
+    /// Delete what was kept aside under that name.
+    fn discard(&self, core: &mut Core, id: String) {
+        let volumes = self.volumes.clone();
+        core.workers.run(move || {
+            for volume in volumes {
+                // Not by the path, over which a read-only mount may lie.
+                let root = PathBuf::from(format!("/proc/self/fd/{}", volume.root().as_raw_fd()));
+                match divergence::discard(&root, &id) {
+                    Ok(true) => info!(id, volume = %volume.path.display(), "what was kept aside is deleted"),
+                    Ok(false) => {}
+                    Err(error) => error!(id, %error, "cannot delete all that was kept aside"),
+                }
+            }
+        });
     }
 
     fn make_durable(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, scope: DurableScope) {
@@ -347,8 +387,9 @@ impl Role for Secondary {
         false
     }
 
-    fn on_message(&mut self, _: &mut Core, message: Message) {
+    fn on_message(&mut self, core: &mut Core, message: Message) {
         match message {
+            Message::Discard { id } => self.discard(core, id),
             Message::OrphansLeft => self.listed = self.listed.or_else(|| Some(Instant::now())),
             _ => debug!("a message for another role"),
         }
@@ -423,6 +464,7 @@ impl Role for Secondary {
                 self.waiting.begins();
                 return Ok(ReceivedBody::Structured(payload.to_vec()));
             }
+            Kind::Account => return Ok(ReceivedBody::Structured(payload.to_vec())),
             _ => return Ok(ReceivedBody::Opaque),
         };
         self.frames.insert((session, header.sequence), frame);
@@ -435,6 +477,7 @@ impl Role for Secondary {
             Action::MakeDurable { session, barrier, scope } => {
                 self.make_durable(core, session, barrier, scope)
             }
+            Action::KeepAside { of } => self.keep_aside(of),
             other => error!(?other, "an order for another role"),
         }
     }

@@ -10,9 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
-use replicator_core::action::{DataState, StateRecord};
+use replicator_core::action::StateRecord;
 use replicator_core::config::{ExtentLimits, LinkTimes, PrimaryConfig, SecondaryConfig, VolumeRoot};
-use replicator_core::ids::{FileId, Generation, Term, Time, VolumeId};
+use replicator_core::ids::{FileId, Time, VolumeId};
+use replicator_core::lineage::Tag;
 use replicator_core::node::Node;
 use replicator_core::wire::header::{VERSION, VERSION_MIN};
 use replicator_core::wire::hello::{self, Hello, VolumeIdentity};
@@ -37,7 +38,9 @@ use super::sessions::Sessions;
 use super::settling::Settling;
 use super::state::StateKeeper;
 use super::workers::Workers;
-use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone};
+use crate::config::{
+    Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone, WhenFull,
+};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Counters, Gate, GateReport};
@@ -46,7 +49,8 @@ use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
 use crate::notify::local_changes::LocalChanges;
 use crate::patterns::Patterns;
 use crate::status::{Status, StrictStatus, VolumeStatus};
-use crate::storage::activity::{ActivityDirectory, Base, Found};
+use crate::storage::activity::{self, ActivityDirectory, Base};
+use crate::storage::divergence::Limit;
 use crate::storage::protection::{self, Protection};
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
 use crate::uring::Ring;
@@ -78,8 +82,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         warn!(path = %path.display(), "a read-only mount left by a crashed daemon was taken away");
     }
     let volumes = open_volumes(&config)?;
-    let record = load_record(&config, &state)?;
-    let node = StartedNode::start(&config, state, volumes, record)?;
+    let found = load_record(&config, &state)?;
+    let node = StartedNode::start(&config, state, volumes, found)?;
     info!(node = %config.node.name, role = %config.node.role, "running");
     let stop = node.stop_handle();
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -129,53 +133,59 @@ fn require_guard(volume: &Volume, tree: &TreeConfig) -> anyhow::Result<()> {
 }
 
 /// The state this node starts from.
-fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<StateRecord> {
+struct Found {
+    /// As the last run left it.
+    before: StateRecord,
+    /// As this one begins.
+    now: StateRecord,
+}
+
+/// What the state file says, and what this run makes of it.
+fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<Found> {
+    let path = config.node.state_directory.display();
     let record = match state.load() {
         Loaded::State(found) => {
             if found.cluster != name_id(&config.node.cluster) || found.node != name_id(&config.node.name) {
                 bail!(
-                    "{} holds the state of another node or cluster; give node {} its own node.state-directory",
-                    config.node.state_directory.display(),
+                    "{path} holds the state of another node or cluster; give node {} its own node.state-directory",
                     config.node.name
                 );
             }
             Some(found.record)
         }
         Loaded::First => None,
+        Loaded::Newer { found } => bail!(
+            "{path} holds a state of version {found}, which a newer build wrote; start that build, or move the file away to have \
+             everything compared"
+        ),
         Loaded::Unusable { reason, kept } => {
             warn!(%reason, ?kept, "the node's state cannot be used: everything will be compared");
-            None
+            Some(StateRecord { lost: true, ..StateRecord::unknown() })
         }
     };
-    Ok(match (config.node.role, record) {
-        // Nobody else can have anything newer in this version: the operator says who is primary.
-        (Role::Primary, None) => {
-            StateRecord { term: Term(1), generation: Generation(1), data: DataState::UpToDate, alone: true }
-        }
-        (Role::Primary, Some(record)) => StateRecord { data: DataState::UpToDate, ..record },
-        (Role::Secondary, None) => StateRecord {
-            term: Term(0),
-            generation: Generation(0),
-            data: DataState::Inconsistent,
-            alone: false,
-        },
-        (Role::Secondary, Some(record)) => StateRecord { alone: false, ..record },
-    })
+    let now = match config.node.role {
+        Role::Primary => StateRecord::begin_primary(record, Tag(random()?)),
+        Role::Secondary => StateRecord::begin_secondary(record),
+    };
+    if now.crashed {
+        info!("an earlier run of this node as the primary did not end in order");
+    }
+    Ok(Found { before: record.unwrap_or(now), now })
 }
 
 /// What a run of this primary recorded that crashed.
 fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<Base>> {
     match activity.recover() {
-        Found::Nothing => None,
-        Found::Base(base) if base.identity == identity => {
+        activity::Found::Nothing => None,
+        activity::Found::Base(base) if base.identity == identity => {
             info!(doubtful = base.activity.doubts(), "the node crashed: what is in its safe set is compared");
             Some(base)
         }
-        Found::Base(_) => {
+        activity::Found::Base(_) => {
             info!("what was recorded is of another configuration of this node: everything will be compared");
             None
         }
-        Found::Unusable(error) => {
+        activity::Found::Unusable(error) => {
             warn!(%error, "what was recorded before the crash cannot be used: everything will be compared");
             None
         }
@@ -233,6 +243,7 @@ impl GuardedCopy {
 /// How the control socket and signals reach the node.
 #[derive(Clone)]
 struct Stop {
+    mailbox: Arc<Mailbox<Message>>,
     requested: Arc<AtomicBool>,
     waiter: thread::Thread,
     published: Published,
@@ -256,6 +267,29 @@ impl NodeView for Stop {
         self.requested.store(true, Ordering::Release);
         self.waiter.unpark();
     }
+
+    fn overwrite_peer(&self, reason: &str) -> Result<(), String> {
+        let status = self.status();
+        if status.role != Role::Primary {
+            return Err("only a primary can replace its peer's data: this node is the secondary".to_owned());
+        }
+        if !status.reunion.refused {
+            return Err(
+                "there is nothing to decide: the nodes agree whose data both shall have, or have not met"
+                    .to_owned(),
+            );
+        }
+        self.mailbox.post(Message::Overrule { reason: reason.to_owned() });
+        Ok(())
+    }
+
+    fn discard_divergence(&self, id: &str) -> Result<(), String> {
+        if self.status().role != Role::Secondary {
+            return Err("only a secondary deletes what it kept aside: this node is the primary".to_owned());
+        }
+        self.mailbox.post(Message::Discard { id: id.to_owned() });
+        Ok(())
+    }
 }
 
 impl StartedNode {
@@ -263,13 +297,15 @@ impl StartedNode {
         config: &Config,
         state: StateDirectory,
         volumes: Vec<Arc<Volume>>,
-        record: StateRecord,
+        found: Found,
     ) -> anyhow::Result<StartedNode> {
+        let record = found.now;
         let ids =
             NodeState { cluster: name_id(&config.node.cluster), node: name_id(&config.node.name), record };
         let role = config.node.role;
+        let before = NodeState { record: found.before, ..ids };
         let kept =
-            fitting(state.take_checkpoint()?, checkpoint_identity(role, &ids, &volumes), volumes.len());
+            fitting(state.take_checkpoint()?, checkpoint_identity(role, &before, &volumes), volumes.len());
         let lasting = lasting_identity(role, &ids, &volumes);
         let activity = state.activity()?;
         let left = if kept.is_none() && role == Role::Primary { crashed(&activity, lasting) } else { None };
@@ -283,7 +319,13 @@ impl StartedNode {
         let (mut publisher, published) = Publisher::new(first_status(config, &volumes));
         let orders = Arc::new(Orders::new(Arc::clone(&mailbox)));
         let reports = Arc::clone(&orders.reports);
-        let stop = Stop { requested: Arc::default(), waiter: thread::current(), published, orders };
+        let stop = Stop {
+            mailbox: Arc::clone(&mailbox),
+            requested: Arc::default(),
+            waiter: thread::current(),
+            published,
+            orders,
+        };
         let began = Instant::now();
         let parts = |node, publisher, settling, prepares| -> anyhow::Result<Parts> {
             Ok(Parts {
@@ -318,7 +360,13 @@ impl StartedNode {
                 copy = Some(guarded);
                 let settings = SecondaryConfig { resumes, ..secondary_config(config) };
                 let mut node = Node::secondary(settings, record, Time(0));
-                let secondary = Secondary::new(volumes.clone(), waiting);
+                let limit = Limit {
+                    bytes: config.mirror.keep_diverged,
+                    drops: config.mirror.keep_diverged_when_full == WhenFull::DropOldest,
+                };
+                let mut secondary = Secondary::new(volumes.clone(), waiting, limit);
+                // What an earlier run took away and did not yet delete is not to be deleted by this one.
+                secondary.keep_aside(record.keeping);
                 let kept = kept.filter(|_| resumes);
                 let prepares = kept.is_some();
                 if let Some(kept) = kept {
@@ -340,7 +388,8 @@ impl StartedNode {
                 publisher.on_watch(watching);
                 // Where names change that nobody tells of, only a comparison finds them.
                 let incarnation = (watched || row == "fentry").then(incarnation).transpose()?;
-                let settings = PrimaryConfig { incarnation, ..primary_config(config, &volumes) };
+                let settings =
+                    PrimaryConfig { incarnation, tags: random()?, ..primary_config(config, &volumes) };
                 let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let mut primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
@@ -564,7 +613,7 @@ fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> an
             .iter()
             .map(|volume| VolumeIdentity { device: volume.device, inode: volume.root_inode })
             .collect(),
-        generation: record.generation,
+        generation: record.lineage.current.number,
         term: record.term,
         data: record.data,
         patterns: patterns(volumes),
@@ -619,6 +668,13 @@ fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
         partial: volumes.iter().any(|volume| volume.patterns().is_some()),
         ..PrimaryConfig::new(roots)
     }
+}
+
+/// Random bits.
+fn random() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
+    Ok(u64::from_le_bytes(bytes) | 1)
 }
 
 /// Random bytes that tell this run from all others.

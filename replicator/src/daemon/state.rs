@@ -53,6 +53,24 @@ impl StateKeeper {
         ordered.file.store_checkpoint(&checkpoint).map_err(std::io::Error::other)
     }
 
+    /// Put an operator's decision on record, on a worker, and only then have it carried out.
+    pub fn note_decision(&self, line: String, workers: &Workers, mailbox: &Arc<Mailbox<Message>>) {
+        let file = Arc::clone(&self.file);
+        let mailbox = Arc::clone(mailbox);
+        workers.run(move || {
+            let ordered = file.lock().unwrap_or_else(PoisonError::into_inner);
+            match ordered.file.note_decision(&line) {
+                Ok(()) => {
+                    info!(line, "decision recorded");
+                    mailbox.post_urgent(Message::Answer(Event::Overrule));
+                }
+                Err(error) => {
+                    error!(%error, line, "cannot record an operator's decision: it is not carried out")
+                }
+            }
+        });
+    }
+
     /// Make the record durable on a worker, which answers with `StatePersisted`. A record that is overtaken by a later one is not
     /// written any more.
     pub fn persist(

@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod compare_trees;
 pub mod descriptors;
 pub mod digest;
+pub mod divergence;
 pub mod protection;
 pub mod reader;
 pub mod replica;

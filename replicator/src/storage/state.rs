@@ -1,8 +1,10 @@
-//! The state file of a node: the little that must survive a crash besides the files themselves.
+//! The state file of a node: the little that must survive a crash besides the files themselves. Its bytes are in [`format`].
 //!
 //! It is written aside, synced, renamed over the old one, and the directory synced: after a crash it is the old one or
 //! the new one. What cannot be read or trusted is never taken for "equal": see [`Loaded`]. `docs/on-disk.md` has the
 //! layout.
+
+mod format;
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
@@ -18,39 +20,17 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::fsync;
-use replicator_core::action::{DataState, StateRecord};
-use replicator_core::ids::{Generation, Term};
 
 use super::activity::ActivityDirectory;
+pub use format::{MAGIC, NodeState, STATE_BYTES, VERSION};
 
-/// First bytes of the file.
-pub const MAGIC: [u8; 8] = *b"RPLSTATE";
-/// Version of the layout that this build reads and writes.
-pub const VERSION: u32 = 1;
-/// Length of the file in bytes.
-pub const STATE_BYTES: usize = 80;
-
-/// Where the checksum is, which covers all before it.
-const CHECKSUM_AT: usize = STATE_BYTES - 4;
 /// How many unusable files are kept aside.
 const KEPT_MAX: u32 = 1000;
 
 const FILE: &CStr = c"state";
 const ASIDE: &CStr = c"state.new";
 const LOCK: &CStr = c"lock";
-
-const _: () = assert!(CHECKSUM_AT == 76);
-
-/// What the state file says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NodeState {
-    /// The cluster this node belongs to.
-    pub cluster: [u8; 16],
-    /// This node.
-    pub node: [u8; 16],
-    /// What the core has to remember.
-    pub record: StateRecord,
-}
+const DECISIONS: &CStr = c"decisions.log";
 
 /// What was found at start.
 #[derive(Debug)]
@@ -59,6 +39,11 @@ pub enum Loaded {
     First,
     /// The state.
     State(NodeState),
+    /// A newer build wrote it, which is to be started instead: the file is left as it is.
+    Newer {
+        /// Its version.
+        found: u32,
+    },
     /// There is a state file, and it cannot be used: compare everything. It was renamed to `kept`, if that was possible.
     Unusable {
         /// Why not.
@@ -100,7 +85,7 @@ pub enum StateError {
         found: u32,
     },
     /// It has not the length that its version has.
-    #[error("the state has {found} bytes, not {STATE_BYTES}")]
+    #[error("the state has {found} bytes, which its version never has")]
     WrongLength {
         /// Its length, as far as it was read.
         found: usize,
@@ -126,71 +111,6 @@ pub enum StateError {
     /// the failed one left.
     #[error("the state could not be made durable before")]
     Failed,
-}
-
-impl NodeState {
-    /// The file's bytes.
-    #[must_use]
-    pub fn encode(&self) -> [u8; STATE_BYTES] {
-        let mut bytes = [0; STATE_BYTES];
-        bytes[0..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..16].copy_from_slice(&(STATE_BYTES as u32).to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.cluster);
-        bytes[32..48].copy_from_slice(&self.node);
-        bytes[48..56].copy_from_slice(&self.record.term.0.to_le_bytes());
-        bytes[56..64].copy_from_slice(&self.record.generation.0.to_le_bytes());
-        bytes[64] = self.record.data as u8;
-        bytes[65] = u8::from(self.record.alone);
-        let checksum = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
-        bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
-        bytes
-    }
-
-    /// The state in a file's bytes.
-    ///
-    /// # Errors
-    /// [`StateError`]: the version is looked at before the length and checksum, so that a newer file is known as one.
-    pub fn decode(bytes: &[u8]) -> Result<NodeState, StateError> {
-        let wrong_length = || StateError::WrongLength { found: bytes.len() };
-        if bytes.first_chunk().ok_or_else(wrong_length)? != &MAGIC {
-            return Err(StateError::NoMagic);
-        }
-        match u32::from_le_bytes(field(bytes, 8).ok_or_else(wrong_length)?) {
-            VERSION => {}
-            found if found > VERSION => return Err(StateError::Newer { found }),
-            found => return Err(StateError::NoSuchVersion { found }),
-        }
-        let bytes: &[u8; STATE_BYTES] = bytes.try_into().map_err(|_| wrong_length())?;
-        let get = |at| field(bytes, at).ok_or_else(wrong_length);
-        let found = u32::from_le_bytes(field(bytes, CHECKSUM_AT).ok_or_else(wrong_length)?);
-        let computed = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
-        if found != computed {
-            return Err(StateError::Checksum { found, computed });
-        }
-        let meaning = |holds: bool, field| if holds { Ok(()) } else { Err(StateError::Field { field }) };
-        meaning(bytes[12..16] == (STATE_BYTES as u32).to_le_bytes(), "length")?;
-        meaning(bytes[66..CHECKSUM_AT].iter().all(|&byte| byte == 0), "reserved")?;
-        meaning(bytes[65] <= 1, "alone")?;
-        let data = [DataState::Inconsistent, DataState::Outdated, DataState::Consistent, DataState::UpToDate]
-            .into_iter()
-            .find(|data| *data as u8 == bytes[64])
-            .ok_or(StateError::Field { field: "data" })?;
-        Ok(NodeState {
-            cluster: field(bytes, 16).ok_or_else(wrong_length)?,
-            node: field(bytes, 32).ok_or_else(wrong_length)?,
-            record: StateRecord {
-                term: Term(u64::from_le_bytes(get(48)?)),
-                generation: Generation(u64::from_le_bytes(get(56)?)),
-                data,
-                alone: bytes[65] == 1,
-            },
-        })
-    }
-}
-
-fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
 }
 
 /// The directory with a node's state file, locked against another daemon for as long as this lives.
@@ -237,6 +157,7 @@ impl StateDirectory {
             Ok(None) => return Loaded::First,
             Ok(Some(bytes)) => match NodeState::decode(&bytes) {
                 Ok(state) => return Loaded::State(state),
+                Err(StateError::Newer { found }) => return Loaded::Newer { found },
                 Err(reason) => reason,
             },
             Err(source) => system("read", &self.path.join("state"))(source),
@@ -301,6 +222,25 @@ impl StateDirectory {
         fsync(at).map_err(|errno| self.error("sync", errno.into()))
     }
 
+    /// Append a line to the record of what operators decided, and make it durable.
+    ///
+    /// # Errors
+    /// What the system says: whatever was decided is then not to be done.
+    pub fn note_decision(&self, line: &str) -> Result<(), StateError> {
+        let path = self.path.join(OsStr::from_bytes(DECISIONS.to_bytes()));
+        let fail = |operation| system(operation, &path);
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let file = openat(self.directory.as_fd(), DECISIONS, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|errno| fail("open")(errno.into()))?;
+        let mut file = File::from(file);
+        // A line for each, whatever a person wrote.
+        let line: String =
+            line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        file.write_all(format!("{line}\n").as_bytes()).map_err(fail("write"))?;
+        file.sync_all().map_err(fail("sync"))?;
+        fsync(self.directory.as_fd()).map_err(|errno| self.error("sync", errno.into()))
+    }
+
     /// The activity log, which lies in the same directory.
     ///
     /// # Errors
@@ -325,121 +265,4 @@ fn system(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sta
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use replicator_core::ids::{Generation, Term};
-
-    fn example() -> NodeState {
-        NodeState {
-            cluster: *b"cluster-id-16-by",
-            node: *b"node-id-16-bytes",
-            record: StateRecord {
-                term: Term(0x0102_0304_0506_0708),
-                generation: Generation(9),
-                data: DataState::Consistent,
-                alone: true,
-            },
-        }
-    }
-
-    fn directory() -> (tempfile::TempDir, StateDirectory) {
-        let parent = tempfile::tempdir().expect("a temporary directory");
-        let state = StateDirectory::open(&parent.path().join("made/when/missing")).expect("open");
-        (parent, state)
-    }
-
-    #[test]
-    fn the_bytes_are_those_of_the_document() {
-        let bytes = example().encode();
-        assert_eq!(&bytes[..16], b"RPLSTATE\x01\0\0\0\x50\0\0\0");
-        assert_eq!(&bytes[16..48], b"cluster-id-16-bynode-id-16-bytes");
-        assert_eq!(&bytes[48..66], b"\x08\x07\x06\x05\x04\x03\x02\x01\x09\0\0\0\0\0\0\0\x02\x01");
-        assert_eq!(bytes[66..76], [0; 10]);
-        assert_eq!(bytes[76..], crc32c::crc32c(&bytes[..76]).to_le_bytes());
-    }
-
-    #[test]
-    fn a_missing_file_is_a_first_start_and_a_stored_one_comes_back() {
-        let (_parent, directory) = directory();
-        assert!(matches!(directory.load(), Loaded::First));
-        let mut state = example();
-        for term in 1..4 {
-            state.record.term = Term(term);
-            directory.store(&state).expect("store");
-        }
-        assert!(matches!(directory.load(), Loaded::State(loaded) if loaded == state));
-    }
-
-    type Expected = fn(&StateError) -> bool;
-
-    #[test]
-    fn an_unusable_file_is_kept_aside_and_reported() {
-        let (_parent, directory) = directory();
-        let file = directory.path.join("state");
-        let mut newer = example().encode().to_vec();
-        newer[8] = 2;
-        newer.push(0);
-        let cases: [(&[u8], Expected); 5] = [
-            (b"", |e| matches!(e, StateError::WrongLength { found: 0 })),
-            (b"something else entirely", |e| matches!(e, StateError::NoMagic)),
-            (&example().encode()[..79], |e| matches!(e, StateError::WrongLength { found: 79 })),
-            (&newer, |e| matches!(e, StateError::Newer { found: 2 })),
-            (&[0; 80], |e| matches!(e, StateError::NoMagic)),
-        ];
-        for (number, (bytes, expected)) in cases.into_iter().enumerate() {
-            fs::write(&file, bytes).expect("write");
-            let Loaded::Unusable { reason, kept: Some(kept) } = directory.load() else {
-                panic!("case {number} was taken for usable")
-            };
-            assert!(expected(&reason), "case {number}: {reason}");
-            assert_eq!(fs::read(kept).expect("read"), bytes);
-            assert!(matches!(directory.load(), Loaded::First));
-        }
-    }
-
-    #[test]
-    fn what_is_not_a_file_is_unusable() {
-        let (_parent, directory) = directory();
-        fs::create_dir(directory.path.join("state")).expect("mkdir");
-        assert!(matches!(directory.load(), Loaded::Unusable { reason: StateError::System { .. }, .. }));
-        nix::unistd::mkfifo(&directory.path.join("state"), Mode::S_IRWXU).expect("mkfifo");
-        assert!(matches!(directory.load(), Loaded::Unusable { .. }));
-    }
-
-    #[test]
-    fn two_daemons_cannot_share_it() {
-        let (_parent, directory) = directory();
-        assert!(matches!(StateDirectory::open(&directory.path), Err(StateError::InUse { .. })));
-        let path = directory.path.clone();
-        drop(directory);
-        StateDirectory::open(&path).expect("open once it is free");
-    }
-
-    #[test]
-    fn a_failure_to_store_is_final_and_leaves_the_old_state() {
-        let (_parent, directory) = directory();
-        directory.store(&example()).expect("store");
-        let in_the_way = directory.path.join("state.new");
-        fs::create_dir(&in_the_way).expect("mkdir");
-        let other = NodeState { cluster: [1; 16], ..example() };
-        assert!(matches!(directory.store(&other), Err(StateError::System { .. })));
-        fs::remove_dir(&in_the_way).expect("rmdir");
-        assert!(matches!(directory.store(&other), Err(StateError::Failed)));
-        assert!(matches!(directory.load(), Loaded::State(state) if state == example()));
-    }
-
-    proptest! {
-        #[test]
-        fn any_change_of_bits_is_noticed(at in 0..STATE_BYTES, mask in 1_u8..) {
-            let mut bytes = example().encode();
-            bytes[at] ^= mask;
-            prop_assert!(NodeState::decode(&bytes).is_err());
-        }
-
-        #[test]
-        fn garbage_is_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(NodeState::decode(&bytes).is_err());
-        }
-    }
-}
+mod tests;

@@ -37,7 +37,16 @@ pub struct Status {
     pub resync: Resync,
     #[serde(default)]
     pub safe_set: SafeSet,
+    pub reunion: Reunion,
     pub counters: Counters,
+}
+
+/// What both nodes' data are to each other.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Reunion {
+    pub relation: String,
+    pub refused: bool,
 }
 
 /// How writes are seen.

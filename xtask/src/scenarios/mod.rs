@@ -13,6 +13,7 @@ mod crash_compares_the_safe_set;
 mod daemon_crash_mount_replaced;
 mod database_killed;
 mod direct_and_dsync;
+mod diverged_copy_is_kept;
 mod excluded_names;
 pub mod files;
 mod fsync_is_on_both;
@@ -33,10 +34,12 @@ pub mod primary_killed_under_load;
 mod rename_storm;
 mod restart_resumes;
 mod resume_after_link_loss;
+mod reunion;
 mod ring_overflow;
 mod secondary_killed_under_load;
 mod seeded_copy;
 mod semi_sync;
+mod state_file_damaged;
 mod tmpfile_link;
 mod tree_bounds;
 mod truncate_and_holes;
@@ -158,6 +161,8 @@ pub const ALL: &[Scenario] = &[
     scenario("seeded_copy", 240, seeded_copy::run),
     scenario("verify_finds_and_repairs", 300, verify_finds_and_repairs::run),
     scenario("resume_after_link_loss", 240, resume_after_link_loss::run),
+    scenario("diverged_copy_is_kept", 240, diverged_copy_is_kept::run),
+    scenario("state_file_damaged", 400, state_file_damaged::run),
     scenario("restart_resumes", 300, restart_resumes::run),
     scenario("crash_compares_the_safe_set", 300, crash_compares_the_safe_set::run),
     scenario("ring_overflow", 120, ring_overflow::run),

@@ -123,7 +123,7 @@ impl Primary {
         waiters: Vec<WaiterId>,
         for_callers: bool,
     ) -> Option<Sequence> {
-        let generation = self.record.durable().generation;
+        let generation = self.record.durable().lineage.current.number;
         let fill = |header: &mut crate::wire::header::Header| {
             if kind == Kind::ResyncEnd {
                 header.offset = generation.0;

@@ -13,6 +13,7 @@ impl Primary {
     /// is marked, for the next run.
     pub(super) fn on_stop(&mut self) {
         self.stopping = true;
+        self.record.wanted.running = false;
         self.send_frame(Kind::Goodbye, |_| {}, Body::Empty);
         self.close(CloseReason::Stopping);
         self.end_greeting(CloseReason::Stopping);

@@ -16,6 +16,7 @@ mod names;
 mod record;
 mod resumption;
 mod resync;
+mod reunion;
 mod session;
 mod status;
 mod verify;
@@ -42,6 +43,7 @@ use local_sync::{LocalSync, Protection};
 use nameless::Nameless;
 use names::Names;
 use resumption::Greeting;
+use reunion::Meeting;
 use session::{Dial, Session};
 use verify::Verify;
 use waiter::Waiter;
@@ -78,6 +80,7 @@ struct Numbers {
     read: ReadId,
     sync: LocalSyncId,
     waiter: u64,
+    tag: u64,
 }
 
 /// The primary's state machine.
@@ -121,6 +124,7 @@ pub(crate) struct Primary {
     version: u16,
     verify: Option<Box<Verify>>,
     asked: Option<Asked>,
+    meeting: Meeting,
     dial: Dial,
     waiters: BTreeMap<WaiterId, Waiter>,
     /// Waiters whose marks are all on their way, in that order.
@@ -164,6 +168,7 @@ impl Primary {
             version: 0,
             verify: None,
             asked: None,
+            meeting: Meeting::default(),
             dial: Dial::new(config.seed, now),
             waiters: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -223,6 +228,7 @@ impl Primary {
             Event::FrameReceived { session, header, body } => self.on_frame_received(session, header, body),
             Event::FramesSent { session, upto } => self.on_frames_sent(session, upto),
             Event::SessionLost { session } => self.on_session_lost(session),
+            Event::Overrule => self.on_overrule(),
             Event::Stop => self.on_stop(),
             // Not a primary's: the edge answers nothing that was not ordered.
             Event::Applied { .. } | Event::MadeDurable { .. } | Event::CopyChanged => {}

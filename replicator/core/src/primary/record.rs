@@ -27,8 +27,11 @@ impl Primary {
 
     /// Want the record that both nodes hold everything.
     pub(super) fn want_mirrored(&mut self) {
-        self.record.wanted.alone = false;
-        self.record.wanted.data = DataState::UpToDate;
+        let wanted = &mut self.record.wanted;
+        wanted.alone = false;
+        wanted.data = DataState::UpToDate;
+        wanted.lineage.share();
+        (wanted.crashed, wanted.lost) = (false, false);
     }
 
     /// There is no session: go on alone, or hold. `exposed`: the peer may take itself for up to date, so that going on
@@ -46,9 +49,9 @@ impl Primary {
         self.set_phase(Phase::Holding);
         let may = self.config.when_alone == WhenAlone::Release && !self.stopping;
         if may || was_alone {
-            let generation = self.record.durable().generation.max(self.record.wanted.generation);
+            let tag = self.draw_tag();
             self.record.wanted.alone = true;
-            self.record.wanted.generation = generation.next();
+            self.record.wanted.lineage.begin_generation(tag, exposed || !was_alone);
         }
     }
 }

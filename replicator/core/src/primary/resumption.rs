@@ -32,18 +32,25 @@ use crate::action::{Action, Body, CloseReason, Notice, Phase};
 use crate::event::{NamespaceChange, ReceivedBody};
 use crate::ids::{FileId, FileKind, Sequence, SessionId, Time};
 use crate::resume::{Beginning, Held, LastStream, StreamId, Why, decide};
+use crate::reunion::Account;
 use crate::wire::body::{Holding, Resumption};
 use crate::wire::header::{Header, Kind, VERSION_RESUMES};
 
 use super::Primary;
 use super::names::{Names, SentList};
+use super::reunion::Met;
 use super::session::Session;
 
 /// A connection on which the peer has not said yet what it holds.
 #[derive(Debug)]
 pub(super) struct Greeting {
-    id: SessionId,
+    pub id: SessionId,
     since: Time,
+    pub version: u16,
+    /// What the peer says of its data, from version 4 on.
+    pub account: Option<Account>,
+    /// The peer was told that no session begins, and is to close.
+    pub over: bool,
 }
 
 /// A namespace operation that was sent and is not proven to have arrived.
@@ -66,9 +73,9 @@ impl Primary {
         }
         self.version = version;
         if version < VERSION_RESUMES {
-            self.begin_session(id, Beginning::Compared(Why::Unable), None, None);
+            self.begin_session(id, Beginning::Compared(Why::Unable), None, None, None);
         } else {
-            self.greeting = Some(Greeting { id, since: self.now });
+            self.greeting = Some(Greeting { id, since: self.now, version, account: None, over: false });
         }
     }
 
@@ -80,9 +87,13 @@ impl Primary {
         if header.term > self.record.durable().term {
             return self.end_greeting(CloseReason::StaleTerm);
         }
+        if self.greeting.as_ref().is_some_and(|greeting| greeting.over) {
+            return;
+        }
         match (header.kind, body) {
             (Kind::KeepAlive, _) => {}
             (Kind::Goodbye, _) => self.end_greeting(CloseReason::Stopping),
+            (Kind::Account, ReceivedBody::Structured(body)) => self.on_account(&body),
             (Kind::Holding, ReceivedBody::Structured(body)) => match Holding::decode(&body) {
                 Ok(holding) => self.on_holding(id, holding),
                 Err(_) => self.end_greeting(CloseReason::Protocol("what the secondary holds")),
@@ -92,15 +103,17 @@ impl Primary {
     }
 
     fn on_holding(&mut self, id: SessionId, holding: Holding) {
+        let Ok(reunion) = self.meet() else { return };
         self.greeting = None;
-        let generation = self.record.durable().generation.max(self.record.wanted.generation);
+        let generation = self.generation();
         let last = if self.untold { Err(Why::Untold) } else { self.last };
         let stream = self.config.incarnation.map(|incarnation| StreamId { incarnation, number: id.0 });
-        let beginning = match stream {
-            Some(_) => decide(last, &self.former, generation, holding),
-            None => Beginning::Compared(Why::Unable),
+        let beginning = match (stream, reunion) {
+            (_, Some(Met { overruled: true, .. })) => Beginning::Compared(Why::Overruled),
+            (Some(_), _) => decide(last, &self.former, generation, holding),
+            (None, _) => Beginning::Compared(Why::Unable),
         };
-        self.begin_session(id, beginning, stream, holding.held);
+        self.begin_session(id, beginning, stream, holding.held, reunion);
     }
 
     fn begin_session(
@@ -109,6 +122,7 @@ impl Primary {
         beginning: Beginning,
         stream: Option<StreamId>,
         held: Option<Held>,
+        met: Option<Met>,
     ) {
         self.counters.sessions += 1;
         self.former.clear();
@@ -117,6 +131,9 @@ impl Primary {
         self.session = Some(Session::new(id, self.now, stream));
         self.set_phase(Phase::Resyncing);
         self.review = true;
+        if let Some(met) = met {
+            self.tell_account(met);
+        }
         match (beginning, stream, held) {
             (Beginning::Resumed, Some(stream), Some(from)) => self.resume(stream, from),
             _ => {

@@ -188,6 +188,13 @@ impl Primary {
             Resync::Closing(epoch, since) => {
                 if self.stage_of(epoch) == Some(Stage::Ready) {
                     let covers_fresh = self.covers_fresh(epoch) && !self.names.fresh.is_in_doubt();
+                    if covers_fresh && !self.is_lineage_durable() {
+                        // The peer takes over the generation this node has told: it must be one that outlives a crash of this node.
+                        if self.now.since(since) >= self.config.barrier_limit / 2 {
+                            self.set_resync(Resync::Draining(epoch));
+                        }
+                        return;
+                    }
                     self.end_epoch(epoch);
                     if covers_fresh {
                         self.send_resync_end();

@@ -99,6 +99,14 @@ impl Dial {
         Dial { random: seed | 1, pause: Duration::ZERO, state: DialState::Pausing(now) }
     }
 
+    /// Whoever is to be connected to is to be connected to now.
+    pub(super) fn hasten(&mut self, now: Time) {
+        if let DialState::Pausing(until) = &mut self.state {
+            *until = now.min(*until);
+        }
+        self.pause = Duration::ZERO;
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         match self.state {
             DialState::Pausing(until) => Some(until),
@@ -182,6 +190,8 @@ impl Primary {
         let Some(mut session) = self.session.take() else { return };
         self.counters.sessions_lost += 1;
         if session.resync == Resync::Done {
+            let received = session.positions.synced;
+            self.record.wanted.synced = session.stream.map(|stream| Held { stream, received });
             self.dial.pause = Duration::ZERO;
         }
         self.pause_dialing();

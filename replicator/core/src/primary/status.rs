@@ -36,6 +36,8 @@ impl Primary {
             asked: self.asked.as_ref().map(|asked| asked.progress),
             verify: self.verify.as_ref().map(|verify| verify.progress),
             beginning: self.beginning,
+            reunion: self.meeting.found,
+            refused: self.meeting.is_refused(),
             counters: Counters { widened: self.marks.widened, ..self.counters },
         }
     }

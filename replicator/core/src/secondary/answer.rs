@@ -4,22 +4,25 @@ use crate::action::{Action, Body, CloseReason, DataState};
 use crate::event::{AppliedOutcome, NamespaceChange};
 use crate::extent::Extent;
 use crate::ids::{Errno, FileId, Sequence, SessionId};
+use crate::lineage::GenerationId;
 use crate::wire::body::{EXTENTS_MAX, FILES_MAX, encode_extents, encode_files};
 use crate::wire::header::{FLAG_MORE, Kind};
 use crate::wire::verdict::encode_verdict;
 
 use super::Secondary;
 use super::pipeline::{Work, WorkKind};
+use super::reunion::Replacement;
 
 impl Secondary {
     /// Order everything that may run beside what runs.
     pub(super) fn run_pipeline(&mut self) {
         loop {
             let term = self.session.as_ref().map(|session| session.term);
-            let record = &mut self.record;
+            let (record, replacement) = (&mut self.record, self.replacement);
             let work = self.pipeline.start(|work| match work.kind {
                 WorkKind::Begin => {
                     // From here on the copy is neither the old nor the new state, and that is on disk before it is so.
+                    replacement.record(&mut record.wanted);
                     record.wanted.data = DataState::Inconsistent;
                     record.wanted.alone = false;
                     record.wanted.term = term.unwrap_or(record.wanted.term).max(record.wanted.term);
@@ -28,6 +31,10 @@ impl Secondary {
                 _ => true,
             });
             let Some(work) = work else { return };
+            if let WorkKind::Begin = work.kind {
+                self.replacement = Replacement::default();
+                self.out.push(Action::KeepAside { of: self.record.durable().keeping });
+            }
             self.out.push(Action::Apply { session: work.session, sequence: work.sequence });
         }
     }
@@ -48,6 +55,10 @@ impl Secondary {
             }
         };
         let Some(work) = ended else { return };
+        if matches!(work.kind, WorkKind::End(_)) {
+            // Both hold the same: what comes from now on replaces what the primary has told.
+            self.out.push(Action::KeepAside { of: GenerationId::NONE });
+        }
         if let WorkKind::Names(change) = &work.kind {
             self.durability.note_names(work.slot, change);
         }

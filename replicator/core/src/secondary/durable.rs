@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, DataState, DurableScope, Phase};
 use crate::event::NamespaceChange;
 use crate::ids::{Errno, FileId, FileKind, Generation, Sequence, SessionId};
+use crate::lineage::{GenerationId, Lineage};
 use crate::wire::header::Kind;
 
 use super::Secondary;
@@ -272,6 +273,7 @@ impl Secondary {
         if self.durability.ending.take_if(|ending| *ending == (session, barrier)).is_some() {
             if self.session.is_none() && self.record.wanted.data == DataState::UpToDate {
                 self.record.wanted.data = DataState::Consistent;
+                self.record.wanted.synced = self.held;
             }
             return;
         }
@@ -289,9 +291,17 @@ impl Secondary {
         match end {
             None => self.answer_barrier(slot),
             Some(generation) => {
-                self.record.wanted.data = DataState::UpToDate;
-                self.record.wanted.generation = generation;
-                self.record.wanted.alone = false;
+                let told = self.session.as_ref().and_then(|session| session.told);
+                let lineage = told.map(|told| told.account.lineage);
+                let wanted = &mut self.record.wanted;
+                match lineage.filter(|lineage| lineage.current.number == generation) {
+                    Some(lineage) => wanted.lineage.adopt(&lineage),
+                    // A primary of an older version says no more.
+                    None => wanted.lineage = Lineage::untagged(generation),
+                }
+                wanted.data = DataState::UpToDate;
+                (wanted.alone, wanted.crashed, wanted.lost) = (false, false, false);
+                wanted.keeping = GenerationId::NONE;
             }
         }
     }

@@ -11,6 +11,7 @@
 mod answer;
 mod durable;
 mod pipeline;
+mod reunion;
 #[cfg(test)]
 mod tests;
 
@@ -23,11 +24,13 @@ use crate::event::{Event, ReceivedBody};
 use crate::ids::{Errno, FileId, PersistId, Sequence, SessionId, Term, Time};
 use crate::record::Record;
 use crate::resume::{Beginning, Held, StreamId, Why};
+use crate::reunion::Reunion;
 use crate::snapshot::{Counters, Positions, ResyncProgress, Snapshot};
 use crate::wire::body::{Ack, Holding, Resumption, decode_barrier, decode_stream};
-use crate::wire::header::{Header, Kind, VERSION_RESUMES};
+use crate::wire::header::{Header, Kind, VERSION_ACCOUNTS, VERSION_RESUMES};
 use durable::Durability;
 use pipeline::{Frame, Pipeline, Slot};
+use reunion::{Replacement, Told};
 
 /// Longest time between two calls that counts as passed for the peer: a machine that was paused does not take its own
 /// absence for the peer's.
@@ -40,6 +43,9 @@ struct Session {
     /// The slot before that of the first frame.
     base: Slot,
     received: Sequence,
+    version: u16,
+    /// What the primary said of its data.
+    told: Option<Told>,
     term: Term,
     silence: Duration,
     last_sent: Time,
@@ -68,6 +74,12 @@ pub(crate) struct Secondary {
     /// What a later stream may go on from: nothing after a start, after a failure, and once others changed the copy.
     held: Option<Held>,
     beginning: Option<Beginning>,
+    /// What was found when the nodes met last, seen from here.
+    found: Option<Reunion>,
+    /// It was found that the primary must not overwrite this copy.
+    refused: bool,
+    /// What the stream does to the record whose beginning is not applied yet.
+    replacement: Replacement,
     /// Told to stop: no session is opened any more.
     stopping: bool,
     counters: Counters,
@@ -86,6 +98,9 @@ impl Secondary {
             durability: Durability::default(),
             held: None,
             beginning: None,
+            found: None,
+            refused: false,
+            replacement: Replacement::default(),
             stopping: false,
             counters: Counters::default(),
             out: Vec::new(),
@@ -192,6 +207,8 @@ impl Secondary {
             id,
             base: self.last_slot,
             received: Sequence(0),
+            version,
+            told: None,
             term: self.record.durable().term,
             silence: Duration::ZERO,
             last_sent: self.now,
@@ -203,10 +220,16 @@ impl Secondary {
             created: Vec::new(),
         });
         self.set_phase(Phase::Receiving);
+        if version >= VERSION_ACCOUNTS {
+            let account = self.account();
+            self.send_frame(Kind::Account, |_| {}, Body::Structured(account.encode()));
+        } else {
+            (self.found, self.refused) = (None, false);
+        }
         if version >= VERSION_RESUMES {
             // Final: nothing of an earlier session is taken any more.
             let holding = Holding {
-                generation: self.record.durable().generation,
+                generation: self.record.durable().lineage.current.number,
                 held: self.held.filter(|_| self.config.resumes),
             };
             self.send_frame(Kind::Holding, |_| {}, Body::Structured(holding.encode()));
@@ -316,6 +339,12 @@ impl Secondary {
     fn take_frame(&mut self, header: &Header, body: ReceivedBody) -> Result<(), CloseReason> {
         match header.kind {
             Kind::KeepAlive => return Ok(()),
+            Kind::Account => {
+                let ReceivedBody::Structured(body) = body else {
+                    return Err(CloseReason::Protocol("an account without its body"));
+                };
+                return self.on_account(header, &body);
+            }
             Kind::Goodbye => return Err(CloseReason::Stopping),
             kind if !kind.is_sequenced() => {
                 return Err(CloseReason::Protocol("a frame that a primary does not send"));
@@ -337,9 +366,12 @@ impl Secondary {
             return Err(CloseReason::Protocol("an impossible extent"));
         }
         let begun = if begins { Some(begun_by(header.kind, &body, self.held)?) } else { None };
+        let replacement = if begins { Some(self.check_begin()?) } else { None };
+        let Some(session) = &mut self.session else { return Ok(()) };
         let slot = Slot(session.base.0 + header.sequence.0);
         let frame = Frame::new(session.id, slot, header, body)?;
         session.received = header.sequence;
+        self.replacement = replacement.unwrap_or(self.replacement);
         if let Some((stream, beginning)) = begun {
             self.held = stream.map(|stream| Held { stream, received: header.sequence });
             self.beginning = Some(beginning);
@@ -417,6 +449,8 @@ impl Secondary {
             asked: None,
             verify: None,
             beginning: self.beginning,
+            reunion: self.found,
+            refused: self.refused,
             unapplied_frames: self.pipeline.len() as u64,
             counters: self.counters,
         }

@@ -8,11 +8,12 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::Secondary;
-use crate::action::{Action, DataState, DurableScope, StateRecord};
+use crate::action::{Action, DurableScope, StateRecord};
 use crate::config::SecondaryConfig;
 use crate::event::{AppliedOutcome, Event, NamespaceChange, ReceivedBody};
 use crate::extent::{BLOCK_MAX, Extent};
 use crate::ids::{FileId, FileKind, Generation, Sequence, SessionId, Term, Time, VolumeId};
+use crate::lineage::Lineage;
 use crate::wire::body::{Ack, encode_barrier};
 use crate::wire::header::{Header, Kind};
 
@@ -182,7 +183,7 @@ impl Bench {
 
 fn bench() -> Bench {
     let record =
-        StateRecord { term: Term(1), generation: Generation(1), data: DataState::Inconsistent, alone: false };
+        StateRecord { term: Term(1), lineage: Lineage::untagged(Generation(1)), ..StateRecord::unknown() };
     let config = SecondaryConfig { applies_max: 3, ..SecondaryConfig::default() };
     let mut bench = Bench {
         secondary: Secondary::new(config, record, Time(1)),

@@ -18,6 +18,8 @@ pub const VERSION_RESUMES: u16 = 2;
 pub const VERSION_FLAGS: u16 = 3;
 /// Oldest version in which both copies can be verified.
 pub const VERSION_VERIFIES: u16 = 4;
+/// Oldest version in which both nodes tell of their data's lineage.
+pub const VERSION_ACCOUNTS: u16 = 4;
 /// Oldest protocol version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// Largest payload in bytes; a longer one is refused before any of it is read.
@@ -94,14 +96,19 @@ pub enum Kind {
     Verify = 22,
     /// The answer. From the secondary; `offset` holds the Verify frame's sequence.
     VerifyReply = 23,
+    /// Where the sender's data comes from. The secondary's first frame, and the primary's before a stream begins. Not before version 4.
+    Account = 24,
 }
+
+/// Flag of `Account`: an operator of the primary said that its data is to replace the peer's.
+pub const FLAG_OVERWRITES: u16 = 1;
 
 /// Flag of `DigestReply` and `CreatedReply`: another frame of the same answer follows.
 pub const FLAG_MORE: u16 = 1;
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 24] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::KeepAlive,
@@ -125,6 +132,7 @@ impl Kind {
         Kind::ResumeBegin,
         Kind::Verify,
         Kind::VerifyReply,
+        Kind::Account,
     ];
 
     /// The kind with that number on the wire.

@@ -2,6 +2,7 @@
 //!
 //! Decoding is total: any bytes give a value or an error, never a panic, and never more memory than arrived.
 
+pub mod account;
 pub mod attributes;
 pub mod body;
 pub mod checksum;

@@ -20,7 +20,9 @@ use super::namespace::{ListedEntry, NewNode, Operation};
 use crate::action::{DataState, DurableScope};
 use crate::extent::Extent;
 use crate::ids::{FileId, FileKind, Generation, Sequence, Term, VolumeId};
+use crate::lineage::{GenerationId, Lineage, Tag};
 use crate::resume::{Held, StreamId};
+use crate::reunion::Account;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| alloc::format!("{byte:02x}")).collect()
@@ -70,7 +72,7 @@ fn kinds_have_the_numbers_of_their_places() {
         assert_eq!(Kind::from_u16(kind as u16), Some(kind));
     }
     assert_eq!(Kind::from_u16(0), None);
-    assert_eq!(Kind::from_u16(24), None);
+    assert_eq!(Kind::from_u16(25), None);
 }
 
 /// A header with a right checksum over whatever it says.
@@ -133,6 +135,10 @@ fn pinned_bodies() {
     assert_eq!(hex(&holding.encode()), "040000000000000001".to_owned() + &from);
     let nothing = Holding { held: None, ..holding };
     assert_eq!(hex(&nothing.encode()), "040000000000000000");
+    assert_eq!(
+        hex(&account().encode()),
+        "03090600000000000000ab0000000000000005000000000000000000000000000000010000000400000000000000cd00000000000000"
+    );
     let digests = Digests { block_bytes: 4096, digests: vec![[0xAB; 16]] };
     assert_eq!(hex(&digests.encode()), "0010000001000000abababababababababababababababab");
     assert_eq!(hex(&Proof([0xCD; 32]).encode()), "cd".repeat(32));
@@ -423,8 +429,33 @@ fn decode_all(bytes: &[u8]) {
     let _ = decode_stream(bytes);
     let _ = Resumption::decode(bytes);
     let _ = Holding::decode(bytes);
+    let _ = Account::decode(bytes);
     let _ = decode_extents(bytes);
     let _ = decode_files(bytes);
+}
+
+fn account() -> Account {
+    let id = |number, tag| GenerationId { number: Generation(number), tag: Tag(tag) };
+    let mut lineage = Lineage { current: id(6, 0xAB), shared: id(5, 0), ..Lineage::default() };
+    lineage.history[0] = id(4, 0xCD);
+    let data = DataState::UpToDate;
+    Account { lineage, data, primary: true, crashed: false, lost: false, marked: true }
+}
+
+#[test]
+fn an_account_comes_back_and_what_has_no_meaning_is_refused() {
+    let account = account();
+    let bytes = account.encode();
+    assert_eq!(Account::decode(&bytes), Ok(account));
+    for (at, value) in [(0, 4), (1, 16)] {
+        let mut wrong = bytes.clone();
+        wrong[at] = value;
+        assert!(matches!(Account::decode(&wrong), Err(BodyError::Value(_))), "byte {at}");
+    }
+    // A generation of the past that is none.
+    let mut none = bytes.clone();
+    none[38] = 0;
+    assert!(matches!(Account::decode(&none), Err(BodyError::Value(_))));
 }
 
 /// Cut off, prolonged: never understood.
@@ -482,6 +513,7 @@ proptest! {
         let held = Held { stream: StreamId::default(), received: Sequence(3) };
         is_exact(&encode_stream(held.stream), decode_stream);
         is_exact(&Resumption { stream: held.stream, from: held }.encode(), Resumption::decode);
+        is_exact(&account().encode(), Account::decode);
         for held in [None, Some(held)] {
             is_exact(&Holding { generation: Generation(1), held }.encode(), Holding::decode);
         }

@@ -4,6 +4,7 @@
 mod acknowledged_is_durable;
 mod names_in_order;
 mod nothing_forgotten;
+mod nothing_thrown_away;
 mod positions;
 mod prefix;
 mod same_tree;

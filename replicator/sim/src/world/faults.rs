@@ -39,6 +39,7 @@ impl World {
                 let syncs = self.random.below(30);
                 self.some_patience().slow_down(syncs);
             }
+            19 => self.restore_older_state(),
             _ => {}
         }
     }
@@ -106,10 +107,11 @@ impl World {
         }
         self.serving.clear();
         self.payloads.clear();
+        self.keeping = GenerationId::NONE;
         self.secondary_patience = Patience::default();
         self.secondary_disk.start(self.sabotage);
-        self.secondary =
-            Node::secondary(SecondaryConfig::default(), *self.secondary_disk.record.get(), self.now);
+        let record = StateRecord::begin_secondary(Some(*self.secondary_disk.record.get()));
+        self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
     }
 
     /// The primary's machine loses its power: its files go back to what the disk holds of them.
@@ -142,6 +144,36 @@ impl World {
         }
     }
 
+    /// The primary is started from a copy of its state that was made at an earlier start. What it does not know of then, it must not
+    /// overwrite.
+    pub(super) fn restore_older_state(&mut self) {
+        let Some(older) = self.random.one(&self.older) else { return };
+        self.primary_disk.record.replace(older, Reached::Synced);
+        self.restart_primary();
+        self.go_on(true);
+        self.stale = !self.knows_what_the_secondary_has();
+        if self.sabotage == Sabotage::ForgottenLineage {
+            self.end_secondary();
+            let record = StateRecord { lineage: Default::default(), ..*self.secondary_disk.record.get() };
+            self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
+        }
+    }
+
+    /// Whether the primary's record can tell that its data goes on from the secondary's.
+    pub(super) fn knows_what_the_secondary_has(&self) -> bool {
+        let theirs = self.secondary_disk.record.get().lineage.current;
+        let own = self.primary_disk.record.get().lineage;
+        let mut known = own.former().chain([own.current, own.shared]);
+        theirs.is_none() || known.any(|id| id.matches(theirs) != Match::No)
+    }
+
+    /// An operator who looks now and then, and says that the primary's data is what both shall have.
+    pub(super) fn overrule(&mut self) {
+        if self.primary.snapshot().refused && (!self.faults || self.random.chance(5)) {
+            self.tell_primary(Event::Overrule);
+        }
+    }
+
     /// The daemon is killed: files stay, callers and marks are gone.
     pub(super) fn restart_primary(&mut self) {
         self.stats.crashes += 1;
@@ -165,6 +197,13 @@ impl World {
         self.config.incarnation = Some(incarnation(self.config.seed));
         self.primary_patience = Patience::default();
         self.primary_disk.start(self.sabotage);
-        self.primary = Node::primary(self.config.clone(), *self.primary_disk.record.get(), self.now);
+        self.runs += 1;
+        self.config.tags = tags(self.config.seed, self.runs);
+        let record = *self.primary_disk.record.get();
+        self.older.push(record);
+        // On record before anything follows from it.
+        let begun = StateRecord::begin_primary(Some(record), Tag(self.config.tags.rotate_left(7) | 1));
+        self.primary_disk.record.replace(begun, Reached::Synced);
+        self.primary = Node::primary(self.config.clone(), begun, self.now);
     }
 }

@@ -27,7 +27,7 @@ impl World {
         {
             link.to_secondary.append(&mut former.to_secondary);
         }
-        let version = if self.random.chance(5) { VERSION_MIN } else { VERSION };
+        let version = if self.random.chance(5) && !self.stale { VERSION_MIN } else { VERSION };
         self.tell_secondary(Event::SessionOpened { session: secondary, version });
         self.tell_primary(Event::SessionOpened { session, version });
     }

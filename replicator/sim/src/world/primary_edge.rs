@@ -65,8 +65,9 @@ impl World {
                     link.broken = true;
                 }
             }
+            Action::Report(Notice::Refused { .. }) => self.stats.refusals += 1,
             Action::Report(notice) => self.on_notice(&notice),
-            Action::Apply { .. } | Action::MakeDurable { .. } => {
+            Action::Apply { .. } | Action::MakeDurable { .. } | Action::KeepAside { .. } => {
                 self.fail(format!("a primary ordered {action:?}"));
             }
         }
@@ -274,6 +275,7 @@ impl World {
     }
 
     pub(super) fn tick_primary(&mut self) {
+        self.overrule();
         self.tell_primary(Event::Tick);
     }
 

@@ -15,7 +15,11 @@ impl World {
 
     pub(super) fn order_secondary(&mut self, action: Action) {
         match action {
-            Action::Apply { session, sequence } => self.serving.push(Serving::Apply { session, sequence }),
+            Action::Apply { session, sequence } => {
+                self.check_begin(session, sequence);
+                self.serving.push(Serving::Apply { session, sequence });
+            }
+            Action::KeepAside { of } => self.keeping = of,
             Action::MakeDurable { session, barrier, scope } => {
                 self.serving.push(Serving::MakeDurable { session, barrier, scope });
             }

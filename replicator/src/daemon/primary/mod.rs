@@ -304,9 +304,12 @@ impl Role for Primary {
         payload: Shared,
     ) -> Result<ReceivedBody, &'static str> {
         match header.kind {
-            Kind::Ack | Kind::DigestReply | Kind::CreatedReply | Kind::Holding | Kind::VerifyReply => {
-                Ok(ReceivedBody::Structured(payload.to_vec()))
-            }
+            Kind::Ack
+            | Kind::DigestReply
+            | Kind::CreatedReply
+            | Kind::Holding
+            | Kind::VerifyReply
+            | Kind::Account => Ok(ReceivedBody::Structured(payload.to_vec())),
             _ => Ok(ReceivedBody::Opaque),
         }
     }

@@ -184,6 +184,8 @@ impl Replica {
         wanted: &Attributes,
     ) -> Result<(), ReplicaError> {
         if let Some(descriptor) = resized {
+            let cut = Extent { start: wanted.size.min(copy.status.size), end: copy.status.size };
+            self.keep_range(file, descriptor.as_fd(), cut)?;
             set_size(file, descriptor, wanted.size)?;
         }
         let at = copy.descriptor.as_fd();
@@ -299,6 +301,7 @@ impl Replica {
             .map_err(ReplicaError::system("stat", file))?;
         let end = if size <= extent.end { extent.end.checked_next_multiple_of(block) } else { None };
         let whole = Extent { end: end.unwrap_or(extent.end), ..extent };
+        self.keep_range(file, descriptor.as_fd(), whole)?;
         let subject = [Subject::Open(descriptor.as_fd())];
         unprotected(&subject, || punch(descriptor.as_fd(), whole))
             .map_err(ReplicaError::system("punch a hole into", file))?;

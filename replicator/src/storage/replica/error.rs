@@ -4,6 +4,8 @@ use std::io;
 
 use replicator_core::ids::{Errno, FileId};
 
+use crate::storage::divergence::KeeperError;
+
 /// Why a frame could not be applied. None of these is retried: the session ends, the node is out of sync, and the next
 /// session compares.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,14 @@ pub enum ReplicaError {
         /// The file, by its number on the primary.
         file: FileId,
     },
+    /// What is to be overwritten cannot be kept aside first.
+    #[error("the copy of {file} is left as it is: {source}")]
+    NotKept {
+        /// The file, by its number on the primary.
+        file: FileId,
+        /// Why not.
+        source: KeeperError,
+    },
 }
 
 impl ReplicaError {
@@ -60,6 +70,10 @@ impl ReplicaError {
             ReplicaError::System { source, .. } | ReplicaError::Name { source, .. } => {
                 source.raw_os_error().unwrap_or(libc::EIO)
             }
+            ReplicaError::NotKept { source: KeeperError::System(source), .. } => {
+                source.raw_os_error().unwrap_or(libc::EIO)
+            }
+            ReplicaError::NotKept { source: KeeperError::Full { .. }, .. } => libc::EDQUOT,
             ReplicaError::Malformed { .. } => libc::EBADMSG,
             ReplicaError::Unknown { .. } => libc::ENOENT,
             ReplicaError::Lost { .. } => libc::ESTALE,

@@ -24,6 +24,7 @@ use replicator_core::event::AppliedOutcome;
 use replicator_core::ids::{FileId, FileKind, VolumeId};
 use replicator_core::wire::namespace::{NewNode, Operation};
 
+use self::aside::Aside;
 use self::detached::Detached;
 use self::listing::Listing;
 use self::map::{FileMap, Local};
@@ -32,6 +33,7 @@ use super::descriptors::{Access, Descriptors};
 use super::status::{Status, magic_path, open_path};
 use crate::volume::{FileHandle, RESERVED_NAME, Volume};
 
+mod aside;
 mod content;
 mod detached;
 mod error;
@@ -65,6 +67,7 @@ pub struct Replica {
     /// Changed with `namespace` held.
     detached: Mutex<Vec<Detached>>,
     descriptors: Descriptors,
+    aside: Aside,
     counters: CounterCells,
 }
 
@@ -132,6 +135,7 @@ impl Replica {
             resyncing: AtomicBool::new(false),
             detached: Mutex::default(),
             descriptors: Descriptors::default(),
+            aside: Aside::default(),
             counters: CounterCells::default(),
         }
     }

@@ -236,6 +236,7 @@ impl Replica {
             directory.file,
             name,
         ))?;
+        self.note_made(directory.volume.id, local.inode);
         self.bind(node.file, local);
         Ok(())
     }

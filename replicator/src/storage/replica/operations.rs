@@ -113,8 +113,8 @@ impl Replica {
         file: FileId,
         last: bool,
     ) -> Result<(), ReplicaError> {
-        if !last {
-            // Its other names may be in directories that are not listed yet.
+        if !last || self.keeps_aside() && status.kind() != Some(FileKind::Directory) {
+            // Its other names may be in directories that are not listed yet; or it is to be kept aside, which its deletion does.
             return self.displace(directory, name, status);
         }
         let flag = if status.kind() == Some(FileKind::Directory) {
@@ -195,8 +195,9 @@ impl Replica {
         if !expected {
             self.deviation(directory.file, "a name to be replaced stands for another file");
         }
+        let kept = self.keeps_aside() && status.kind() != Some(FileKind::Directory);
         let directories = [status, by].map(|status| status.kind() == Some(FileKind::Directory));
-        if expected && replaced.is_some_and(|(_, last)| last) && directories[0] == directories[1] {
+        if !kept && expected && replaced.is_some_and(|(_, last)| last) && directories[0] == directories[1] {
             return Ok(());
         }
         self.displace(directory, name, status)

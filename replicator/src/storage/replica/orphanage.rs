@@ -61,6 +61,9 @@ impl Replica {
     pub(super) fn orphan(&self, directory: &Directory, name: &CStr) -> Result<(), ReplicaError> {
         let fail = |source| ReplicaError::name("move away", directory.file, name)(source);
         let orphans = open_orphanage(&directory.volume).map_err(fail)?;
+        if let Some(status) = Status::at(directory.as_fd(), name).map_err(fail)? {
+            self.note_displaced(directory, name, status.inode);
+        }
         take_in(orphans.as_fd(), directory.as_fd(), name).map_err(fail)?;
         self.counters.orphaned.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -124,6 +127,11 @@ impl Replica {
         if status.links <= 1 || status.kind() == Some(FileKind::Directory) {
             self.unbind_inode(volume, status.inode);
         }
+        let last = status.links <= 1 && status.kind() != Some(FileKind::Directory);
+        if last && self.keep_removed(volume, directory, name)? {
+            *progress = true;
+            return Ok(());
+        }
         match unlink(directory, name, directory_flag) {
             Ok(()) => {
                 *progress = true;
@@ -151,6 +159,10 @@ impl Replica {
         if status.kind() != Some(FileKind::Directory) {
             if status.links <= 1 {
                 self.unbind_inode(volume, status.inode);
+                self.note_displaced_below(volume, inside, name, status.inode);
+                if self.keep_removed(volume, inside, name)? {
+                    return Ok(());
+                }
             }
             unlink(inside, name, UnlinkatFlags::NoRemoveDir)?;
             return Ok(());
