@@ -326,10 +326,7 @@ impl Primary {
         self.in_flight_frames += 1;
         self.marks.entry(file).in_flight.push_back((sequence, sent));
         self.unconfirmed.insert(file);
-        let at = self.now.after(self.config.confirm_interval);
-        if let Some(session) = &mut self.session {
-            session.confirm_at.get_or_insert(at);
-        }
+        self.confirm_later();
         Some(sequence)
     }
 

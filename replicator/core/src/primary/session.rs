@@ -30,6 +30,8 @@ pub(super) struct Session {
     /// How long nothing was heard, counted while this node was running.
     pub silence: Duration,
     pub resync: Resync,
+    /// How often the peer was let settle before the end of the resync.
+    pub settled: u32,
     /// Known regular files with something to compare.
     pub compare_files: BTreeSet<FileId>,
     /// Digests frames that are not answered.
@@ -59,6 +61,7 @@ impl Session {
             last_sent: now,
             silence: Duration::ZERO,
             resync: Resync::Scanning,
+            settled: 0,
             compare_files: BTreeSet::new(),
             digests: BTreeMap::new(),
             barriers: BTreeMap::new(),

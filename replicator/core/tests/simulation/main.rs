@@ -92,9 +92,10 @@ fn changes_between_two_runs_that_are_not_looked_for_are_caught() {
     assert!(is_caught(Sabotage::UnseenChanges, "same-tree"));
 }
 
-/// Whether the checker of that promise fires.
+/// Whether the checker of that promise fires. It does so within a few seeds for most of them, and within some hundreds for what takes a
+/// rare moment.
 fn is_caught(sabotage: Sabotage, promise: &str) -> bool {
-    let mut failures = (0..200).filter_map(|seed| World::new(seed, sabotage).run().err());
+    let mut failures = (0..2000).filter_map(|seed| World::new(seed, sabotage).run().err());
     failures.any(|reason| {
         println!("{}", &reason[..reason.len().min(200)]);
         reason.starts_with(promise)
