@@ -24,5 +24,6 @@ mod sessions;
 mod start;
 mod state;
 mod workers;
+mod writeback;
 
 pub use start::run;

@@ -17,6 +17,7 @@ use tracing::{debug, error, warn};
 use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
+use super::writeback::Writeback;
 use crate::idle::Waiting;
 use crate::link::Payload;
 use crate::storage::replica::{Copies, Replica, ReplicaError, SyncTarget};
@@ -81,6 +82,7 @@ pub struct Secondary {
     /// Barriers of the session that have arrived and are not yet answered.
     unanswered: usize,
     waiting: Waiting,
+    writeback: Writeback,
 }
 
 impl Secondary {
@@ -98,6 +100,7 @@ impl Secondary {
             held_begins: Vec::new(),
             unanswered: 0,
             waiting,
+            writeback: Writeback::default(),
         }
     }
 
@@ -147,6 +150,7 @@ impl Secondary {
             Frame::ResumeBegin => return self.hold_begin(core, session, sequence, Begin::Resumed),
             Frame::ResyncEnd => {
                 self.resyncing = false;
+                self.writeback.forget();
                 self.replica.end_resync().map(|()| AppliedOutcome::Done)
             }
         };
@@ -334,7 +338,14 @@ impl Role for Secondary {
         match self.pending.remove(&number) {
             Some(Pending::Write { session, sequence, bytes }) => {
                 let outcome = match completion.result {
-                    Ok(_) => Ok(AppliedOutcome::Done),
+                    Ok(_) => {
+                        if self.resyncing {
+                            let extent = Extent::at(bytes.header.offset, bytes.header.length);
+                            let file = bytes.header.file;
+                            self.writeback.note(&core.workers, file, &bytes.descriptor, extent);
+                        }
+                        Ok(AppliedOutcome::Done)
+                    }
                     // The flags of the copy may forbid it, which the replica gets around.
                     Err(error) if error.raw_os_error() == Some(libc::EPERM) => self
                         .replica
@@ -428,6 +439,7 @@ impl Role for Secondary {
         self.unanswered = 0;
         // The next session claims what it can, and ends with an empty orphanage.
         self.listed = None;
+        self.writeback.forget();
         if !applies {
             self.frames.retain(|(of, _), _| *of != session);
         }
