@@ -14,9 +14,10 @@ const OF_LIMIT: f64 = 0.8;
 const LARGE_OVER_RSYNC: f64 = 1.5;
 const SMALL_OVER_RSYNC: f64 = 3.0;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 struct Round {
     mirror: f64,
+    processor: f64,
     plain: f64,
     rsync: rsync::Took,
 }
@@ -27,12 +28,12 @@ pub fn run(bench: &mut Bench, args: &Args, name: &'static str) -> Result<Part> {
     let cable = ground::cable(&bench.mirror)?;
     let mut rounds = Vec::new();
     for round in 0..args.rounds {
-        let mut found = Round { mirror: 0.0, plain: 0.0, rsync: rsync::Took { ended: 0.0, durable: 0.0 } };
+        let mut found = Round::default();
         for step in 0..3 {
             interrupt::check()?;
             empty(bench)?;
             match (round + step) % 3 {
-                0 => found.mirror = mirrored(bench)?,
+                0 => (found.mirror, found.processor) = mirrored(bench)?,
                 1 => found.plain = ground::copy(bench.mirror.data(), bench.mirror.copy())?,
                 _ => found.rsync = rsync::copy(&bench.mirror, bench.mirror.copy())?,
             }
@@ -58,6 +59,11 @@ pub fn run(bench: &mut Bench, args: &Args, name: &'static str) -> Result<Part> {
         line("read and write, made durable", plain),
         line("rsync -a", seconds(|round| round.rsync.ended)),
         line("rsync -a, made durable", seconds(|round| round.rsync.durable)),
+        format!(
+            "processor time: both nodes {:.2} s, rsync {:.2} s (kernel threads not counted)",
+            seconds(|round| round.processor),
+            seconds(|round| round.rsync.processor)
+        ),
         format!("one plain connection over the cable: {:.0} MiB/s", cable / MIB as f64),
     ];
     let over_rsync = median(rounds.iter().map(|round| round.rsync.durable / round.mirror));
@@ -84,7 +90,14 @@ fn empty(bench: &mut Bench) -> Result<()> {
     ground::settle(&bench.mirror)
 }
 
-fn mirrored(bench: &mut Bench) -> Result<f64> {
+/// Seconds, and seconds of processor time of both nodes.
+fn mirrored(bench: &mut Bench) -> Result<(f64, f64)> {
     bench.start_alone()?;
-    bench.resync()
+    let used = |bench: &Bench| {
+        let nodes = bench.mirror.nodes().into_iter().filter_map(|node| node.pid());
+        nodes.map(ground::processor).sum::<Result<f64>>()
+    };
+    let before = used(bench)?;
+    let took = bench.resync()?;
+    Ok((took, used(bench)? - before))
 }

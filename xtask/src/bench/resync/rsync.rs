@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use nix::unistd::Pid;
 
 use super::ground;
 use crate::lab::mirror::Mirror;
@@ -16,12 +17,14 @@ use crate::setup;
 const PORT: u16 = 7873;
 
 /// Seconds that rsync took.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Took {
     /// Until rsync ended.
     pub ended: f64,
     /// Until what it wrote was durable, as a resync's end promises.
     pub durable: f64,
+    /// Of processor time, in all its processes.
+    pub processor: f64,
 }
 
 /// rsync's daemon; ends when dropped.
@@ -36,7 +39,8 @@ impl Drop for Daemon {
 
 /// Copy the primary's tree into `to`, on the secondary's side.
 pub fn copy(mirror: &Mirror, to: &Path) -> Result<Took> {
-    let _daemon = start(mirror, to)?;
+    let daemon = start(mirror, to)?;
+    let own = ground::processor(Pid::this())?;
     let begin = Instant::now();
     let mut command = Command::new(setup::program("rsync"));
     command.arg("-a").arg(format!("{}/", mirror.data().display()));
@@ -45,7 +49,13 @@ pub fn copy(mirror: &Mirror, to: &Path) -> Result<Took> {
     exec::run(&mut command)?;
     let ended = begin.elapsed().as_secs_f64();
     ground::sync(to)?;
-    Ok(Took { ended, durable: begin.elapsed().as_secs_f64() })
+    let durable = begin.elapsed().as_secs_f64();
+    let theirs = wait::until("rsync's daemon to have waited for its children", wait::SHORT, || {
+        let used = ground::processor(Pid::from_raw(daemon.0.id() as i32))?;
+        Ok((used > 0.0).then_some(used))
+    })
+    .unwrap_or(0.0);
+    Ok(Took { ended, durable, processor: ground::processor(Pid::this())? - own + theirs })
 }
 
 fn start(mirror: &Mirror, to: &Path) -> Result<Daemon> {
