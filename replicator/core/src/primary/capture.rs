@@ -104,6 +104,7 @@ impl Primary {
     fn mark_written(&mut self, file: FileId, extent: Extent, attributes: bool) {
         let has_session = self.session.is_some();
         let (marks, widened) = self.marks.mark(file, extent, |marks| &mut marks.dirty);
+        marks.recorded.subtract(extent);
         marks.attributes |= attributes;
         marks.explicit |= attributes && extent.is_open();
         if has_session && !marks.queued {
@@ -114,7 +115,7 @@ impl Primary {
     }
 
     /// Hold the bounds on the number of extents.
-    fn after_mark(&mut self, file: FileId, widened: bool) {
+    pub(super) fn after_mark(&mut self, file: FileId, widened: bool) {
         if widened {
             self.report(Notice::Widened { file });
         }
@@ -192,6 +193,7 @@ impl Primary {
         let marks = self.marks.entry(file);
         if kind != FileKind::Regular {
             marks.dirty.clear();
+            marks.recorded.clear();
             marks.mapped.clear();
             marks.syncing.clear();
             marks.lost = false;

@@ -121,7 +121,11 @@ impl Primary {
                     marks.compare.clear();
                 }
                 self.open_gate(file);
-                self.mark_whole(file);
+                if self.is_paced(file) {
+                    self.record(file, &ExtentSet::from_iter([Extent::WHOLE]));
+                } else {
+                    self.mark_whole(file);
+                }
                 self.compare_ended(file);
                 if !child.new {
                     // Who waits for differences alone would go on without the rest.
@@ -181,7 +185,11 @@ impl Primary {
         let Some(session) = &self.session else { return };
         match session.resync {
             Resync::Scanning => {
-                if self.names.is_complete() && session.compare_files.is_empty() {
+                if self.names.is_complete()
+                    && session.compare_files.is_empty()
+                    && session.recorded_files.is_empty()
+                {
+                    self.pacing.end();
                     let epoch = self.begin_epoch();
                     self.set_resync(Resync::Draining(epoch));
                 }

@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub settled: u32,
     /// Known regular files with something to compare.
     pub compare_files: BTreeSet<FileId>,
+    /// Known files with something recorded.
+    pub recorded_files: BTreeSet<FileId>,
     /// Digests frames that are not answered.
     pub digests: BTreeMap<Sequence, (FileId, Extent)>,
     pub barriers: BTreeMap<Sequence, SentBarrier>,
@@ -63,6 +65,7 @@ impl Session {
             resync: Resync::Scanning,
             settled: 0,
             compare_files: BTreeSet::new(),
+            recorded_files: BTreeSet::new(),
             digests: BTreeMap::new(),
             barriers: BTreeMap::new(),
             confirm_at: None,
@@ -171,6 +174,7 @@ impl Primary {
     fn lose_session(&mut self, reason: Option<CloseReason>) {
         let Some(mut session) = self.session.take() else { return };
         self.counters.sessions_lost += 1;
+        self.pacing.end();
         if session.resync == Resync::Done {
             self.dial.pause = Duration::ZERO;
         }
