@@ -200,7 +200,11 @@ impl FileMarks {
     }
 
     fn extents(&self) -> usize {
-        self.dirty.count() + self.recorded.count() + self.mapped.count() + self.compare.count() + self.tail.count()
+        self.dirty.count()
+            + self.recorded.count()
+            + self.mapped.count()
+            + self.compare.count()
+            + self.tail.count()
     }
 
     /// All that was on its way moves back; what only this session knew is dropped. `resumes`: the next one may go on from it, else
@@ -372,7 +376,13 @@ impl DirtySet {
             limit /= 2;
             for (file, marks) in &mut self.files {
                 let mut any = false;
-                for set in [&mut marks.dirty, &mut marks.recorded, &mut marks.mapped, &mut marks.compare, &mut marks.tail] {
+                for set in [
+                    &mut marks.dirty,
+                    &mut marks.recorded,
+                    &mut marks.mapped,
+                    &mut marks.compare,
+                    &mut marks.tail,
+                ] {
                     any |= set.widen(limit);
                 }
                 if any {

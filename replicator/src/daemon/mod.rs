@@ -17,6 +17,7 @@ mod gatekeeper;
 mod mailbox;
 mod message;
 mod nested;
+mod pace;
 mod primary;
 mod publish;
 mod secondary;

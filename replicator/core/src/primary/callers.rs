@@ -23,15 +23,8 @@ impl Primary {
         let sync = self.sync_local(scope, Some(id));
         self.pacing.on_asked(self.now);
         let held = self.session.as_ref().is_some_and(|session| session.resync.holds_callers());
-        let caller = Caller {
-            ticket,
-            requested: self.now,
-            sync,
-            local: None,
-            failed: None,
-            released: false,
-            held,
-        };
+        let caller =
+            Caller { ticket, requested: self.now, sync, local: None, failed: None, released: false, held };
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.caller = Some(caller);
         }

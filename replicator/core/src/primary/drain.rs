@@ -483,10 +483,8 @@ pub(super) fn next_work(marks: &FileMarks, urgent: bool, paced: bool, bytes_max:
     if paced && let Some((claim, asked)) = pick(&marks.recorded, &busy, bytes_max, ahead) {
         return Work::Data { claim, asked };
     }
-    let idle = marks.reads.is_empty()
-        && marks.dirty.is_empty()
-        && marks.recorded.is_empty()
-        && !marks.has_compare();
+    let idle =
+        marks.reads.is_empty() && marks.dirty.is_empty() && marks.recorded.is_empty() && !marks.has_compare();
     if idle && (marks.attributes || !marks.tail.is_empty()) {
         return Work::Attributes;
     }

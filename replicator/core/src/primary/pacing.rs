@@ -99,7 +99,9 @@ impl Pacing {
     pub fn begin(&mut self, now: Time) {
         let rate = START.max(self.floor());
         self.run = Some(Run {
-            late_after: self.usual_p99().map(|usual| usual.saturating_mul(u64::from(self.config.late_factor))),
+            late_after: self
+                .usual_p99()
+                .map(|usual| usual.saturating_mul(u64::from(self.config.late_factor))),
             rate,
             slow_start: true,
             doubled: now,
@@ -154,7 +156,8 @@ impl Pacing {
     /// Nothing was known when the resync began: it goes at the floor until enough is.
     fn learn(&mut self, took: u64) {
         self.remember(took);
-        let late_after = self.usual_p99().map(|usual| usual.saturating_mul(u64::from(self.config.late_factor)));
+        let late_after =
+            self.usual_p99().map(|usual| usual.saturating_mul(u64::from(self.config.late_factor)));
         if let Some(run) = &mut self.run {
             run.late_after = late_after;
         }

@@ -210,7 +210,10 @@ fn nothing_is_paced_outside_of_a_resync() {
     let mut pacing = Pacing::new(Pace { cap: Some(1), ..pace() });
     pacing.on_asked(Time(5));
     assert!(pacing.may_start(Time(6)));
-    assert_eq!((pacing.rate(Time(6)), pacing.piece(Time(6), MIB), pacing.starts_at(Time(6))), (None, MIB, None));
+    assert_eq!(
+        (pacing.rate(Time(6)), pacing.piece(Time(6), MIB), pacing.starts_at(Time(6))),
+        (None, MIB, None)
+    );
 }
 
 #[test]
