@@ -55,7 +55,9 @@ const KEPT: Duration = Duration::from_millis(20);
 const PIECE: Duration = Duration::from_millis(10);
 const PIECE_MIN: u64 = 64 << 10;
 /// What a piece of work costs beside its bytes, in bytes: names, attributes, a file's place on a disk.
-const OPERATION: u64 = 16 << 10;
+const OPERATION: u64 = 4 << 10;
+/// So much is not paced: a resync of little is over before it is felt.
+const FREE: i64 = 8 << 20;
 
 /// What a call took, and the rate that follows. Lives as long as the node: what callers are used to outlives sessions.
 #[derive(Debug)]
@@ -106,7 +108,7 @@ impl Pacing {
             slow_start: true,
             doubled: now,
             step: (now, rate, 0),
-            credit: 0,
+            credit: FREE,
             credited: now,
             limited: false,
             counted: (now, 0),
@@ -123,8 +125,8 @@ impl Pacing {
         if self.is_idle(now)
             && let Some(run) = &mut self.run
         {
-            // Nothing was saved up while nothing was limited.
-            (run.credit, run.credited, run.doubled) = (0, now, now);
+            // While nothing was limited, nothing was saved up, and nothing is owed.
+            (run.credit, run.credited, run.doubled) = (run.credit.clamp(0, FREE), now, now);
             run.step = (now, run.rate, 0);
         }
         self.asked = Some(now);
@@ -153,7 +155,7 @@ impl Pacing {
         }
     }
 
-    /// Nothing was known when the resync began: it goes at the floor until enough is.
+    /// Nothing was known when the resync began: it does not go beyond its first rate until enough is.
     fn learn(&mut self, took: u64) {
         self.remember(took);
         let late_after =
@@ -189,7 +191,7 @@ impl Pacing {
         if self.is_idle(now) {
             return self.config.cap;
         }
-        let rate = if run.late_after.is_none() { self.floor() } else { run.rate };
+        let rate = if run.late_after.is_none() { START.max(self.floor()) } else { run.rate };
         Some(self.config.cap.map_or(rate, |cap| rate.min(cap)).max(1))
     }
 
@@ -201,7 +203,7 @@ impl Pacing {
         run.credited = run.credited.max(now);
         let gained = i64::try_from(bytes_in(rate, passed)).unwrap_or(i64::MAX);
         let most = i64::try_from(bytes_in(rate, KEPT).max(PIECE_MIN)).unwrap_or(i64::MAX);
-        run.credit = run.credit.saturating_add(gained).min(most);
+        run.credit = run.credit.saturating_add(gained).min(most.max(run.credit));
         let may = run.credit > 0;
         run.limited |= !may;
         may
