@@ -50,6 +50,7 @@ const TOOLS: &[Tool] = &[
     tool("mount", "mount", "run, scenarios, bench"),
     tool("nft", "nftables", "scenarios"),
     tool("qemu-system-x86_64", "qemu-system-x86", "kernels"),
+    tool("rsync", "rsync", "bench resync"),
     tool("setfacl", "acl", "scenarios"),
     tool("setfattr", "attr", "scenarios"),
     tool("setpriv", "util-linux", "scenarios"),
@@ -61,7 +62,7 @@ const TOOLS: &[Tool] = &[
 
 /// Installed only by the command that uses them: an emulator is large, and without one the kernels step is reported as
 /// not run; the suites beside their slice are no part of the tests.
-const ON_DEMAND: &[&str] = &["qemu-system-x86_64", "busybox", "cpio", "dbench", "stress-ng"];
+const ON_DEMAND: &[&str] = &["qemu-system-x86_64", "busybox", "cpio", "dbench", "rsync", "stress-ng"];
 
 /// Where Debian keeps programs that an ordinary user's PATH does not name.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];

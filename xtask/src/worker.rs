@@ -43,6 +43,12 @@ pub enum Args {
         #[arg(long)]
         seed: u64,
     },
+    /// Write small records with an fsync each, and print when each call began and ended (monotonic clock, nanoseconds).
+    Probe {
+        /// The file, made new.
+        #[arg(long)]
+        file: PathBuf,
+    },
     /// Do operations as told over standard input, for the model.
     Actor,
     /// Mixed writes at full speed for some seconds: buffered, mapped, renamed, truncated, synced.
@@ -69,6 +75,7 @@ pub fn run(args: Args) -> Result<()> {
             Ok(())
         }
         Args::Scribble { directory, seed } => scribble(&directory, seed),
+        Args::Probe { file } => probe(&file),
         Args::Actor => crate::model::serve(),
         Args::Mixed { directory, seconds, seed } => {
             let written = mixed(&directory, Duration::from_secs(seconds), seed)?;
@@ -107,6 +114,29 @@ fn append(path: &Path, writer: u32) -> Result<()> {
         pipe.write_all(format!("{}\n", number + 1).as_bytes())?;
     }
     Ok(())
+}
+
+/// The records of the probe go round in a file of this size.
+const PROBE_BYTES: u64 = 1 << 20;
+
+fn probe(path: &Path) -> Result<()> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let bytes = Random::new(9).bytes(4096);
+    let mut pipe = std::io::stdout();
+    for number in 0.. {
+        let begin = monotonic();
+        file.write_all_at(&bytes, number * 4096 % PROBE_BYTES)?;
+        file.sync_all()?;
+        pipe.write_all(format!("{begin} {}\n", monotonic()).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The monotonic clock, which all processes share, in nanoseconds.
+#[must_use]
+pub fn monotonic() -> u64 {
+    let Ok(time) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) else { return 0 };
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 /// Latencies of one kind of operation.

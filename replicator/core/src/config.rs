@@ -56,6 +56,23 @@ impl Default for ExtentLimits {
     }
 }
 
+/// How a resync gives way to the application (primary).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// While a resync is under way, 99 of 100 callers wait no longer than this many times what they did before it.
+    pub late_factor: u32,
+    /// The resync is not slowed down below that, in bytes per second; nor below a tenth of what the link was seen to take.
+    pub floor: u64,
+    /// It never goes faster than that, in bytes per second.
+    pub cap: Option<u64>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { late_factor: 2, floor: 0, cap: None }
+    }
+}
+
 /// A volume of the primary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VolumeRoot {
@@ -88,6 +105,8 @@ pub struct PrimaryConfig {
     pub barrier_limit: Duration,
     /// A caller that is held without a peer longer than this gets an error.
     pub hold_limit: Duration,
+    /// How a resync gives way to callers.
+    pub pace: Pace,
     /// Rhythm of the connection.
     pub link: LinkTimes,
     /// First pause between two attempts to connect.
@@ -127,6 +146,7 @@ impl PrimaryConfig {
             barriers_max: 4,
             barrier_limit: Duration::from_secs(10),
             hold_limit: Duration::from_secs(30),
+            pace: Pace::default(),
             link: LinkTimes::default(),
             reconnect_min: Duration::from_millis(200),
             reconnect_max: Duration::from_secs(10),

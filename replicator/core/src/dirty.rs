@@ -6,8 +6,9 @@
 //! ```text
 //!            local sync           ReadExtent       frames ordered         BarrierDone
 //!  mapped ---------------> dirty -----------> reads -----------> in_flight -----------> (clean)
-//!  compare -- DigestReply --^ |                 | beyond the end of the file  ^
-//!                             |                 +--------> tail -- Attributes-+
+//!                           ^ ^ |               ^ | beyond the end of the file  ^
+//!             waited for ---+ | |   at the pace | +--------> tail -- Attributes-+
+//!  compare -- DigestReply --> | recorded -------+
 //!                             +<--- session lost, read failed, marked again
 //! ```
 
@@ -32,9 +33,9 @@ pub(crate) struct Read {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadKind {
-    /// `claim` left the dirty set for this read; `asked` is what is read of it. They differ only where the claim goes
-    /// to the end of the file, which the read may find.
-    Data { claim: Extent, asked: Extent },
+    /// `claim` left the dirty set (`paced`: what is recorded) for this read; `asked` is what is read of it. They differ only where
+    /// the claim goes to the end of the file, which the read may find.
+    Data { claim: Extent, asked: Extent, paced: bool },
     /// Attributes; whether the mark was an explicit one.
     Attributes { explicit: bool },
     /// Digests, `claim` and `asked` as above.
@@ -97,6 +98,9 @@ pub(crate) struct Syncing {
 pub(crate) struct FileMarks {
     /// To be read and sent.
     pub dirty: ExtentSet,
+    /// The same at the resync's pace: what it found, or what was marked before it began. Nothing that is marked since, and
+    /// nothing that is waited for.
+    pub recorded: ExtentSet,
     /// Read and found beyond the end of the file; settled by the next attributes, whose size says whether they still are.
     pub tail: ExtentSet,
     /// Stored to through shared mappings: to be read after a local sync.
@@ -130,8 +134,9 @@ pub(crate) struct FileMarks {
     listed: bool,
     /// A name was given to the file since the mark record exists.
     pub named: bool,
-    /// In one of the background queues / in the queue of files with waiting callers / in the queue for digests.
+    /// In one of the background queues / in that of the resync's pace / in the queue of files with waiting callers / in the queue for digests.
     pub queued: bool,
+    pub paced: bool,
     pub urgent: bool,
     pub compare_queued: bool,
     /// After a failed read: not before this time.
@@ -155,6 +160,7 @@ impl FileMarks {
     /// Whether all there is to say about the file is on its way.
     pub fn is_queued(&self) -> bool {
         self.dirty.is_empty()
+            && self.recorded.is_empty()
             && self.tail.is_empty()
             && self.mapped.is_empty()
             && self.syncing.is_empty()
@@ -202,13 +208,18 @@ impl FileMarks {
     }
 
     fn extents(&self) -> usize {
-        self.dirty.count() + self.mapped.count() + self.compare.count() + self.tail.count()
+        self.dirty.count()
+            + self.recorded.count()
+            + self.mapped.count()
+            + self.compare.count()
+            + self.tail.count()
     }
 
     /// All that was on its way moves back; what only this session knew is dropped. `resumes`: the next one may go on from it, else
     /// it lists and compares everything.
     fn on_session_lost(&mut self, resumes: bool) {
         self.listed = false;
+        self.unpace();
         for read in core::mem::take(&mut self.reads) {
             match read.kind {
                 ReadKind::Data { claim, .. } => self.dirty.insert(claim),
@@ -239,8 +250,14 @@ impl FileMarks {
         self.compare_gated = false;
         self.waits.clear();
         (self.ahead, self.streak) = (0, 0);
-        (self.queued, self.urgent, self.compare_queued) = (false, false, false);
+        (self.queued, self.paced, self.urgent, self.compare_queued) = (false, false, false, false);
         self.backoff = None;
+    }
+
+    /// What is recorded is dirty like anything else.
+    pub fn unpace(&mut self) {
+        let recorded = self.recorded.take();
+        self.dirty.insert_all(&recorded);
     }
 
     pub fn mark_attributes(&mut self, explicit: bool) {
@@ -367,7 +384,13 @@ impl DirtySet {
             limit /= 2;
             for (file, marks) in &mut self.files {
                 let mut any = false;
-                for set in [&mut marks.dirty, &mut marks.mapped, &mut marks.compare, &mut marks.tail] {
+                for set in [
+                    &mut marks.dirty,
+                    &mut marks.recorded,
+                    &mut marks.mapped,
+                    &mut marks.compare,
+                    &mut marks.tail,
+                ] {
                     any |= set.widen(limit);
                 }
                 if any {

@@ -259,6 +259,7 @@ impl World {
         config.digest_bytes_max = 12;
         config.window_bytes = if random.chance(50) { 300 } else { 16 << 20 };
         config.barriers_max = 1 + random.below(4);
+        config.pace.cap = if random.chance(30) { Some((64 << 10) << random.below(6)) } else { None };
         config.limits = ExtentLimits { per_file: 3 + random.below(6), total: 40 };
         config.listed_files_max = 1 + random.below(12);
         config.seed = seed;

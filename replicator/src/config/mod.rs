@@ -119,6 +119,10 @@ pub struct MirrorConfig {
     pub confirm_interval: Duration,
     /// A file leaves the safe set no sooner than this after it was last changed.
     pub safe_set_idle: Duration,
+    /// A resync is not slowed down for the application's sake so much that it would take longer than this.
+    pub resync_within: Duration,
+    /// Bytes per second that a resync reads and sends at most; `None`: as many as go.
+    pub resync_rate_max: Option<u64>,
     /// Bytes sent and not yet confirmed, at most.
     pub window: u64,
     /// Size of the kernel's ring of events in bytes: a power of two, a multiple of the page.

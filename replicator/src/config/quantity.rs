@@ -11,13 +11,22 @@ const UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), (
 
 /// A duration such as "250ms", "3s", "1m 30s".
 pub(super) fn duration(key: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    duration_up_to(key, text, DURATION_MAX)
+}
+
+/// A duration that may be longer than those of most keys.
+pub(super) fn duration_up_to(
+    key: &'static str,
+    text: &str,
+    limit: Duration,
+) -> Result<Duration, ConfigError> {
     let value = humantime::parse_duration(text.trim()).map_err(|source| ConfigError::Duration {
         key,
         value: text.to_owned(),
         source,
     })?;
-    if value > DURATION_MAX {
-        return Err(ConfigError::DurationTooLong { key, value, limit: DURATION_MAX });
+    if value > limit {
+        return Err(ConfigError::DurationTooLong { key, value, limit });
     }
     Ok(value)
 }

@@ -232,6 +232,19 @@ fn addresses_are_numbers_and_can_be_dialled() {
 }
 
 #[test]
+fn a_resync_has_a_cap_or_none() {
+    let cap = |text| with(&[("mirror", text)]).map(|config| config.mirror.resync_rate_max);
+    assert_eq!(cap("resync-rate-max = \"100MiB\"").unwrap(), Some(100 << 20));
+    assert_eq!(cap("resync-rate-max = \"none\"").unwrap(), None);
+    assert_eq!(cap("").unwrap(), None);
+    refused!(
+        cap("resync-rate-max = \"1KiB\""),
+        ConfigError::OutOfBounds { key: "mirror.resync-rate-max", .. }
+    );
+    refused!(cap("resync-rate-max = \"fast\""), ConfigError::Size { key: "mirror.resync-rate-max", .. });
+}
+
+#[test]
 fn durations_have_units_and_sense() {
     refused!(with(&[("link", "dead-after = \"3\"")]), ConfigError::Duration { key: "link.dead-after", .. });
     refused!(with(&[("mirror", "settle = \"fast\"")]), ConfigError::Duration { key: "mirror.settle", .. });
@@ -247,6 +260,7 @@ fn durations_have_units_and_sense() {
         ("mirror", "hold-limit"),
         ("mirror", "barrier-limit"),
         ("mirror", "confirm-interval"),
+        ("mirror", "resync-within"),
     ] {
         let full = format!("{section}.{key}");
         refused!(
@@ -256,6 +270,14 @@ fn durations_have_units_and_sense() {
     }
     assert_eq!(with(&[("mirror", "settle = \"0ms\"")]).unwrap().mirror.settle, Duration::ZERO);
     refused!(with(&[("link", "dead-after = \"250ms\"")]), ConfigError::DeadBeforeKeepAlive { .. });
+    refused!(
+        with(&[("mirror", "resync-within = \"31d\"")]),
+        ConfigError::DurationTooLong { key: "mirror.resync-within", .. }
+    );
+    assert_eq!(
+        with(&[("mirror", "resync-within = \"2d\"")]).unwrap().mirror.resync_within,
+        Duration::from_secs(2 * 24 * 3600)
+    );
     refused!(with(&[("link", "reconnect-min = \"10s\"")]), ConfigError::ReconnectBounds { .. });
 }
 

@@ -24,6 +24,10 @@ const PATTERNS_MAX: usize = 256;
 const WINDOW_BOUNDS: (u64, u64) = (64 << 10, 4 << 30);
 /// Largest ring of events.
 const RING_BYTES_MAX: u64 = 1 << 30;
+/// Longest time a resync may be given.
+const RESYNC_WITHIN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A resync of fewer bytes per second does not end.
+const RESYNC_RATE_MIN: u64 = 64 << 10;
 const EXTENTS_PER_FILE_MAX: u32 = 1 << 24;
 const EXTENTS_TOTAL_MAX: u32 = 1 << 28;
 
@@ -169,11 +173,35 @@ fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, Config
         settle: duration("mirror.settle", mirror.settle, "20ms")?,
         confirm_interval: positive("mirror.confirm-interval", mirror.confirm_interval, "2s")?,
         safe_set_idle: duration("mirror.safe-set-idle", mirror.safe_set_idle, "10s")?,
+        resync_within: resync_within(mirror.resync_within)?,
+        resync_rate_max: resync_rate_max(mirror.resync_rate_max)?,
         window: window(mirror.window)?,
         trace_ring: ring(mirror.trace_ring)?,
         extents_per_file,
         extents_total,
     })
+}
+
+fn resync_within(written: Option<String>) -> Result<Duration, ConfigError> {
+    let key = "mirror.resync-within";
+    let value = quantity::duration_up_to(key, written.as_deref().unwrap_or("4h"), RESYNC_WITHIN_MAX)?;
+    if value.is_zero() { Err(ConfigError::DurationZero { key }) } else { Ok(value) }
+}
+
+/// "none", or bytes per second.
+fn resync_rate_max(written: Option<String>) -> Result<Option<u64>, ConfigError> {
+    let key = "mirror.resync-rate-max";
+    match written.as_deref().map(str::trim) {
+        None | Some("none") => Ok(None),
+        Some(text) => {
+            let value = quantity::size(key, text)?;
+            if value < RESYNC_RATE_MIN {
+                let (least, most) = (RESYNC_RATE_MIN, u64::MAX);
+                return Err(ConfigError::OutOfBounds { key, value, least, most });
+            }
+            Ok(Some(value))
+        }
+    }
 }
 
 fn strict_files(written: Vec<String>) -> Result<Vec<NamePattern>, ConfigError> {

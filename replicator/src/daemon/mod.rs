@@ -21,6 +21,7 @@ mod meeting;
 mod message;
 mod nested;
 mod orders;
+mod pace;
 mod primary;
 mod progress;
 mod publish;
@@ -32,5 +33,6 @@ mod settling;
 mod start;
 mod state;
 mod workers;
+mod writeback;
 
 pub use start::run;

@@ -20,6 +20,7 @@ use tracing::{debug, error, info, warn};
 use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
+use super::writeback::Writeback;
 use crate::idle::Waiting;
 use crate::link::Payload;
 use crate::storage::divergence::{self, Limit};
@@ -90,6 +91,7 @@ pub struct Secondary {
     limit: Limit,
     /// Why nothing can be kept aside, though it is to be: the stream that begins next is not applied.
     not_kept: Option<ReplicaError>,
+    writeback: Writeback,
 }
 
 impl Secondary {
@@ -109,6 +111,7 @@ impl Secondary {
             waiting,
             limit,
             not_kept: None,
+            writeback: Writeback::default(),
         }
     }
 
@@ -159,6 +162,7 @@ impl Secondary {
             Frame::ResumeBegin => return self.hold_begin(core, session, sequence, Begin::Resumed),
             Frame::ResyncEnd => {
                 self.resyncing = false;
+                self.writeback.forget();
                 self.replica.end_resync().map(|()| AppliedOutcome::Done)
             }
         };
@@ -400,7 +404,14 @@ impl Role for Secondary {
         match self.pending.remove(&number) {
             Some(Pending::Write { session, sequence, bytes }) => {
                 let outcome = match completion.result {
-                    Ok(_) => Ok(AppliedOutcome::Done),
+                    Ok(_) => {
+                        if self.resyncing {
+                            let extent = Extent::at(bytes.header.offset, bytes.header.length);
+                            let file = bytes.header.file;
+                            self.writeback.note(&core.workers, file, &bytes.descriptor, extent);
+                        }
+                        Ok(AppliedOutcome::Done)
+                    }
                     // The flags of the copy may forbid it, which the replica gets around.
                     Err(error) if error.raw_os_error() == Some(libc::EPERM) => self
                         .replica
@@ -497,6 +508,7 @@ impl Role for Secondary {
         self.unanswered = 0;
         // The next session claims what it can, and ends with an empty orphanage.
         self.listed = None;
+        self.writeback.forget();
         if !applies {
             self.frames.retain(|(of, _), _| *of != session);
         }

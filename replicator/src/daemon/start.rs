@@ -30,6 +30,7 @@ use super::mailbox::Mailbox;
 use super::message::Message;
 use super::nested::NestedMounts;
 use super::orders::Orders;
+use super::pace;
 use super::primary::Primary;
 use super::publish::{Published, Publisher};
 use super::safe_set::SafeSet;
@@ -657,6 +658,7 @@ fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
         window_bytes: mirror.window,
         barrier_limit: mirror.barrier_limit,
         hold_limit: mirror.hold_limit,
+        pace: pace::of(config, volumes),
         link: link_times(config),
         reconnect_min: config.link.reconnect_min,
         reconnect_max: config.link.reconnect_max,

@@ -10,6 +10,7 @@ mod jobs;
 mod metadata;
 mod million;
 mod prepared;
+mod resync;
 mod table;
 mod variants;
 
@@ -59,6 +60,8 @@ enum Other {
     Metadata(metadata::Args),
     /// One tree of a million files: memory, first comparison, start.
     Million(million::Args),
+    /// Bringing a peer up to date: speed, bytes on the wire, and what the application feels of it.
+    Resync(resync::Args),
 }
 
 /// Size of each file system.
@@ -80,6 +83,7 @@ pub fn run(mut args: Args) -> Result<()> {
     match args.other.take() {
         Some(Other::Metadata(args)) => return metadata::run(args),
         Some(Other::Million(args)) => return million::run(args),
+        Some(Other::Resync(args)) => return resync::run(args),
         None => {}
     }
     interrupt::watch();

@@ -11,12 +11,17 @@ use crate::wire::body::encode_barrier;
 use crate::wire::header::Kind;
 
 use super::Primary;
+use super::resync::Resync;
+use super::session::Session;
 use super::waiter::{Stage, WaitScope};
 
 /// Frames under way that are not confirmed durable, beyond which a barrier is sent at once.
 const UNCONFIRMED_FRAMES_MAX: u64 = 16_384;
 /// Bytes of the same, in windows.
 const UNCONFIRMED_WINDOWS_MAX: u64 = 4;
+/// While a peer is brought up to date, so many times as much, and so many times as long, may be unconfirmed: to make everything
+/// durable stops the peer's writes for a while, and nobody waits for it.
+const RESYNC_FACTOR: u32 = 8;
 /// A barrier for more files asks for everything.
 const BARRIER_FILES_MAX: usize = 1024;
 
@@ -165,8 +170,9 @@ impl Primary {
     pub(super) fn send_confirm_barrier(&mut self) {
         let Some(session) = &mut self.session else { return };
         let Some(due) = session.confirm_at else { return };
-        let full = self.in_flight_frames > UNCONFIRMED_FRAMES_MAX
-            || self.in_flight_bytes > UNCONFIRMED_WINDOWS_MAX * self.config.window_bytes;
+        let factor = u64::from(resync_factor(session));
+        let full = self.in_flight_frames > UNCONFIRMED_FRAMES_MAX * factor
+            || self.in_flight_bytes > UNCONFIRMED_WINDOWS_MAX * self.config.window_bytes * factor;
         let under_way = session.barriers.values().any(|barrier| !barrier.for_callers);
         if under_way {
             session.confirm_at = Some(due.max(self.now.after(self.config.confirm_interval)));
@@ -202,16 +208,22 @@ impl Primary {
         }
         barrier.fresh.iter().for_each(|file| self.names.fresh.cover(*file, sequence));
         self.waiters_done(&barrier.waiters, sequence);
+        self.on_settled(sequence);
         self.on_resync_end_done(sequence);
         self.on_healed(sequence);
         self.on_asked_done(sequence);
-        let at = self.now.after(self.config.confirm_interval);
-        if !self.unconfirmed.is_empty()
-            && let Some(session) = &mut self.session
-        {
-            session.confirm_at.get_or_insert(at);
+        if !self.unconfirmed.is_empty() {
+            self.confirm_later();
         }
         Ok(())
+    }
+
+    /// What is sent now is to be made durable at the peer some time later.
+    pub(super) fn confirm_later(&mut self) {
+        if let Some(session) = &mut self.session {
+            let pause = self.config.confirm_interval * resync_factor(session);
+            session.confirm_at.get_or_insert(self.now.after(pause));
+        }
     }
 
     /// The barrier at that position is answered for those that still wait for it.
@@ -239,4 +251,9 @@ impl Primary {
             self.waiters_done(&waiters, sequence);
         }
     }
+}
+
+/// How much more may be unconfirmed than while both nodes are mirrored.
+fn resync_factor(session: &Session) -> u32 {
+    if session.resync == Resync::Scanning { RESYNC_FACTOR } else { 1 }
 }

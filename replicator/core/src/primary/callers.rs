@@ -21,7 +21,10 @@ impl Primary {
             SyncScope::Volume(volume) => WaitScope::Volume(volume),
         });
         let sync = self.sync_local(scope, Some(id));
-        let caller = Caller { ticket, requested: self.now, sync, local: None, failed: None, released: false };
+        self.pacing.on_asked(self.now);
+        let held = self.session.as_ref().is_some_and(|session| session.resync.holds_callers());
+        let caller =
+            Caller { ticket, requested: self.now, sync, local: None, failed: None, released: false, held };
         if let Some(waiter) = self.waiters.get_mut(&id) {
             waiter.caller = Some(caller);
         }
@@ -68,6 +71,9 @@ impl Primary {
         };
         if !core::mem::replace(&mut caller.released, true) {
             let ticket = caller.ticket;
+            if result.is_ok() && !caller.held {
+                self.pacing.on_released(self.now, self.now.since(caller.requested));
+            }
             self.out.push(Action::ReleaseBarrier { ticket, result });
             self.counters.released += u64::from(result.is_ok());
             self.counters.refused += u64::from(result.is_err());

@@ -115,6 +115,7 @@ impl Primary {
         self.touch(file, Touch::Bytes(extent));
         let has_session = self.session.is_some();
         let (marks, widened) = self.marks.mark(file, extent, |marks| &mut marks.dirty);
+        marks.recorded.subtract(extent);
         marks.attributes |= attributes;
         marks.explicit |= attributes && extent.is_open();
         if has_session && !marks.queued {
@@ -125,7 +126,7 @@ impl Primary {
     }
 
     /// Hold the bounds on the number of extents.
-    fn after_mark(&mut self, file: FileId, widened: bool) {
+    pub(super) fn after_mark(&mut self, file: FileId, widened: bool) {
         if widened {
             self.report(Notice::Widened { file });
         }
@@ -206,6 +207,7 @@ impl Primary {
         let marks = self.marks.entry(file);
         if kind != FileKind::Regular {
             marks.dirty.clear();
+            marks.recorded.clear();
             marks.mapped.clear();
             marks.syncing.clear();
             marks.lost = false;

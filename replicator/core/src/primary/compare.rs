@@ -59,6 +59,7 @@ impl Primary {
         }
         // What is sent anyway needs no comparison.
         marks.compare.subtract_all(&marks.dirty);
+        marks.compare.subtract_all(&marks.recorded);
         if marks.compare.is_empty()
             || marks.reads_attributes()
             || marks.reads_digests()
@@ -70,12 +71,19 @@ impl Primary {
         if reading >= DIGESTS_READING_MAX || session.digests.len() + reading >= DIGESTS_UNANSWERED_MAX {
             return Step::Full;
         }
+        let waited = !marks.waits.is_empty();
+        if !waited && !self.pacing.may_start(self.now) {
+            return Step::Full;
+        }
+        let most = self.config.digest_bytes_max;
+        let most = if waited { most } else { self.pacing.piece(self.now, most) };
         let Some(marks) = self.marks.get(file) else { return Step::Idle };
-        let Some((claim, asked)) = pick(&marks.compare, &[], self.config.digest_bytes_max, false) else {
+        let Some((claim, asked)) = pick(&marks.compare, &[], most, false) else {
             return Step::Idle;
         };
         let read = self.new_read(file);
         self.digests_reading += 1;
+        self.pacing.spend(asked.length());
         let marks = self.marks.entry(file);
         marks.compare.subtract(claim);
         marks.reads.push(Read { id: read, kind: ReadKind::Digests { claim, asked } });
@@ -116,6 +124,7 @@ impl Primary {
                 self.marks.entry(file).comparing.push((sequence, digested));
             }
         }
+        self.pacing.give_back(asked.length() - digested.length());
         let marks = self.marks.entry(file);
         let rest = Extent { start: digested.end, end: claim.end };
         if digested.end < asked.end {
@@ -130,6 +139,10 @@ impl Primary {
 
     /// These extents of a file are found to differ: they are to be sent, and who waits for the comparison waits for that.
     pub(super) fn found_different(&mut self, file: FileId, extents: &ExtentSet) {
+        if self.is_paced(file) {
+            self.record(file, extents);
+            return;
+        }
         for extent in extents.iter() {
             self.mark_dirty(file, extent);
         }

@@ -16,12 +16,12 @@ use super::verify::Touch;
 use super::{Primary, RETRY};
 
 /// Most reads under way for bulk data; twice as many with those for waiting callers.
-const READS_MAX: usize = 256;
+pub(super) const READS_MAX: usize = 256;
 /// Most reads that run ahead of the one that may find the end of the file.
 const AHEAD_MAX: u8 = 8;
 
 /// The next thing to do for a file.
-enum Work {
+pub(super) enum Work {
     Data {
         claim: Extent,
         asked: Extent,
@@ -69,6 +69,7 @@ impl Primary {
                 }
             }
         }
+        self.drain_recorded();
         self.drain_compare();
     }
 
@@ -103,6 +104,7 @@ impl Primary {
         if self.session.is_none() {
             return;
         }
+        self.recorded_read(file);
         let Some(marks) = self.marks.get_mut(file) else { return };
         if marks.backoff.is_some() {
             return;
@@ -110,6 +112,15 @@ impl Primary {
         if !marks.urgent && marks.waits.iter().any(|wait| wait.urgent) {
             marks.urgent = true;
             self.queues.urgent.push_back(file);
+        }
+        if !marks.paced && !marks.recorded.is_empty() {
+            marks.paced = true;
+            if marks.streak > 0 {
+                // One file after the other: disks like that.
+                self.queues.recorded.push_front(file);
+            } else {
+                self.queues.recorded.push_back(file);
+            }
         }
         if !marks.queued {
             if !marks.dirty.is_empty() || !marks.waits.is_empty() {
@@ -133,7 +144,7 @@ impl Primary {
         if marks.backoff.is_some() {
             return Step::Idle;
         }
-        let work = next_work(marks, urgent, self.config.read_bytes_max.min(u64::from(PAYLOAD_MAX)));
+        let work = next_work(marks, urgent, false, self.config.read_bytes_max.min(u64::from(PAYLOAD_MAX)));
         if matches!(work, Work::Idle) {
             return Step::Idle;
         }
@@ -143,7 +154,7 @@ impl Primary {
             return Step::Full;
         }
         match work {
-            Work::Data { claim, asked } => self.read_extent(file, claim, asked),
+            Work::Data { claim, asked } => self.read_extent(file, claim, asked, false),
             Work::Attributes => self.read_attributes(file),
             Work::Idle => {}
         }
@@ -156,11 +167,12 @@ impl Primary {
         self.numbers.read
     }
 
-    fn read_extent(&mut self, file: FileId, claim: Extent, asked: Extent) {
+    pub(super) fn read_extent(&mut self, file: FileId, claim: Extent, asked: Extent, paced: bool) {
         let read = self.new_read(file);
         self.reading_bytes += asked.length();
         let marks = self.marks.entry(file);
         marks.dirty.subtract(claim);
+        marks.recorded.subtract(claim);
         for wait in &mut marks.waits {
             if wait.wanted.overlaps(claim) {
                 wait.wanted.subtract(claim);
@@ -170,8 +182,9 @@ impl Primary {
         if !claim.is_open() {
             marks.ahead = marks.ahead.saturating_sub(1);
         }
-        marks.reads.push(Read { id: read, kind: ReadKind::Data { claim, asked } });
+        marks.reads.push(Read { id: read, kind: ReadKind::Data { claim, asked, paced } });
         self.out.push(Action::ReadExtent { read, file, extent: asked });
+        self.recorded_read(file);
     }
 
     fn read_attributes(&mut self, file: FileId) {
@@ -218,7 +231,7 @@ impl Primary {
                 marks.waits.iter_mut().filter(|wait| wait.reads.contains(&read.id)).collect();
             waiting.iter_mut().for_each(|wait| wait.reads.retain(|waited| *waited != read.id));
             match read.kind {
-                ReadKind::Data { claim, asked } => {
+                ReadKind::Data { claim, asked, .. } => {
                     marks.dirty.insert(claim);
                     waiting.iter_mut().for_each(|wait| wait.wanted.insert(claim));
                     self.reading_bytes -= asked.length();
@@ -237,7 +250,7 @@ impl Primary {
 
     pub(super) fn on_extent_read(&mut self, read: ReadId, outcome: ReadOutcome<Vec<Segment>>) {
         let Some((file, kind)) = self.end_read(read) else { return };
-        let ReadKind::Data { claim, asked } = kind else { return };
+        let ReadKind::Data { claim, asked, paced } = kind else { return };
         match outcome {
             ReadOutcome::Gone => self.on_gone(file),
             ReadOutcome::Failed(errno) => {
@@ -250,7 +263,7 @@ impl Primary {
                 self.back_off(file, errno);
             }
             ReadOutcome::Read(_) if !self.is_known(file) => self.mark_dirty(file, claim),
-            ReadOutcome::Read(segments) => self.send_segments(file, read, claim, asked, &segments),
+            ReadOutcome::Read(segments) => self.send_segments(file, read, (claim, asked, paced), &segments),
         }
         self.out.push(Action::DropRead { read });
         self.finish_waits(file);
@@ -261,8 +274,7 @@ impl Primary {
         &mut self,
         file: FileId,
         read: ReadId,
-        claim: Extent,
-        asked: Extent,
+        (claim, asked, paced): (Extent, Extent, bool),
         segments: &[Segment],
     ) {
         let mut end = asked.start;
@@ -285,17 +297,27 @@ impl Primary {
                 }
             }
         }
+        let mut recorded = false;
         let marks = self.marks.entry(file);
         // Writing them changes the times of the peer's file.
         marks.mark_attributes(false);
         let short = end < asked.end;
+        if paced {
+            self.pacing.give_back(asked.end - end);
+            self.pacing.on_sent(self.now, end - asked.start);
+        }
         let rest = Extent { start: end, end: claim.end };
         if short {
             marks.tail.insert(rest);
             marks.explicit = true;
             (marks.ahead, marks.streak) = (0, 0);
         } else if !rest.is_empty() {
-            marks.dirty.insert(rest);
+            if paced && marks.waits.is_empty() {
+                marks.recorded.insert(rest);
+                recorded = true;
+            } else {
+                marks.dirty.insert(rest);
+            }
             marks.streak = (marks.streak * 2).clamp(1, AHEAD_MAX);
             marks.ahead = marks.streak;
         }
@@ -305,6 +327,9 @@ impl Primary {
             if !short {
                 wait.wanted.insert(rest);
             }
+        }
+        if recorded {
+            self.note_recorded(file);
         }
     }
 
@@ -327,10 +352,7 @@ impl Primary {
         self.in_flight_frames += 1;
         self.marks.entry(file).in_flight.push_back((sequence, sent));
         self.unconfirmed.insert(file);
-        let at = self.now.after(self.config.confirm_interval);
-        if let Some(session) = &mut self.session {
-            session.confirm_at.get_or_insert(at);
-        }
+        self.confirm_later();
         Some(sequence)
     }
 
@@ -400,6 +422,7 @@ impl Primary {
         self.unconfirmed.remove(&file);
         if let Some(session) = &mut self.session {
             session.compare_files.remove(&file);
+            session.recorded_files.remove(&file);
         }
         if let Some(marks) = self.marks.remove(file) {
             if marks.stored {
@@ -439,7 +462,8 @@ fn sent_bytes(sent: &Sent) -> u64 {
     }
 }
 
-fn next_work(marks: &FileMarks, urgent: bool, bytes_max: u64) -> Work {
+/// `paced`: what is recorded may be read, too.
+pub(super) fn next_work(marks: &FileMarks, urgent: bool, paced: bool, bytes_max: u64) -> Work {
     if marks.reads_attributes() {
         return Work::Idle;
     }
@@ -458,7 +482,11 @@ fn next_work(marks: &FileMarks, urgent: bool, bytes_max: u64) -> Work {
     if let Some((claim, asked)) = pick(&marks.dirty, &busy, bytes_max, ahead) {
         return Work::Data { claim, asked };
     }
-    let idle = marks.reads.is_empty() && marks.dirty.is_empty() && !marks.has_compare();
+    if paced && let Some((claim, asked)) = pick(&marks.recorded, &busy, bytes_max, ahead) {
+        return Work::Data { claim, asked };
+    }
+    let idle =
+        marks.reads.is_empty() && marks.dirty.is_empty() && marks.recorded.is_empty() && !marks.has_compare();
     if idle && (marks.attributes || !marks.tail.is_empty()) {
         return Work::Attributes;
     }

@@ -13,7 +13,9 @@ mod fresh;
 mod local_sync;
 mod nameless;
 mod names;
+mod pacing;
 mod record;
+mod recorded;
 mod resumption;
 mod resync;
 mod reunion;
@@ -42,6 +44,7 @@ use capture::Logged;
 use local_sync::{LocalSync, Protection};
 use nameless::Nameless;
 use names::Names;
+use pacing::Pacing;
 use resumption::Greeting;
 use reunion::Meeting;
 use session::{Dial, Session};
@@ -63,6 +66,8 @@ struct Queues {
     ready: VecDeque<FileId>,
     /// A caller waits for them: before all others.
     urgent: VecDeque<FileId>,
+    /// To be sent at the resync's pace.
+    recorded: VecDeque<FileId>,
     /// To be digested.
     compare: VecDeque<FileId>,
     /// Failed before; not before this time.
@@ -104,6 +109,7 @@ pub(crate) struct Primary {
     reads: BTreeMap<ReadId, Option<FileId>>,
     reading_bytes: u64,
     digests_reading: usize,
+    pacing: Pacing,
     /// Files with frames that are not confirmed durable.
     unconfirmed: BTreeSet<FileId>,
     in_flight_bytes: u64,
@@ -155,6 +161,7 @@ impl Primary {
             reads: BTreeMap::new(),
             reading_bytes: 0,
             digests_reading: 0,
+            pacing: Pacing::new(config.pace),
             unconfirmed: BTreeSet::new(),
             in_flight_bytes: 0,
             in_flight_frames: 0,
@@ -273,6 +280,7 @@ impl Primary {
         [
             session.map(|session| session.last_sent.after(self.config.link.keep_alive)),
             session.and_then(|session| session.confirm_at),
+            session.and_then(|_| self.pace_deadline()),
             session.and_then(|_| self.names.retry_at()),
             self.greeting_deadline(),
             session.and_then(|_| self.closing_deadline()),

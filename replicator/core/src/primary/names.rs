@@ -147,6 +147,11 @@ impl Names {
         self.listings.contains_key(&directory)
     }
 
+    /// Whether a list is wanted that is not being read.
+    pub fn awaits_listing(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     pub fn directories_left(&self) -> usize {
         self.listings.len()
     }
@@ -427,6 +432,7 @@ impl Primary {
         if let Some(session) = &mut self.session {
             session.compare_files.remove(&file);
         }
+        self.unpace(file);
     }
 
     /// What the peer has under this number is another file, or will be.
@@ -438,6 +444,7 @@ impl Primary {
             session.compare_files.remove(&file);
             self.note_nameless(file);
         }
+        self.unpace(file);
     }
 
     /// Whether the file is a directory, as far as was told.
@@ -500,6 +507,7 @@ impl Primary {
         for &(file, kind) in children {
             self.see(file, kind, deep);
         }
+        self.pacing.spend_operations(children.len() as u64);
         if last {
             if let Some(open) = self.names.open.take() {
                 self.names.unanswered.insert(sequence, open);
@@ -566,6 +574,9 @@ impl Primary {
                 if !scanning {
                     self.names.fresh.begin(file, directory, queued);
                 }
+                if scanning {
+                    self.record_marks(file);
+                }
                 self.become_known(file);
                 self.mark_compare(file, true);
             }
@@ -592,7 +603,11 @@ impl Primary {
             names.resting.pop_first();
             names.queue.push_back(directory);
         }
-        while names.reading < LISTINGS_MAX && self.marks.listed() < self.config.listed_files_max {
+        while names.reading < LISTINGS_MAX
+            && self.marks.listed() < self.config.listed_files_max
+            && !names.queue.is_empty()
+            && self.pacing.may_start(now)
+        {
             let Some(directory) = names.queue.pop_front() else { break };
             let Some(listing) = names.listings.get_mut(&directory).filter(|listing| listing.read.is_none())
             else {

@@ -129,6 +129,7 @@ impl Primary {
         self.beginning = Some(beginning);
         self.report(Notice::Begun { beginning });
         self.session = Some(Session::new(id, self.now, stream));
+        self.pacing.begin(self.now);
         self.set_phase(Phase::Resyncing);
         self.review = true;
         if let Some(met) = met {
@@ -154,6 +155,7 @@ impl Primary {
         let marked = self.marks.files.keys().filter(|file| self.is_known(**file));
         let marked: alloc::vec::Vec<FileId> = marked.copied().collect();
         for file in marked {
+            self.record_marks(file);
             self.queue_known(file);
         }
     }

@@ -2,17 +2,18 @@
 //! everything), and then agree that both nodes hold the same.
 //!
 //! ```text
-//!  Scanning --all listed, answered, compared--> Draining --epoch sent--> Closing --epoch sent--> EndSent
-//!                                                  ^                        |                      | BarrierDone
-//!                                                  +--- took too long ------+                  Recording --> Done
+//!  Scanning --all listed, answered, compared--> Draining --epoch sent--> Settling --BarrierDone--> Closing --epoch sent--> EndSent
+//!                                                  ^                        |                        |                      | BarrierDone
+//!                                                  +--- took too long ------+---- took too long -----+                  Recording --> Done
 //! ```
 //!
-//! An epoch is everything marked before a moment. While `Draining`, callers are answered as before (locally, if this node is
+//! An epoch is everything marked before a moment. While `Draining` and `Settling`, callers are answered as before (locally, if this node is
 //! recorded to run alone). From `Closing` on they are held, so that nothing is acknowledged by this node alone that the
 //! peer's record "up to date" would not cover.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::action::{Body, CloseReason, DurableScope, Phase};
 use crate::dirty::{FileMarks, WaiterId};
@@ -25,6 +26,11 @@ use super::Primary;
 use super::names::Listed;
 use super::waiter::{Stage, WaitScope};
 
+/// A peer that took no longer to make everything durable takes little for the rest, for which callers are held.
+const SETTLED_WITHIN: Duration = Duration::from_millis(30);
+/// So often it is tried to come to that: an application may write faster than the peer's disk.
+const SETTLES_MAX: u32 = 5;
+
 /// Where the resync stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Resync {
@@ -33,7 +39,9 @@ pub(super) enum Resync {
     Scanning,
     /// All marks before a moment are sent.
     Draining(WaiterId),
-    /// The same once more, with callers held, since that time.
+    /// The peer makes durable what it has, since that time, so that little is left for the moment in which callers are held.
+    Settling(Sequence, Time),
+    /// All marks before a moment are sent once more, with callers held, since that time.
     Closing(WaiterId, Time),
     /// The peer makes everything durable and records that it is up to date.
     EndSent(Sequence),
@@ -113,7 +121,11 @@ impl Primary {
                     marks.compare.clear();
                 }
                 self.open_gate(file);
-                self.mark_whole(file);
+                if self.is_paced(file) {
+                    self.record(file, &ExtentSet::from_iter([Extent::WHOLE]));
+                } else {
+                    self.mark_whole(file);
+                }
                 self.compare_ended(file);
                 if !child.new {
                     // Who waits for differences alone would go on without the rest.
@@ -173,7 +185,11 @@ impl Primary {
         let Some(session) = &self.session else { return };
         match session.resync {
             Resync::Scanning => {
-                if self.names.is_complete() && session.compare_files.is_empty() {
+                if self.names.is_complete()
+                    && session.compare_files.is_empty()
+                    && session.recorded_files.is_empty()
+                {
+                    self.pacing.end();
                     let epoch = self.begin_epoch();
                     self.set_resync(Resync::Draining(epoch));
                 }
@@ -181,8 +197,12 @@ impl Primary {
             Resync::Draining(epoch) => {
                 if self.stage_of(epoch) == Some(Stage::Ready) {
                     self.end_epoch(epoch);
-                    let epoch = self.begin_epoch();
-                    self.set_resync(Resync::Closing(epoch, self.now));
+                    if self.unconfirmed.is_empty() {
+                        let epoch = self.begin_epoch();
+                        self.set_resync(Resync::Closing(epoch, self.now));
+                    } else {
+                        self.settle_peer();
+                    }
                 }
             }
             Resync::Closing(epoch, since) => {
@@ -213,8 +233,29 @@ impl Primary {
                     self.set_phase(Phase::Mirrored);
                 }
             }
-            Resync::EndSent(_) | Resync::Done => {}
+            Resync::Settling(..) | Resync::EndSent(_) | Resync::Done => {}
         }
+    }
+
+    /// Let the peer make everything durable while callers are still answered.
+    fn settle_peer(&mut self) {
+        if let Some(sequence) = self.send_barrier(Kind::Barrier, DurableScope::Everything, Vec::new(), false)
+        {
+            self.set_resync(Resync::Settling(sequence, self.now));
+        }
+    }
+
+    /// The peer has: what was sent meanwhile is to take no longer. If it may, the same once more, a few times.
+    pub(super) fn on_settled(&mut self, sequence: Sequence) {
+        let Some(session) = &mut self.session else { return };
+        let Resync::Settling(barrier, since) = session.resync else { return };
+        if barrier != sequence {
+            return;
+        }
+        session.settled += 1;
+        let again = self.now.since(since) > SETTLED_WITHIN && session.settled < SETTLES_MAX;
+        let epoch = self.begin_epoch();
+        self.set_resync(if again { Resync::Draining(epoch) } else { Resync::Closing(epoch, self.now) });
     }
 
     /// When callers are let go again because the end takes too long.

@@ -32,8 +32,12 @@ pub(super) struct Session {
     /// How long nothing was heard, counted while this node was running.
     pub silence: Duration,
     pub resync: Resync,
+    /// How often the peer was let settle before the end of the resync.
+    pub settled: u32,
     /// Known regular files with something to compare.
     pub compare_files: BTreeSet<FileId>,
+    /// Known files with something recorded.
+    pub recorded_files: BTreeSet<FileId>,
     /// Digests frames that are not answered.
     pub digests: BTreeMap<Sequence, (FileId, Extent)>,
     /// Verify frames that are not answered.
@@ -63,7 +67,9 @@ impl Session {
             last_sent: now,
             silence: Duration::ZERO,
             resync: Resync::Scanning,
+            settled: 0,
             compare_files: BTreeSet::new(),
+            recorded_files: BTreeSet::new(),
             digests: BTreeMap::new(),
             verifying: BTreeSet::new(),
             barriers: BTreeMap::new(),
@@ -189,6 +195,7 @@ impl Primary {
     fn lose_session(&mut self, reason: Option<CloseReason>) {
         let Some(mut session) = self.session.take() else { return };
         self.counters.sessions_lost += 1;
+        self.pacing.end();
         if session.resync == Resync::Done {
             let received = session.positions.synced;
             self.record.wanted.synced = session.stream.map(|stream| Held { stream, received });

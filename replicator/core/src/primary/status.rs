@@ -11,6 +11,7 @@ impl Primary {
         let marked = self.marks.files.values().filter(|marks| !marks.is_clean());
         let bytes = self.marks.files.values().map(|marks| {
             marks.dirty.bytes()
+                + marks.recorded.bytes()
                 + marks.mapped.bytes()
                 + marks.compare.bytes()
                 + marks.syncing.iter().map(|syncing| syncing.stored.bytes()).sum::<u64>()

@@ -86,12 +86,17 @@ pub(super) struct Caller {
     pub failed: Option<Errno>,
     /// Was let go (the peer's part goes on: async).
     pub released: bool,
+    /// It waited for more than the syncs: for a lost peer to be given up, or for the end of a resync.
+    pub held: bool,
 }
 
 impl Waiter {
     /// What is left of it when the session is lost: a caller that still waits, held. `false`: nothing.
     pub fn on_session_lost(&mut self) -> bool {
         self.stage = Stage::Held;
+        if let Some(caller) = &mut self.caller {
+            caller.held = true;
+        }
         self.caller.as_ref().is_some_and(|caller| !caller.released)
     }
 
@@ -191,6 +196,7 @@ impl Primary {
             if !self.is_known(file) {
                 continue;
             }
+            self.unpace(file);
             let Some(marks) = self.marks.get(file) else { continue };
             // An epoch has no sync of its own, and a directory's does not cover the files that are new in it: what waits for those
             // waits for the syncs of them that run, or for one more.
