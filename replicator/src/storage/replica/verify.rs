@@ -195,7 +195,8 @@ fn compare_names(theirs: &SeenNames, ours: &SeenNames) -> Findings {
                 if file != inode {
                     findings.push(Aspect::OtherFile, name, b"", b"");
                 }
-                (theirs.next(), ours.next());
+                theirs.next();
+                ours.next();
             }
             (Some((name, _)), other) if other.is_none_or(|(other, _)| name < other) => {
                 findings.push(Aspect::MissingName, name, b"", b"");
