@@ -11,8 +11,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use replicator::control::{self, ControlServer, NodeView};
-use replicator::status::{Colour, Status, Word};
+use replicator::control::{self, ControlServer, NodeView, Order};
+use replicator::status::{Colour, Status, VerifyStatus, Word};
+use replicator::verification::{Found, VerifyReport};
 
 struct Node {
     colour: Colour,
@@ -21,7 +22,21 @@ struct Node {
 
 impl NodeView for Node {
     fn status(&self) -> Status {
-        Status { node: "alpha".into(), word: Word::Primary, colour: self.colour, ..Status::default() }
+        let verify =
+            VerifyStatus { number: 7, state: "done".into(), differences: 1, ..VerifyStatus::default() };
+        Status { node: "alpha".into(), word: Word::Primary, colour: self.colour, verify, ..Status::default() }
+    }
+
+    fn order(&self, order: &Order) -> Result<u64, String> {
+        match order {
+            Order::Verify { .. } => Ok(7),
+            _ => Err("not now".to_owned()),
+        }
+    }
+
+    fn verify_report(&self) -> VerifyReport {
+        let found = Found { path: "/srv/a".into(), what: "mode".into(), ..Found::default() };
+        VerifyReport { number: 7, found: vec![found], ..VerifyReport::default() }
     }
 
     fn request_stop(&self) {
@@ -279,6 +294,39 @@ fn compare_ends_as_diff_does() {
     assert_eq!(report["identical"], false);
     assert_eq!(report["differences"][0]["path"], "file");
     assert_eq!(code(&replicator(&["compare", &trees[0], &place.text("none")])), 2);
+}
+
+#[test]
+fn a_verification_tells_what_differs_and_by_its_exit_code() {
+    let place = Place::new();
+    let socket = place.text("control.sock");
+    let _server = serve(Path::new(&socket), Colour::Green);
+    let call = |arguments: &[&str]| replicator(&[arguments, &["--socket", &socket]].concat());
+    let told = call(&["verify", "--rate", "none"]);
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert_eq!(code(&told), 1, "{text}");
+    assert!(text.contains("/srv/a: mode\n") && text.contains("different: "), "{text}");
+    let told = call(&["verify", "--json", "--repair"]);
+    let json: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(json["report"]["found"][0]["what"], "mode");
+    assert_eq!(code(&call(&["verify", "--report"])), 1);
+    assert_eq!(code(&call(&["verify", "--detach"])), 0);
+    assert_eq!(code(&call(&["verify", "--rate", "5"])), 64);
+    assert_eq!(code(&call(&["verify", "--stop", "--repair"])), 64);
+    let refused = call(&["verify", "--stop"]);
+    assert!(code(&refused) == 1 && stderr(&refused).contains("not now"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_resync_is_of_one_thing() {
+    let place = Place::new();
+    let socket = place.text("control.sock");
+    let _server = serve(Path::new(&socket), Colour::Green);
+    let call = |arguments: &[&str]| replicator(&[arguments, &["--socket", &socket]].concat());
+    assert_eq!(code(&call(&["resync"])), 64);
+    assert_eq!(code(&call(&["resync", "--full", "--changed"])), 64);
+    let refused = call(&["resync", "--full"]);
+    assert!(code(&refused) == 1 && stderr(&refused).contains("not now"), "{}", stderr(&refused));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::ids::{FileId, VolumeId};
+use crate::verify::VERIFY_BLOCK_BYTES;
 
 /// When a caller that waits for durability is let go while both nodes are mirrored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +100,8 @@ pub struct PrimaryConfig {
     pub read_bytes_max: u64,
     /// Largest extent that is digested at once.
     pub digest_bytes_max: u64,
+    /// The smallest blocks by which verifications compare contents; a power of two.
+    pub verify_block_bytes: u64,
     /// Most barriers of waiting callers under way; callers that come meanwhile share the next one.
     pub barriers_max: usize,
     /// A caller that waits for the peer longer than this ends the session.
@@ -143,6 +146,7 @@ impl PrimaryConfig {
             window_bytes: 16 << 20,
             read_bytes_max: 1 << 20,
             digest_bytes_max: 8 << 20,
+            verify_block_bytes: VERIFY_BLOCK_BYTES,
             barriers_max: 4,
             barrier_limit: Duration::from_secs(10),
             hold_limit: Duration::from_secs(30),

@@ -5,6 +5,9 @@ use alloc::vec::Vec;
 use crate::extent::Extent;
 use crate::ids::Errno;
 
+/// The smallest blocks by which contents are compared, in bytes.
+pub const VERIFY_BLOCK_BYTES: u64 = 4096;
+
 /// What an operator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VerifyRequest {

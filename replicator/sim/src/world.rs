@@ -257,6 +257,7 @@ impl World {
         config.when_alone = if random.chance(70) { WhenAlone::Release } else { WhenAlone::Hold };
         config.read_bytes_max = 6;
         config.digest_bytes_max = 12;
+        config.verify_block_bytes = 2;
         config.window_bytes = if random.chance(50) { 300 } else { 16 << 20 };
         config.barriers_max = 1 + random.below(4);
         config.pace.cap = if random.chance(30) { Some((64 << 10) << random.below(6)) } else { None };

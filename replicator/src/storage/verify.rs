@@ -12,7 +12,7 @@ use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use replicator_core::extent::Extent;
 use replicator_core::ids::FileKind;
-use replicator_core::verify::Looked;
+use replicator_core::verify::{Looked, VERIFY_BLOCK_BYTES};
 use replicator_core::wire::seen::{Seen, SeenNames, SeenState, encode_names};
 
 use super::digest::{self, BLOCK_BYTES};
@@ -23,7 +23,7 @@ use crate::patterns::joined;
 use crate::volume::{RESERVED_NAME, Volume};
 
 /// Bytes of a file under one digest where it is to be told which differ.
-const FINE_BYTES: u32 = 4096;
+const FINE_BYTES: u32 = VERIFY_BLOCK_BYTES as u32;
 /// Names that take more bytes than this travel as a digest: then it is told that they differ, and not which.
 const NAMES_BYTES_MAX: usize = 3 << 20;
 

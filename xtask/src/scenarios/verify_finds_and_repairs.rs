@@ -84,7 +84,14 @@ pub fn run(context: &Context) -> Result<Outcome> {
     let (code, seen) = verify(&mirror, &["--rate", "200MiB/s"])?;
     ensure!(code == 1 && differences(&seen) == expected, "found {code}: {seen:#?}\nexpected {expected:#?}");
     let (code, seen) = verify(&mirror, &["--repair"])?;
-    ensure!(code == 0 && differences(&seen) == expected, "repaired {code}: {seen:#?}");
+    // The times of a directory are sent with its names, perhaps before they are looked at a second time.
+    let repaired = differences(&seen);
+    let times = |found: &(String, String, Vec<(u64, u64)>)| found.1 == "modification time";
+    let left = expected.symmetric_difference(&repaired);
+    ensure!(
+        code == 0 && left.into_iter().all(|found| expected.contains(found) && times(found)),
+        "repaired {code}: {seen:#?}"
+    );
     ensure!(seen.verify.repaired == seen.verify.differences, "not all was repaired: {seen:?}");
     load.writers.wait_for(20, wait::SHORT)?;
     load.end()?;

@@ -18,7 +18,7 @@
 //!
 //! * The frame has its place in the stream; the peer looks when all before it is applied and nothing behind it. So what it has are
 //!   the states that were sent until then.
-//! * A look begins only where all there is to say of the part is on its way (or those bytes do not count), and does not count if
+//! * A look begins only where all there is to say of the part is on its way (or the blocks with those bytes do not count), and does not count if
 //!   anything of it is marked before its end. At its end all is told that was captured, also of what happened before its
 //!   beginning: so the part is as it was when it was sent last.
 //! * Names are read under the namespace lock and sent in the order of the operations: they are those of this place in the stream.
@@ -113,15 +113,19 @@ enum Stage {
 }
 
 impl Look {
-    /// What of a verdict counts: `None`, nothing.
-    fn counts(&self, verdict: &Verdict) -> Option<Verdict> {
+    /// What of a verdict counts: `None`, nothing. Digests are of blocks of so many bytes, at least: if any byte of one does not
+    /// count, nothing of it does.
+    fn counts(&self, verdict: &Verdict, block: u64) -> Option<Verdict> {
         if self.void {
             return None;
         }
         match (self.part.part, verdict) {
             (VerifyPart::Contents(_), Verdict::Extents(extents)) => {
                 let mut left: ExtentSet = extents.iter().copied().collect();
-                left.subtract_all(&self.touched);
+                for touched in self.touched.iter() {
+                    let end = touched.end.checked_next_multiple_of(block).unwrap_or(Extent::END);
+                    left.subtract(Extent { start: touched.start - touched.start % block, end });
+                }
                 (!left.is_empty()).then(|| Verdict::Extents(left.iter().collect()))
             }
             // Of what cannot be read it is not known which bytes.
@@ -165,12 +169,22 @@ impl Verify {
         Some(self.looks.swap_remove(at))
     }
 
+    /// How long so many bytes take by the limit.
+    fn span(&self, bytes: u64) -> Duration {
+        let Some(limit) = self.request.bytes_per_second else { return Duration::ZERO };
+        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(limit.max(1));
+        Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
+    }
+
+    /// So many bytes are going to be read.
     fn charge(&mut self, now: Time, bytes: u64) {
-        if let Some(limit) = self.request.bytes_per_second {
-            let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(limit.max(1));
-            let span = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
-            self.allowed_at = self.allowed_at.max(now).after(span);
-        }
+        self.allowed_at = self.allowed_at.max(now).after(self.span(bytes));
+    }
+
+    /// So many of them were not read: they are holes.
+    fn refund(&mut self, bytes: u64) {
+        let span = u64::try_from(self.span(bytes).as_nanos()).unwrap_or(u64::MAX);
+        self.allowed_at = Time(self.allowed_at.0.saturating_sub(span));
     }
 
     fn touch(&mut self, file: FileId, touch: Touch) {

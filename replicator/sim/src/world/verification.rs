@@ -137,7 +137,7 @@ impl World {
             VerifyPart::Contents(extent) => {
                 let end = extent.end.min(size).max(extent.start);
                 let cells = found.cells.get(extent.start as usize..end as usize).unwrap_or_default();
-                (Seen::Contents(cells.to_vec(), if fine { 1 } else { 4 }), end)
+                (Seen::Contents(cells.to_vec(), if fine { 2 } else { 4 }), end)
             }
         };
         self.held_reads.insert(read, Payload::Verify(seen));
@@ -168,7 +168,10 @@ impl World {
             let is_it = |(_, difference): &(FileId, Difference)| match (difference, corruption) {
                 (Difference::Details(VerifyPart::State, _), Corruption::State)
                 | (Difference::Details(VerifyPart::Names, _), Corruption::Names) => true,
-                (Difference::Contents(extents), Corruption::Contents(at)) => *extents == [Extent::at(at, 1)],
+                (Difference::Contents(extents), Corruption::Contents(at)) => {
+                    let end = (at / 2 * 2 + 2).min(self.files.files[&inode_of(file)].cells.len() as u64);
+                    *extents == [Extent { start: at / 2 * 2, end }]
+                }
                 _ => false,
             };
             if found.len() != 1 || !found.iter().all(is_it) {

@@ -14,6 +14,7 @@ use replicator_core::wire::seen::{Aspect, Findings, Seen, SeenNames, SeenState, 
 use super::{Replica, ReplicaError};
 use crate::storage::descriptors::Access;
 use crate::storage::digest::{Holes, Payload, digest_blocks};
+use crate::storage::status::Status;
 use crate::storage::verify::{digest_of, names_of, state_of};
 
 impl Replica {
@@ -111,12 +112,16 @@ impl Replica {
         let Some(local) = self.local(file).filter(|local| local.kind == FileKind::Regular) else {
             return Ok(None);
         };
-        if let Some(open) = self.descriptors.get(file, Access::ReadWrite) {
-            return Ok(Some(open));
-        }
-        let Ok(volume) = self.volume(file) else { return Ok(None) };
-        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NOATIME;
-        local.handle.open(volume.root(), flags).map(|opened| Some(Arc::new(opened)))
+        let opened = match self.descriptors.get(file, Access::ReadWrite) {
+            Some(open) => open,
+            None => {
+                let Ok(volume) = self.volume(file) else { return Ok(None) };
+                let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NOATIME;
+                Arc::new(local.handle.open(volume.root(), flags)?)
+            }
+        };
+        // Somebody may have deleted what is open still.
+        Ok((Status::links_of(opened.as_fd())? > 0).then_some(opened))
     }
 }
 
@@ -190,7 +195,8 @@ fn compare_names(theirs: &SeenNames, ours: &SeenNames) -> Findings {
                 if file != inode {
                     findings.push(Aspect::OtherFile, name, b"", b"");
                 }
-                (theirs.next(), ours.next());
+                theirs.next();
+                ours.next();
             }
             (Some((name, _)), other) if other.is_none_or(|(other, _)| name < other) => {
                 findings.push(Aspect::MissingName, name, b"", b"");

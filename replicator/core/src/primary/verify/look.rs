@@ -37,7 +37,11 @@ impl Primary {
         let (fine, names_mark) = (part.doubted, self.names.last_mark());
         self.out.push(Action::ReadVerify { read, file, part: part.part, fine });
         let look = Look { part, stage: Stage::Reading(read), touched, void, names_mark };
-        self.with_verify(|verify| verify.looks.push(look));
+        let (now, bytes) = (self.now, bytes_of(look.part.part));
+        self.with_verify(|verify| {
+            verify.charge(now, bytes);
+            verify.looks.push(look);
+        });
     }
 
     /// What of a part is marked and not on its way. `None`: all of it, it is not to be looked at now.
@@ -102,8 +106,8 @@ impl Primary {
             ReadOutcome::Failed(errno) => return self.unreadable_here(look.part, errno),
             ReadOutcome::Read(looked) => looked,
         };
-        let now = self.now;
-        self.with_verify(|verify| verify.charge(now, looked.bytes.max(LOOK_BYTES)));
+        let ordered = bytes_of(look.part.part);
+        self.with_verify(|verify| verify.refund(ordered.saturating_sub(looked.bytes.max(LOOK_BYTES))));
         if look.part.part == VerifyPart::State
             && looked.end > 0
             && !core::mem::replace(&mut look.part.sized, true)
@@ -178,7 +182,7 @@ impl Primary {
     fn counts(&self, look: &Look, verdict: &Verdict) -> Option<Verdict> {
         // While directories are to be listed, a number may belong to another file than was told.
         let settled = self.names.is_complete() && self.names.last_mark() == look.names_mark;
-        if settled { look.counts(verdict) } else { None }
+        if settled { look.counts(verdict, self.config.verify_block_bytes) } else { None }
     }
 
     pub(in crate::primary) fn on_capture_awaited(&mut self, read: ReadId) {
@@ -255,5 +259,13 @@ fn part_number(part: VerifyPart) -> u16 {
         VerifyPart::State => 1,
         VerifyPart::Names => 2,
         VerifyPart::Contents(_) => 3,
+    }
+}
+
+/// What a look counts against the limit on bytes.
+fn bytes_of(part: VerifyPart) -> u64 {
+    match part {
+        VerifyPart::State | VerifyPart::Names => LOOK_BYTES,
+        VerifyPart::Contents(piece) => piece.length().max(LOOK_BYTES),
     }
 }
