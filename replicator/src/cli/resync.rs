@@ -94,8 +94,21 @@ struct Plan {
 
 impl Plan {
     fn of(status: &Status) -> Plan {
-        let decision = status.reunion.clone();
-        let compares = decision.scope != "nothing" && decision.scope != "marks"
+        let mut decision = status.reunion.clone();
+        let mirrored = matches!(status.phase.as_str(), "Mirrored" | "Following");
+        if mirrored && !decision.relation.is_empty() {
+            // What was found when the session began has been done since.
+            let scope = if status.dirty.files == 0 { "nothing" } else { "marks" };
+            decision = ReunionStatus {
+                relation: "same".to_owned(),
+                source: "primary".to_owned(),
+                scope: scope.to_owned(),
+                keeps: false,
+                text: "both nodes have the same generation".to_owned(),
+                ..decision
+            };
+        }
+        let compares = !matches!(decision.scope.as_str(), "nothing" | "marks")
             || status.resync.active && !status.resync.resumed;
         let (files, bytes) = if compares {
             status.volumes.iter().fold((0, 0), |sum, volume| count(Path::new(&volume.path), sum))
@@ -186,4 +199,54 @@ fn count(root: &Path, (mut files, mut bytes): (u64, u64)) -> (u64, u64) {
         }
     }
     (files, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(phase: &str, relation: &str, scope: &str) -> Status {
+        let mut status = Status { role: Role::Primary, phase: phase.to_owned(), ..Status::default() };
+        status.reunion = ReunionStatus {
+            relation: relation.to_owned(),
+            source: "primary".to_owned(),
+            scope: scope.to_owned(),
+            ..ReunionStatus::default()
+        };
+        (status.dirty.files, status.dirty.bytes) = (2, 10);
+        status
+    }
+
+    #[test]
+    fn the_plan_is_of_the_nodes_as_they_are_now() {
+        let plan = Plan::of(&status("Mirrored", "ahead", "everything"));
+        assert_eq!(
+            (plan.decision.scope.as_str(), plan.files, plan.bytes, plan.compares),
+            ("marks", 2, 10, false)
+        );
+        let mut idle = status("Mirrored", "ahead", "everything");
+        idle.dirty.files = 0;
+        assert_eq!(Plan::of(&idle).decision.scope, "nothing");
+        let plan = Plan::of(&status("Alone", "ahead", "marks"));
+        assert_eq!((plan.decision.scope.as_str(), plan.compares, plan.met), ("marks", false, true));
+        assert!(!Plan::of(&status("Alone", "", "")).met);
+    }
+
+    #[test]
+    fn a_comparison_is_of_all_that_is_there_but_replicators_own() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir_all(root.path().join(".replicator/diverged")).expect("mkdir");
+        fs::write(root.path().join(".replicator/diverged/x"), [0; 100]).expect("write");
+        fs::create_dir(root.path().join("d")).expect("mkdir");
+        fs::write(root.path().join("d/f"), [0; 70]).expect("write");
+        fs::write(root.path().join("g"), [0; 7]).expect("write");
+        let mut status = status("Alone", "diverged", "everything");
+        status.volumes = vec![crate::status::VolumeStatus {
+            path: root.path().display().to_string(),
+            ..Default::default()
+        }];
+        let plan = Plan::of(&status);
+        assert_eq!((plan.files, plan.bytes, plan.compares), (2, 77, true));
+        assert!(plan.text().contains("77 bytes"));
+    }
 }
