@@ -66,11 +66,7 @@ impl Driven {
     }
 
     fn receive(&mut self, session: SessionId, kind: Kind, flags: u16, sequence: u64, body: Vec<u8>) {
-        let header = Header {
-            flags,
-            sequence: Sequence(sequence),
-            ..Header::new(kind, Term(if sequence > 0 { 1 } else { 0 }))
-        };
+        let header = Header { flags, sequence: Sequence(sequence), ..Header::new(kind, Term(1)) };
         self.tell(Event::FrameReceived { session, header, body: ReceivedBody::Structured(body) });
     }
 

@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::files::{CRASHED, PEER_LOST, plant, write_synced};
-use super::reunion::{REFUSED, contents, exchange_roles, json, overwrite_peer, wait_refused};
+use super::reunion::{REFUSED, contents, exchange_roles, json, order_overwrite, wait_refused};
 use super::{Context, Outcome, passed};
-use crate::lab::mirror::Mirror;
+use crate::lab::mirror::{MIRRORED_BOUND, Mirror};
 use crate::lab::node::{Node, START_BOUND};
 use crate::lab::records::Random;
+use crate::lab::status::Status;
+use crate::lab::wait;
 
 const LARGE_BYTES: usize = 4 << 20;
 
@@ -56,7 +58,15 @@ pub fn run(context: &Context) -> Result<Outcome> {
     mirror.primary.wait_for("it says so, too", START_BOUND, |status| status.reunion.refused)?;
     ensure!(contents(&at_a)? == of_a, "the refused node's files were changed");
 
-    overwrite_peer(&mut mirror.secondary, &mut mirror.primary, "b has the customers' orders")?;
+    order_overwrite(&mirror.secondary, "b has the customers' orders")?;
+    wait::until("something to be kept aside", START_BOUND, || {
+        let set = at_a.join(".replicator/diverged");
+        Ok(set.exists().then_some(()))
+    })?;
+    mirror.primary.kill()?;
+    mirror.primary.start(&mirror.net.a)?;
+    mirror.secondary.wait_for("Mirrored", MIRRORED_BOUND, Status::is_mirrored)?;
+    mirror.primary.wait_for("Following", MIRRORED_BOUND, Status::is_mirrored)?;
     mirror.secondary.wait_for("nothing is dirty", START_BOUND, |status| status.is_settled())?;
     let found = mirror.compare()?;
     ensure!(found.is_identical(), "{:?}", found.differences);
@@ -127,7 +137,7 @@ fn discard(mirror: &mut Mirror) -> Result<()> {
     command.args(["divergence", "discard", &id, "--config"]).arg(mirror.primary.config_file());
     let output = command.output()?;
     ensure!(output.status.success(), "discard: {output:?}");
-    crate::lab::wait::until("what was kept to be deleted", START_BOUND, || {
+    wait::until("what was kept to be deleted", START_BOUND, || {
         let sets = divergence(&mirror.primary, &["list"])?;
         Ok(sets.as_array().is_some_and(Vec::is_empty).then_some(()))
     })

@@ -81,17 +81,26 @@ pub fn wait_refused(primary: &mut Node) -> Result<Status> {
     Ok(status)
 }
 
-/// Say that the primary's data is what both shall have, and wait until they have it.
+/// Say that the primary's data is what both shall have.
 ///
 /// # Errors
-/// It is refused, or does not come to that.
-pub fn overwrite_peer(primary: &mut Node, secondary: &mut Node, reason: &str) -> Result<()> {
+/// It is refused, or not recorded.
+pub fn order_overwrite(primary: &Node, reason: &str) -> Result<()> {
     let output = ask(primary, &["resync", "--overwrite-peer", "--reason", reason])?;
     if !output.status.success() {
         bail!("overwrite-peer: {output:?}");
     }
     let decisions = fs::read_to_string(primary.state_directory.join("decisions.log"))?;
     ensure!(decisions.lines().last().is_some_and(|line| line.ends_with(reason)), "recorded: {decisions}");
+    Ok(())
+}
+
+/// The same, and wait until both have it.
+///
+/// # Errors
+/// It is refused, or does not come to that.
+pub fn overwrite_peer(primary: &mut Node, secondary: &mut Node, reason: &str) -> Result<()> {
+    order_overwrite(primary, reason)?;
     primary.wait_for("Mirrored", MIRRORED_BOUND, Status::is_mirrored)?;
     secondary.wait_for("Following", MIRRORED_BOUND, Status::is_mirrored)?;
     Ok(())

@@ -1,6 +1,6 @@
 //! The index of a set: a line for each thing that was kept, with a checksum, appended and synced before anything is overwritten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -40,8 +40,20 @@ pub(super) enum Line {
     Range { number: u64, offset: u64, length: u64, data: u64 },
     /// A whole file is going to be moved here. `bytes`: what it occupies.
     Removed { number: u64, file: Attributes, bytes: u64 },
+    /// A name was taken away from this inode; it may be found again, or be removed later.
+    Displaced { inode: u64, path: String },
     /// Something was not kept.
     Incomplete,
+}
+
+/// What an index says.
+#[derive(Default)]
+pub(super) struct Content {
+    pub entries: Vec<Entry>,
+    /// Something is missing.
+    pub incomplete: bool,
+    /// Where names were that were taken away, by inode number.
+    pub displaced: HashMap<u64, String>,
 }
 
 /// What is kept of a file.
@@ -77,16 +89,16 @@ impl Entry {
     }
 }
 
-/// What an index says, and whether something is missing. A line that a power cut left in part is not there: what it is about was not
+/// What an index says. A line that a power cut left in part is not there: what it is about was not
 /// overwritten.
-pub(super) fn read(path: &Path) -> io::Result<(Vec<Entry>, bool)> {
+pub(super) fn read(path: &Path) -> io::Result<Content> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
     let mut entries = BTreeMap::new();
-    let mut incomplete = false;
+    let mut content = Content::default();
     for line in bytes.split(|byte| *byte == b'\n').filter_map(parse) {
         match line {
             Line::File { number, file } => {
@@ -105,10 +117,14 @@ pub(super) fn read(path: &Path) -> io::Result<(Vec<Entry>, bool)> {
                     ranges.insert(Extent::at(offset, length));
                 }
             }
-            Line::Incomplete => incomplete = true,
+            Line::Displaced { inode, path } => {
+                content.displaced.insert(inode, path);
+            }
+            Line::Incomplete => content.incomplete = true,
         }
     }
-    Ok((entries.into_values().collect(), incomplete))
+    content.entries = entries.into_values().collect();
+    Ok(content)
 }
 
 fn parse(line: &[u8]) -> Option<Line> {
@@ -132,6 +148,12 @@ impl Index {
 
     /// Append lines and make them durable.
     pub fn append(&mut self, lines: &[Line]) -> io::Result<()> {
+        self.note(lines)?;
+        self.0.sync_data()
+    }
+
+    /// Append lines of which nothing depends on one.
+    pub fn note(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut text = Vec::new();
         for line in lines {
             let json = serde_json::to_vec(line)?;
@@ -139,7 +161,6 @@ impl Index {
             text.extend_from_slice(&json);
             text.push(b'\n');
         }
-        self.0.write_all(&text)?;
-        self.0.sync_data()
+        self.0.write_all(&text)
     }
 }

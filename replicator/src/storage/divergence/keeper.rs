@@ -59,7 +59,7 @@ pub struct Keeper {
     used: u64,
     incomplete: bool,
     /// Where names were that were taken away, by inode number.
-    displaced: HashMap<u64, Vec<u8>>,
+    displaced: HashMap<u64, String>,
 }
 
 impl Keeper {
@@ -78,8 +78,8 @@ impl Keeper {
             File::open(made)?.sync_all()?;
         }
         let set = open_set(directory.clone(), id.to_owned())?;
-        let (listed, _) = super::index::read(&directory.join(INDEX))?;
-        let next = listed.iter().map(|entry| entry.number + 1).max().unwrap_or(1);
+        let content = super::index::read(&directory.join(INDEX))?;
+        let next = content.entries.iter().map(|entry| entry.number + 1).max().unwrap_or(1);
         // A number whose file was never moved is not used again.
         let next = next.max(highest(&directory.join(FILES))? + 1).max(highest(&directory.join(RANGES))? + 1);
         let ranges = |kept: &Kept| if let Kept::Ranges(ranges) = kept { Some(ranges.clone()) } else { None };
@@ -100,7 +100,7 @@ impl Keeper {
             made: HashSet::new(),
             used,
             incomplete: set.incomplete,
-            displaced: HashMap::new(),
+            displaced: content.displaced,
         })
     }
 
@@ -116,15 +116,28 @@ impl Keeper {
         self.files.remove(&inode);
     }
 
-    /// A name was taken away from a file that may be found again, or not.
+    /// A name was taken away from what may be found again, or not: where it was, if that is not known yet. That it is not noted keeps
+    /// nothing from being kept.
     pub fn note_displaced(&mut self, inode: u64, path: &[u8]) {
-        self.displaced.entry(inode).or_insert_with(|| path.to_vec());
+        self.displace(inode, escaped(path));
     }
 
-    /// Where a name was that was taken away from a file.
-    #[must_use]
-    pub fn displaced(&self, inode: u64) -> Option<Vec<u8>> {
-        self.displaced.get(&inode).cloned()
+    /// The same, of a name in a directory that was taken away itself.
+    pub fn note_displaced_in(&mut self, directory: u64, name: &[u8], inode: u64) {
+        if let Some(above) = self.displaced.get(&directory) {
+            let path = format!("{above}/{}", escaped(name));
+            self.displace(inode, path);
+        }
+    }
+
+    fn displace(&mut self, inode: u64, path: String) {
+        if self.made.contains(&inode) || self.displaced.contains_key(&inode) {
+            return;
+        }
+        if let Err(error) = self.index.note(&[Line::Displaced { inode, path: path.clone() }]) {
+            tracing::warn!(%error, path, "where a file was that is kept aside cannot be noted");
+        }
+        self.displaced.insert(inode, path);
     }
 
     /// A range of a file is about to be overwritten. When this returns, what was there is kept, durably.
@@ -240,7 +253,7 @@ impl Keeper {
         let (kind, bytes) = handle.parts();
         let handle = (kind, bytes.iter().map(|byte| format!("{byte:02x}")).collect());
         let path = match self.displaced.get(&status.inode) {
-            Some(path) => escaped(path),
+            Some(path) => path.clone(),
             None => self.path_of(file),
         };
         Ok(Attributes {

@@ -81,7 +81,7 @@ pub fn list(root: &Path) -> io::Result<Vec<Set>> {
 
 fn open_set(directory: PathBuf, id: String) -> io::Result<Set> {
     let index = directory.join(INDEX);
-    let (entries, incomplete) = index::read(&index)?;
+    let index::Content { entries, incomplete, .. } = index::read(&index)?;
     let changed = fs::metadata(&index).or_else(|_| fs::metadata(&directory))?.modified()?;
     // What was to be moved when the power went is where it was, and will be moved under another number.
     let there = |entry: &Entry| {

@@ -112,6 +112,23 @@ fn a_removed_file_is_moved_and_restored() {
 }
 
 #[test]
+fn where_a_file_was_is_known_after_a_kill() {
+    let bench = bench();
+    let inode = std::os::unix::fs::MetadataExt::ino(&bench.file.metadata().expect("stat"));
+    let mut keeper = bench.keeper(ID, ROOMY);
+    // A directory was taken away, and one within it, with the file inside.
+    keeper.note_displaced(1_000_001, b"a");
+    keeper.note_displaced_in(1_000_001, b"\xffb", 1_000_002);
+    drop(keeper);
+    let mut keeper = bench.keeper(ID, ROOMY);
+    keeper.note_displaced_in(1_000_002, b"c", inode);
+    keeper.note_displaced_in(77, b"unknown", inode);
+    let to = keeper.keep_removed(bench.file.as_fd()).expect("keep").expect("a place");
+    fs::rename(bench.root.path().join("file"), to).expect("move");
+    assert_eq!(bench.only().entries[0].file.path, "a/\\xffb/c");
+}
+
+#[test]
 fn what_the_resync_made_is_not_kept() {
     let bench = bench();
     let mut keeper = bench.keeper(ID, ROOMY);

@@ -111,12 +111,8 @@ impl Replica {
             return;
         }
         let above = Status::of(inside).map_or(0, |status| status.inode);
-        if let Some(keeper) = self.keepers().get_mut(&volume.id)
-            && let Some(mut path) = keeper.displaced(above)
-        {
-            path.push(b'/');
-            path.extend_from_slice(name.to_bytes());
-            keeper.note_displaced(inode, &path);
+        if let Some(keeper) = self.keepers().get_mut(&volume.id) {
+            keeper.note_displaced_in(above, name.to_bytes(), inode);
         }
     }
 

@@ -156,10 +156,10 @@ impl Replica {
         if is_foreign(&status, volume) {
             return Ok(());
         }
+        self.note_displaced_below(volume, inside, name, status.inode);
         if status.kind() != Some(FileKind::Directory) {
             if status.links <= 1 {
                 self.unbind_inode(volume, status.inode);
-                self.note_displaced_below(volume, inside, name, status.inode);
                 if self.keep_removed(volume, inside, name)? {
                     return Ok(());
                 }
