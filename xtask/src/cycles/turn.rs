@@ -40,6 +40,9 @@ impl Turn<'_> {
     /// # Errors
     /// A promise does not hold.
     pub fn run(&self, mirror: &mut Mirror, random: &mut Random) -> Result<Done> {
+        if self.plan.require_bounded {
+            mirror.primary.wait_for("the safe set is at work", START_BOUND, |status| status.safe_set.on)?;
+        }
         let mut load = Load::start(mirror, self.cycle, self.plan.writers)?;
         load.wait_for(1 + random.below(RECORDS))?;
         let cut = self.end(mirror, random)?;

@@ -35,6 +35,8 @@ pub struct Status {
     pub barriers: Barriers,
     #[serde(default)]
     pub resync: Resync,
+    #[serde(default)]
+    pub safe_set: SafeSet,
     pub counters: Counters,
 }
 
@@ -175,6 +177,15 @@ pub struct Resync {
     pub bytes_sent: u64,
     pub resumed: bool,
     pub why: String,
+}
+
+/// What is compared after a crash of the primary.
+#[derive(Clone, Copy, Deserialize, Default, Debug)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct SafeSet {
+    pub on: bool,
+    pub files: u64,
 }
 
 /// Counters since the daemon's start.

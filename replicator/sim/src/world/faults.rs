@@ -107,7 +107,7 @@ impl World {
         self.serving.clear();
         self.payloads.clear();
         self.secondary_patience = Patience::default();
-        self.secondary_disk.start(self.sabotage);
+        self.secondary_disk.start();
         self.secondary =
             Node::secondary(SecondaryConfig::default(), *self.secondary_disk.record.get(), self.now);
     }
@@ -129,7 +129,7 @@ impl World {
     }
 
     /// The daemon is killed, and goes on from what it recorded.
-    fn kill_primary(&mut self) {
+    pub(super) fn kill_primary(&mut self) {
         self.restart_primary();
         self.go_on(true);
     }
@@ -164,7 +164,7 @@ impl World {
         self.config.seed += 1;
         self.config.incarnation = Some(incarnation(self.config.seed));
         self.primary_patience = Patience::default();
-        self.primary_disk.start(self.sabotage);
+        self.primary_disk.start();
         self.primary = Node::primary(self.config.clone(), *self.primary_disk.record.get(), self.now);
     }
 }
