@@ -38,22 +38,12 @@ pub enum Sabotage {
     UnseenChanges,
     /// The primary's record is told to be durable, and is not written.
     LyingRecord,
-    /// The secondary does not record that its copy is not whole any more.
-    BoastingRecord,
-    /// A node relies on a record that it finds at its start, and that no sync has made lasting.
-    UnsettledStart,
     /// That a checkpoint was used is not made durable: after a power cut it is used again.
     UnsyncedRemoval,
     /// A file is changed before it is durably in the safe set.
     UnwaitedIntent,
     /// A file leaves the safe set before this node has it durably.
     EarlySettle,
-    /// A file leaves the safe set though it was changed since it was looked at.
-    HastySettle,
-    /// What follows a torn record is taken for recorded.
-    PastTheTear,
-    /// What the peer was told while a safe set was begun is not on record.
-    ForgottenNames,
 }
 
 /// Every saboteur, and the promise it breaks.
@@ -75,12 +65,9 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::LostNames, "same-tree"),
     (Sabotage::UnseenChanges, "same-tree"),
     (Sabotage::LyingRecord, "stale-never-promotes"),
-    (Sabotage::BoastingRecord, "stale-never-promotes"),
-    (Sabotage::UnsettledStart, "acknowledged-is-durable"),
     (Sabotage::UnsyncedRemoval, "same-tree"),
-    (Sabotage::UnwaitedIntent, "nothing-forgotten"),
+    (Sabotage::UnwaitedIntent, "same-tree"),
     (Sabotage::EarlySettle, "nothing-forgotten"),
-    (Sabotage::HastySettle, "nothing-forgotten"),
 ];
 
 /// The first of so many seeds with which the checker of that promise catches the saboteur, and what it says.

@@ -214,6 +214,8 @@ pub struct World {
     tracing: bool,
     secondary_off: bool,
     safe_set: SafeSet,
+    /// In this session a directory is read again after both mirrored: operations in it wait for the list.
+    listed_again: bool,
     /// The primary's machine loses its power in so many steps.
     cut_in: Option<usize>,
     primary_patience: Patience,
@@ -314,6 +316,7 @@ impl World {
             tracing,
             secondary_off: false,
             safe_set: SafeSet::default(),
+            listed_again: false,
             cut_in: None,
             primary_patience: Patience::default(),
             secondary_patience: Patience::default(),

@@ -17,6 +17,7 @@ use crate::lab::image::MIB;
 use crate::lab::mirror::{Mirror, Surroundings};
 use crate::lab::power::Side;
 use crate::lab::records::Random;
+use crate::lab::status::Status;
 use crate::lab::{interrupt, place, watchdog};
 use crate::setup;
 use returned::Returned;
@@ -24,6 +25,9 @@ use turn::Turn;
 
 /// Longest time of one cycle, on a busy machine.
 const CYCLE_BOUND: Duration = Duration::from_secs(120);
+/// Longest time until files that nobody changes any more have left the safe set, and how many may be in it then.
+const SETTLED_BOUND: Duration = Duration::from_secs(60);
+const QUIET_FILES: u64 = 16;
 const IMAGE: u64 = 256 * MIB;
 
 /// Words in logs that a killed node explains.
@@ -133,6 +137,10 @@ fn cycles(plan: &Plan, who: Who, end: End) -> Result<()> {
     let mut mirror = Mirror::start(&options)?;
     load::plant(mirror.data(), plan.files)?;
     mirror.wait_identical()?;
+    if plan.require_bounded {
+        let settled = |status: &Status| status.safe_set.on && status.safe_set.files < QUIET_FILES;
+        mirror.primary.wait_for("what was planted is in doubt no more", SETTLED_BOUND, settled)?;
+    }
     let begin = Instant::now();
     let mut random = Random::new(plan.seed);
     let mut total = Total::default();

@@ -33,6 +33,22 @@ fn records() -> Vec<Record> {
     ]
 }
 
+/// The log begins before the base: what was made in between is new in the log, and may be known in the base.
+#[test]
+fn what_is_made_before_the_base_stays_known() {
+    let mut activity = base();
+    let known = activity.named(file(4));
+    assert_eq!(known, FILE);
+    // Without the word that follows it, the peer's copy would be forgotten once the directory is settled.
+    activity.apply(Record::Intent { file: file(4), new: true });
+    assert_eq!(activity.named(file(4)), Named::default());
+    activity.apply(Record::Named(file(4), known));
+    activity.apply(Record::Settled { file: file(2), named: DIRECTORY, look: 1 });
+    let checkpoint = activity.checkpoint().unwrap();
+    assert!(checkpoint.known.contains(&file(4)));
+    assert!(checkpoint.files.iter().any(|(found, marks)| *found == file(4) && marks.lost));
+}
+
 fn doubts(activity: &Activity) -> Vec<FileId> {
     activity.doubtful().collect()
 }

@@ -109,7 +109,7 @@ impl World {
         self.payloads.clear();
         self.keeping = GenerationId::NONE;
         self.secondary_patience = Patience::default();
-        self.secondary_disk.start(self.sabotage);
+        self.secondary_disk.start();
         let record = StateRecord::begin_secondary(Some(*self.secondary_disk.record.get()));
         self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
     }
@@ -131,7 +131,7 @@ impl World {
     }
 
     /// The daemon is killed, and goes on from what it recorded.
-    fn kill_primary(&mut self) {
+    pub(super) fn kill_primary(&mut self) {
         self.restart_primary();
         self.go_on(true);
     }
@@ -196,7 +196,7 @@ impl World {
         self.config.seed += 1;
         self.config.incarnation = Some(incarnation(self.config.seed));
         self.primary_patience = Patience::default();
-        self.primary_disk.start(self.sabotage);
+        self.primary_disk.start();
         self.runs += 1;
         self.config.tags = tags(self.config.seed, self.runs);
         let record = *self.primary_disk.record.get();

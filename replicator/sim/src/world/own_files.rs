@@ -8,7 +8,6 @@ use replicator_core::checkpoint::Checkpoint;
 use super::safe_set::Base;
 use crate::disk::{Journal, PowerCut, Replaced};
 use crate::random::Random;
-use crate::saboteur::Sabotage;
 
 /// One node's.
 #[derive(Debug)]
@@ -32,10 +31,7 @@ impl OwnFiles {
     }
 
     /// A node starts: what it finds is made durable before anything follows from it.
-    pub fn start(&mut self, sabotage: Sabotage) {
-        if sabotage == Sabotage::UnsettledStart {
-            return;
-        }
+    pub fn start(&mut self) {
         self.record.settle();
         self.checkpoint.settle();
         self.base.settle();

@@ -34,6 +34,7 @@ impl World {
                 self.doing.push(Doing::Digests { read, file, extent });
             }
             Action::ReadDirectory { read, directory } => {
+                self.listed_again |= self.primary.is_mirrored();
                 self.doing.push(Doing::Directory { read, directory })
             }
             Action::ReadVerify { read, file, part, fine } => {
@@ -180,6 +181,11 @@ impl World {
             Doing::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(10);
                 let reached = self.reached(fails);
+                if self.faults && self.random.chance(3) {
+                    // Killed between the rename and its sync.
+                    self.primary_disk.record.replace(record, Reached::Renamed);
+                    return self.kill_primary();
+                }
                 let lies = self.sabotage == Sabotage::LyingRecord && self.random.chance(20);
                 self.primary_disk.record.replace(record, if lies { Reached::Aside } else { reached });
                 Event::StatePersisted { persist, result: if fails { Err(EIO) } else { Ok(()) } }

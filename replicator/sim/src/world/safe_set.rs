@@ -140,7 +140,7 @@ impl World {
         if self.safe_set.state != State::On || needed <= self.safe_set.durable {
             return true;
         }
-        if self.random.chance(4) {
+        if self.random.chance(self.danger()) {
             self.cut_soon();
         }
         if self.sabotage == Sabotage::UnwaitedIntent {
@@ -152,6 +152,11 @@ impl World {
             self.commit_all();
         }
         waits
+    }
+
+    /// How likely, in percent, it is that the power is cut where that hurts most; a saboteur is not spared.
+    fn danger(&self) -> usize {
+        if self.sabotage == Sabotage::UnwaitedIntent { 60 } else { 12 }
     }
 
     /// The machine is about to lose its power: when a file has just come into the set, or left it.
@@ -235,6 +240,7 @@ impl World {
     /// A session begins: what was recorded goes on, or is worth nothing.
     pub(super) fn on_notice(&mut self, notice: &Notice) {
         let Notice::Begun { beginning } = notice else { return };
+        self.listed_again = false;
         match (beginning, self.primary.stream()) {
             (Beginning::Resumed, Some(stream)) if self.safe_set.state != State::Off => {
                 self.safe_set.push(Record::Begin(stream));
@@ -249,6 +255,10 @@ impl World {
         // Everything that is known is told to the core first.
         self.drain_capture();
         self.tell_primary(Event::Tick);
+        if !matches!(self.safe_set.step, Step::Resting) && self.random.chance(30) {
+            // Whoever was asked is slow.
+            return;
+        }
         match std::mem::take(&mut self.safe_set.step) {
             Step::Resting => self.rest(),
             Step::Begun => self.take_base(),
@@ -313,9 +323,7 @@ impl World {
         // What was made since the journal was begun is recorded as unknown to the peer, which may know it by now.
         let made = self.safe_set.members.iter().filter(|(_, member)| member.made);
         for inode in made.map(|(inode, _)| *inode).collect::<Vec<_>>() {
-            if self.sabotage != Sabotage::ForgottenNames {
-                self.safe_set.push(Record::Named(id(inode), activity.named(id(inode))));
-            }
+            self.safe_set.push(Record::Named(id(inode), activity.named(id(inode))));
         }
         self.safe_set.step = Step::Establishing(activity, None);
     }
@@ -370,8 +378,7 @@ impl World {
     fn end_doubt(&mut self, idle: Idle, look: Look) {
         let file = id(idle.inode);
         let unchanged = |member: &Member| member.touched == idle.touched;
-        let hasty = self.sabotage == Sabotage::HastySettle;
-        let is_idle = self.safe_set.members.get(&idle.inode).is_some_and(|member| hasty || unchanged(member));
+        let is_idle = self.safe_set.members.get(&idle.inode).is_some_and(unchanged);
         if self.safe_set.state != State::On || !is_idle || self.is_held(idle.inode) {
             return;
         }
@@ -384,7 +391,7 @@ impl World {
             self.safe_set.push(Record::Settled { file, named, look: look.unwrap_or(0) });
             self.safe_set.members.remove(&idle.inode);
             self.stats.settled += 1;
-            if self.random.chance(10) {
+            if self.random.chance(15) {
                 self.commit_all();
                 self.cut_soon();
             }
@@ -405,7 +412,6 @@ impl World {
         for found in self.primary_disk.journal.read() {
             match found {
                 Found::Whole(record) => base.activity.apply(record.clone()),
-                Found::Torn if self.sabotage == Sabotage::PastTheTear => {}
                 Found::Torn => break,
             }
         }
@@ -432,6 +438,7 @@ impl World {
         for inode in self.files.files.keys().copied().collect::<Vec<_>>() {
             self.learn(inode);
         }
+        let seen = if self.sabotage == Sabotage::None { 50 } else { 10 };
         let mut found = Vec::new();
         for (inode, file) in &self.files.files {
             let Some((uid, look)) = base.looks.get(inode) else {
@@ -448,7 +455,7 @@ impl World {
                 continue;
             }
             // A power cut may take back what is seen of a file and not what is in it.
-            if sure || *uid != file.uid || file.kind == FileKind::Directory || self.random.chance(50) {
+            if sure || *uid != file.uid || file.kind == FileKind::Directory || self.random.chance(seen) {
                 found.extend(change_of(*inode, file));
             }
         }

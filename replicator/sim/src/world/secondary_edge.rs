@@ -102,9 +102,6 @@ impl World {
             Serving::Persist { persist, record } => {
                 let fails = self.faults && self.random.chance(3);
                 let reached = self.reached(fails);
-                let boasts =
-                    self.sabotage == Sabotage::BoastingRecord && record.data == DataState::Inconsistent;
-                let reached = if boasts { Reached::Aside } else { reached };
                 self.secondary_disk.record.replace(record, reached);
                 if reached != Reached::Aside {
                     if record.data == DataState::UpToDate {

@@ -35,14 +35,14 @@ impl Shape {
     /// As a saboteur needs it: with what his fault is about, so that few seeds suffice to see it.
     pub fn for_saboteur(self, sabotage: Sabotage) -> Shape {
         let mut shape = self;
+        shape.safe_set &= sabotage == Sabotage::None;
         match sabotage {
             Sabotage::UntoldLosses => shape.losses = true,
-            Sabotage::BoastingRecord | Sabotage::DropsWhatIsLeft => shape.aimed = true,
-            Sabotage::UnwaitedIntent
-            | Sabotage::EarlySettle
-            | Sabotage::HastySettle
-            | Sabotage::PastTheTear
-            | Sabotage::UnsyncedRemoval => (shape.power_cuts, shape.safe_set) = (true, true),
+            Sabotage::DropsWhatIsLeft => shape.aimed = true,
+            Sabotage::UnwaitedIntent | Sabotage::EarlySettle => {
+                (shape.power_cuts, shape.safe_set) = (true, true);
+            }
+            Sabotage::UnsyncedRemoval => shape.power_cuts = true,
             _ => {}
         }
         shape

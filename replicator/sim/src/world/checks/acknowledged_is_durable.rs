@@ -79,7 +79,7 @@ impl World {
     /// The copy takes itself for whole: it holds all that was acknowledged by both.
     pub(in crate::world) fn check_up_to_date(&mut self) {
         if let Err(reason) = self.check_copy("up to date", &self.replica.known, &self.acknowledged) {
-            self.fail(reason);
+            self.fail(format!("acknowledged-is-durable: {reason}"));
         }
     }
 
@@ -88,7 +88,7 @@ impl World {
         if self.secondary_disk.record.get().data != DataState::Inconsistent
             && let Err(reason) = self.check_copy("after a crash", known, &self.acknowledged)
         {
-            self.fail(reason);
+            self.fail(format!("acknowledged-is-durable: {reason}"));
         }
         self.check_stale(known);
     }
