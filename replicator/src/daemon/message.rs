@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use replicator_core::event::{Event, ReadOutcome, SyncScope};
+use replicator_core::event::{AppliedOutcome, Event, ReadOutcome, SyncScope};
 use replicator_core::extent::Extent;
-use replicator_core::ids::{FileId, ReadId, SessionId};
+use replicator_core::ids::{FileId, ReadId, Sequence, SessionId};
 use replicator_core::wire::namespace::Operation;
 
 use crate::gate::sink::SyncReply;
@@ -15,6 +15,7 @@ use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::notify::Change;
 use crate::notify::local_changes::Found;
+use crate::storage::replica::ReplicaError;
 use crate::storage::survey::Fingerprints;
 
 /// One message to a data-plane thread.
@@ -67,6 +68,15 @@ pub enum Message {
         outcome: ReadOutcome<Extent>,
         /// The encoded digests.
         payload: Vec<u8>,
+    },
+    /// A worker compared digests with what is here.
+    Compared {
+        /// Whose frame it was.
+        session: SessionId,
+        /// Which one.
+        sequence: Sequence,
+        /// What differs.
+        outcome: Result<AppliedOutcome, ReplicaError>,
     },
     /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),
