@@ -2,7 +2,7 @@
 
 use replicator_sim::seeds;
 
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 400;
 
 /// Every seed that ever failed (docs/simulation.md says of what), in the build that it failed in. Whoever changes the draws of a world makes
 /// others of them, which cost next to nothing.
