@@ -16,7 +16,8 @@ use crate::wire::hello::Role;
 
 /// One order. Orders are carried out in the order given; those with an answer name the event that answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
+// The state record is by far the largest; it is ordered rarely, and moved as a whole.
+#[allow(missing_docs, clippy::large_enum_variant)]
 pub enum Action {
     // ---- primary -----------------------------------------------------------------------------------
     /// fdatasync (`data_only`) or fsync the scope on this node. Answer: `LocalSynced`.

@@ -90,7 +90,7 @@ const SCANNED: u8 = 2;
 
 impl Named {
     fn encode(self) -> u8 {
-        u8::from(self.known) * KNOWN | u8::from(self.scanned) * SCANNED
+        (u8::from(self.known) * KNOWN) | (u8::from(self.scanned) * SCANNED)
     }
 
     fn decode(cursor: &mut Cursor<'_>) -> Result<Named, BodyError> {

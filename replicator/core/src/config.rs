@@ -62,7 +62,7 @@ impl Default for ExtentLimits {
 pub struct Pace {
     /// While a resync is under way, 99 of 100 callers wait no longer than this many times what they did before it.
     pub late_factor: u32,
-    /// The resync is not slowed down below that, in bytes per second; nor below a tenth of what the link was seen to take.
+    /// The resync is not slowed down below that, in bytes per second; nor below a tenth of what it was seen to reach.
     pub floor: u64,
     /// It never goes faster than that, in bytes per second.
     pub cap: Option<u64>,

@@ -47,7 +47,7 @@ pub fn run(seeds: Range<u64>, threads: usize, progress: impl Fn(u64) + Sync) -> 
                     }
                     drop(found);
                     let done = seed - seeds.start + 1;
-                    if done % TOLD_EVERY == 0 {
+                    if done.is_multiple_of(TOLD_EVERY) {
                         progress(done);
                     }
                 }

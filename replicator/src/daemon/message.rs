@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use replicator_core::event::{Event, ReadOutcome, SyncScope};
+use replicator_core::event::{AppliedOutcome, Event, ReadOutcome, SyncScope};
 use replicator_core::extent::Extent;
-use replicator_core::ids::{FileId, ReadId, SessionId};
+use replicator_core::ids::{FileId, ReadId, Sequence, SessionId};
 use replicator_core::verify::{Looked, VerifyRequest};
 use replicator_core::wire::namespace::Operation;
 
@@ -19,6 +19,7 @@ use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::notify::Change;
 use crate::notify::local_changes::Found;
+use crate::storage::replica::ReplicaError;
 use crate::storage::survey::Fingerprints;
 
 /// One message to a data-plane thread.
@@ -100,6 +101,15 @@ pub enum Message {
         number: u64,
         /// Why not.
         why: String,
+    },
+    /// A worker compared digests with what is here.
+    Compared {
+        /// Whose frame it was.
+        session: SessionId,
+        /// Which one.
+        sequence: Sequence,
+        /// What differs.
+        outcome: Result<AppliedOutcome, ReplicaError>,
     },
     /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),

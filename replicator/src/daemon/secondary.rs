@@ -151,11 +151,7 @@ impl Secondary {
                 self.replica.apply_namespace(&operation)
             }
             Frame::Digests { header, digests } => {
-                let extent = Extent::at(header.offset, header.length);
-                // A file that is not here yet has nothing of what was digested.
-                self.replica
-                    .compare(header.file, extent, &digests)
-                    .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])))
+                return self.compare(core, session, sequence, header, digests);
             }
             Frame::Verify { header, seen } => return self.verify(core, session, sequence, header, seen),
             Frame::ResyncBegin => return self.hold_begin(core, session, sequence, Begin::Anew),
@@ -168,6 +164,26 @@ impl Secondary {
         };
         let outcome = outcome.map_err(|error| complain(core, &error));
         core.tell(Event::Applied { session, sequence, outcome });
+    }
+
+    /// A worker reads and digests, several files at once; the core starts nothing else about a file meanwhile, and no fence.
+    fn compare(
+        &mut self,
+        core: &mut Core,
+        session: SessionId,
+        sequence: Sequence,
+        header: Header,
+        digests: Shared,
+    ) {
+        let (replica, mailbox) = (Arc::clone(&self.replica), Arc::clone(&core.mailbox));
+        core.workers.run(move || {
+            let extent = Extent::at(header.offset, header.length);
+            // A file that is not here yet has nothing of what was digested.
+            let outcome = replica
+                .compare(header.file, extent, &digests)
+                .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])));
+            mailbox.post_urgent(Message::Compared { session, sequence, outcome });
+        });
     }
 
     /// Compare on a worker: this thread serves those who wait.
@@ -394,6 +410,10 @@ impl Role for Secondary {
     fn on_message(&mut self, core: &mut Core, message: Message) {
         match message {
             Message::Discard { id } => self.discard(core, id),
+            Message::Compared { session, sequence, outcome } => {
+                let outcome = outcome.map_err(|error| complain(core, &error));
+                core.tell(Event::Applied { session, sequence, outcome });
+            }
             Message::OrphansLeft => self.listed = self.listed.or_else(|| Some(Instant::now())),
             _ => debug!("a message for another role"),
         }

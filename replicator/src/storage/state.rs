@@ -34,6 +34,8 @@ const DECISIONS: &CStr = c"decisions.log";
 
 /// What was found at start.
 #[derive(Debug)]
+// There is one, at start.
+#[allow(clippy::large_enum_variant)]
 pub enum Loaded {
     /// There is no state file: this node starts for the first time. Its copy is [`DataState::Inconsistent`].
     First,

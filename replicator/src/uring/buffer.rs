@@ -18,7 +18,7 @@ const ALIGNMENT: usize = 4096;
 const CLASSES: [usize; 4] = [4 << 10, 64 << 10, (1 << 20) + 4096, (4 << 20) + 4096];
 
 /// Free memory that a [`Pool`] keeps in each capacity class unless told otherwise, in bytes.
-const KEEP_DEFAULT: usize = 16 << 20;
+const KEEP_DEFAULT: usize = 32 << 20;
 
 /// Source of buffers. Cheap to clone; all clones are one pool. Memory returns to it when its last owner drops it, from any
 /// thread.

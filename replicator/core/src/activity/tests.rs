@@ -1,3 +1,5 @@
+//! Bases, records, and what follows from both after a crash.
+
 use alloc::vec;
 
 use super::*;

@@ -125,6 +125,7 @@ impl Primary {
             }
         }
         self.pacing.give_back(asked.length() - digested.length());
+        self.pacing.on_done(self.now, digested.length());
         let marks = self.marks.entry(file);
         let rest = Extent { start: digested.end, end: claim.end };
         if digested.end < asked.end {

@@ -304,7 +304,7 @@ impl Primary {
         let short = end < asked.end;
         if paced {
             self.pacing.give_back(asked.end - end);
-            self.pacing.on_sent(self.now, end - asked.start);
+            self.pacing.on_done(self.now, end - asked.start);
         }
         let rest = Extent { start: end, end: claim.end };
         if short {

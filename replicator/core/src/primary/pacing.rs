@@ -2,7 +2,7 @@
 //!
 //! What is controlled is what the application feels: a call is *late* if it took longer than [`Pace::late_factor`] times what 99 of
 //! 100 calls took before the resync. Each late call lowers the rate, each other one raises it, by amounts that are in balance when one
-//! call in [`CALLS_PER_LATE`] is late: half of what the promise (one in a hundred) allows. Nothing is known of disks, links or queues, and
+//! call in [`CALLS_PER_LATE`] is late: a little less than the promise (one in a hundred) allows. Nothing is known of disks, links or queues, and
 //! nothing needs to be. (DRBD's controller holds the amount under way instead, see drbd_receiver.c, and steps back to a fixed
 //! minimum when it sees other traffic: an application may still be slowed down, and the minimum may take days.)
 //!
@@ -14,7 +14,8 @@
 //!                                        `- never below the floor, never above the cap
 //! ```
 //!
-//! The floor makes the resync end: the larger of what the operator's limit in time needs and a tenth of what the link was seen to take.
+//! The floor makes the resync end: the larger of what the operator's limit in time needs and a tenth of what went through in the best
+//! second so far.
 //! Live marks are not paced: they are what callers wait for.
 
 use alloc::vec::Vec;
@@ -33,16 +34,16 @@ const REMEMBERED_MIN: usize = 64;
 const START: u64 = 8 << 20;
 /// The least floor, in bytes per second.
 const FLOOR_MIN: u64 = 4 << 20;
-/// The floor's share of what the link was seen to take.
+/// The floor's share of what was seen to go through.
 const LINK_SHARE: u64 = 10;
-/// What the link takes is looked at over this time.
+/// What goes through is looked at over this time.
 const SEEN_OVER: Duration = Duration::from_secs(1);
 /// Changes of the rate are bounded within such steps of time.
 const STEP: Duration = Duration::from_millis(100);
 /// In slow start the rate is doubled so often.
 const DOUBLED_EVERY: Duration = Duration::from_millis(200);
 /// One call in so many is late when the rate stays as it is.
-const CALLS_PER_LATE: u64 = 200;
+const CALLS_PER_LATE: u64 = 125;
 /// A late call takes away one part in so many,
 const CUT: u64 = 10;
 /// at most so often in a step.
@@ -68,7 +69,7 @@ pub(super) struct Pacing {
     next: usize,
     /// When a caller last asked or was let go.
     asked: Option<Time>,
-    /// Bytes per second that went to a peer at best.
+    /// Bytes per second that were compared or went to a peer at best.
     seen: u64,
     run: Option<Run>,
 }
@@ -88,7 +89,7 @@ struct Run {
     credited: Time,
     /// More would have been done than the rate allowed.
     limited: bool,
-    /// When bytes sent began to be counted, and how many there are.
+    /// When bytes began to be counted, and how many there are.
     counted: (Time, u64),
 }
 
@@ -248,8 +249,8 @@ impl Pacing {
         }
     }
 
-    /// So many bytes are on their way to the peer.
-    pub fn on_sent(&mut self, now: Time, bytes: u64) {
+    /// So many bytes are on their way to the peer, or were compared.
+    pub fn on_done(&mut self, now: Time, bytes: u64) {
         let Some(run) = &mut self.run else { return };
         let (since, counted) = &mut run.counted;
         *counted += bytes;

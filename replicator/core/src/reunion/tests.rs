@@ -1,3 +1,5 @@
+//! Every pair of nodes there is, and the table of the module.
+
 use alloc::vec;
 use alloc::vec::Vec;
 

@@ -1,3 +1,5 @@
+//! The safe set on a directory of its own: what a run would find that began at that moment.
+
 use std::fs::File;
 
 use replicator_core::activity::Named;

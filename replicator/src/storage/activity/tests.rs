@@ -1,3 +1,5 @@
+//! Bases and logs as they are found again, whole or not.
+
 use std::fs;
 
 use replicator_core::activity::{Named, Record};

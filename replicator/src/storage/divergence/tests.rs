@@ -1,3 +1,5 @@
+//! What is kept comes back, also after a kill, and nothing is overwritten without room.
+
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;

@@ -1,3 +1,5 @@
+//! The bytes of the state file, and what happens to those that are not what they should be.
+
 use proptest::prelude::*;
 use replicator_core::action::{DataState, StateRecord};
 use replicator_core::ids::{Generation, Sequence, Term};

@@ -81,7 +81,7 @@ impl Machine {
             while left > 0 && self.pacing.may_start(self.now) {
                 let piece = self.pacing.piece(self.now, MIB).min(left.max(1));
                 self.pacing.spend(piece);
-                self.pacing.on_sent(self.now, piece);
+                self.pacing.on_done(self.now, piece);
                 (self.done, self.recent) = (self.done + piece, self.recent + piece);
                 left -= piece.min(left);
             }

@@ -57,8 +57,9 @@ impl Primary {
                     return None;
                 }
                 let stored = marks.syncing.iter().map(|syncing| &syncing.stored);
-                for set in
-                    [&marks.dirty, &marks.tail, &marks.mapped, &marks.compare].into_iter().chain(stored)
+                for set in [&marks.dirty, &marks.recorded, &marks.tail, &marks.mapped, &marks.compare]
+                    .into_iter()
+                    .chain(stored)
                 {
                     touched.insert_all(&set.intersection(piece));
                 }
