@@ -1,9 +1,9 @@
 //! Two nodes tell each other where their data comes from, and a session begins or does not: frame by frame.
 
-use replicator_core::action::{Action, CloseReason, DataState, Notice, StateRecord};
+use replicator_core::action::{Action, Body, CloseReason, DataState, Notice, StateRecord};
 use replicator_core::config::{PrimaryConfig, SecondaryConfig, VolumeRoot};
-use replicator_core::event::{Event, ReceivedBody};
-use replicator_core::ids::{FileId, Generation, Sequence, SessionId, Term, Time, VolumeId};
+use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
+use replicator_core::ids::{Errno, FileId, Generation, Sequence, SessionId, Term, Time, VolumeId};
 use replicator_core::lineage::{GenerationId, Lineage, Tag};
 use replicator_core::node::Node;
 use replicator_core::reunion::{Account, Relation, Scope, Side};
@@ -256,4 +256,45 @@ fn a_start_never_acknowledges_in_a_generation_that_the_peer_may_have_gone_on_fro
     assert_eq!(StateRecord::begin_primary(Some(copy), Tag(4)).data, DataState::Inconsistent);
     let crashed = StateRecord::begin_secondary(Some(first));
     assert!(crashed.crashed && !crashed.running && !crashed.alone);
+}
+
+/// The copy is of the new generation, whatever became of the record: a primary that knows only the old one must not take it for its own.
+#[test]
+fn a_secondary_whose_record_cannot_be_written_says_what_its_copy_is() {
+    let before = Lineage::beginning_with(id(3, 3));
+    let mut driven = Driven::secondary(record(before));
+    driven.tell(Event::SessionOpened { session: SESSION, version: VERSION });
+    driven.receive(SESSION, Kind::Account, 0, 0, account(alone(20), true).encode());
+    driven.receive(SESSION, Kind::ResyncBegin, 0, 1, vec![0; 24]);
+    driven.tell(Event::Applied {
+        session: SESSION,
+        sequence: Sequence(1),
+        outcome: Ok(AppliedOutcome::Done),
+    });
+    let header = Header { offset: 4, sequence: Sequence(2), ..Header::new(Kind::ResyncEnd, Term(1)) };
+    driven.tell(Event::FrameReceived { session: SESSION, header, body: ReceivedBody::Opaque });
+    let synced = Event::MadeDurable { session: SESSION, barrier: Sequence(2), result: Ok(()) };
+    let mut actions = Vec::new();
+    driven.node.handle(driven.now, synced, &mut actions);
+    let [Action::PersistState { persist, record }] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!((record.lineage.current, record.data), (id(4, 20), DataState::UpToDate));
+    driven.tell(Event::StatePersisted { persist, result: Err(Errno(5)) });
+    driven.tell(Event::SessionLost { session: SESSION });
+    assert_eq!(driven.node.snapshot().record.lineage.current, id(3, 3));
+
+    let session = SessionId(2);
+    driven.actions.clear();
+    driven.tell(Event::SessionOpened { session, version: VERSION });
+    let told = driven.actions.iter().find_map(|action| match action {
+        Action::SendFrame { header, body: Body::Structured(body), .. } if header.kind == Kind::Account => {
+            Account::decode(body).ok()
+        }
+        _ => None,
+    });
+    let told = told.expect("an account");
+    assert_eq!((told.lineage.current, told.data), (id(4, 20), DataState::Inconsistent));
+    // That primary was put back to what it was, and went on from there.
+    driven.receive(session, Kind::Account, 0, 0, account(alone(30), true).encode());
+    driven.receive(session, Kind::ResyncBegin, 0, 1, vec![0; 24]);
+    assert_eq!(driven.closed(), Some(CloseReason::NotTheSource));
 }

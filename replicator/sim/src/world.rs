@@ -176,6 +176,8 @@ pub struct World {
     older: Vec<StateRecord>,
     /// The primary goes on from an older copy of its state, and does not know what the secondary has.
     stale: bool,
+    /// It goes on from an older copy, and has begun no session since.
+    restored: bool,
     runs: u64,
     doing: Vec<Doing>,
     held_reads: BTreeMap<ReadId, Payload>,
@@ -285,6 +287,7 @@ impl World {
             primary_disk: OwnFiles::new(primary_record),
             older: Vec::new(),
             stale: false,
+            restored: false,
             runs: 0,
             doing: Vec::new(),
             held_reads: BTreeMap::new(),

@@ -229,7 +229,7 @@ impl Secondary {
         if version >= VERSION_RESUMES {
             // Final: nothing of an earlier session is taken any more.
             let holding = Holding {
-                generation: self.record.durable().lineage.current.number,
+                generation: self.record.wanted.lineage.current.number,
                 held: self.held.filter(|_| self.config.resumes),
             };
             self.send_frame(Kind::Holding, |_| {}, Body::Structured(holding.encode()));

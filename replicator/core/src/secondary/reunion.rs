@@ -26,11 +26,13 @@ pub(super) struct Replacement {
 }
 
 impl Secondary {
-    /// What this node says of its data.
+    /// What this node says of its data: whose it is, on record or not yet. After a resync the copy is of the new generation though the
+    /// record could not be written; under the old one it would be overwritten by a primary that knows only that. Whether it is whole
+    /// counts only when it is on record.
     pub(super) fn account(&self) -> Account {
         let record = self.record.durable();
         Account {
-            lineage: record.lineage,
+            lineage: self.record.wanted.lineage,
             data: record.data,
             primary: false,
             crashed: record.crashed,

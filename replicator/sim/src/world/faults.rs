@@ -151,7 +151,8 @@ impl World {
         self.primary_disk.record.replace(older, Reached::Synced);
         self.restart_primary();
         self.go_on(true);
-        self.stale = !self.knows_what_the_secondary_has();
+        (self.restored, self.stale) = (true, false);
+        self.note_what_the_secondary_has();
         if self.sabotage == Sabotage::ForgottenLineage {
             self.end_secondary();
             let record = StateRecord { lineage: Default::default(), ..*self.secondary_disk.record.get() };
@@ -159,12 +160,18 @@ impl World {
         }
     }
 
-    /// Whether the primary's record can tell that its data goes on from the secondary's.
-    pub(super) fn knows_what_the_secondary_has(&self) -> bool {
+    /// What the primary sent before it was put back to an older state may yet arrive: the end of a resync by which the secondary takes over
+    /// a generation that this primary does not know any more. So it is seen again with each record of the secondary's.
+    pub(super) fn note_what_the_secondary_has(&mut self) {
+        self.stale |= self.restored && !self.knows_what_the_secondary_has();
+    }
+
+    /// Whether the primary's record can tell that its data goes on from the secondary's. A number alone tells nothing.
+    fn knows_what_the_secondary_has(&self) -> bool {
         let theirs = self.secondary_disk.record.get().lineage.current;
         let own = self.primary_disk.record.get().lineage;
         let mut known = own.former().chain([own.current, own.shared]);
-        theirs.is_none() || known.any(|id| id.matches(theirs) != Match::No)
+        theirs.is_none() || known.any(|id| id.matches(theirs) == Match::Exact)
     }
 
     /// An operator who looks now and then, and says that the primary's data is what both shall have.

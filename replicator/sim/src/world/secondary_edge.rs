@@ -104,6 +104,7 @@ impl World {
                 let reached = self.reached(fails);
                 self.secondary_disk.record.replace(record, reached);
                 if reached != Reached::Aside {
+                    self.note_what_the_secondary_has();
                     if record.data == DataState::UpToDate {
                         self.check_up_to_date();
                     }

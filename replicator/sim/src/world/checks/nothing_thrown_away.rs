@@ -8,7 +8,11 @@ impl World {
     pub(in crate::world) fn check_begin(&mut self, session: SessionId, sequence: Sequence) {
         let Some((header, _)) = self.payloads.get(&(session, sequence)) else { return };
         let present = self.link.as_ref().is_some_and(|link| link.secondary == session && link.primary_up);
-        if !matches!(header.kind, Kind::ResyncBegin | Kind::ResumeBegin) || !self.stale || !present {
+        if !matches!(header.kind, Kind::ResyncBegin | Kind::ResumeBegin) || !present {
+            return;
+        }
+        self.restored = false;
+        if !self.stale {
             return;
         }
         let kept = self.secondary_disk.record.get().keeping;
