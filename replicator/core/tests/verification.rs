@@ -9,12 +9,14 @@ use replicator_core::extent::Extent;
 use replicator_core::ids::{
     EntryId, Errno, FileId, FileKind, Generation, ReadId, Sequence, SessionId, Term, Time, VolumeId,
 };
+use replicator_core::lineage::Lineage;
 use replicator_core::node::Node;
+use replicator_core::reunion::Account;
 use replicator_core::verify::{
     Difference, Looked, Verdict, VerifyPart, VerifyProgress, VerifyRequest, VerifyState,
 };
 use replicator_core::wire::body::{encode_extents, encode_files};
-use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
+use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_ACCOUNTS, VERSION_MIN};
 use replicator_core::wire::verdict::encode_verdict;
 
 const SIZE: u64 = 1 << 20;
@@ -41,8 +43,13 @@ impl Pair {
     /// Mirrored, in a session of that version.
     fn mirrored(version: u16) -> Pair {
         let config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(1) }]);
-        let record =
-            StateRecord { term: Term(2), generation: Generation(5), data: DataState::UpToDate, alone: true };
+        let record = StateRecord {
+            term: Term(2),
+            lineage: Lineage::untagged(Generation(5)),
+            data: DataState::UpToDate,
+            alone: true,
+            ..StateRecord::unknown()
+        };
         let now = Time(1_000_000_000);
         let mut pair = Pair {
             node: Node::primary(config, record, now),
@@ -60,6 +67,18 @@ impl Pair {
             _ => None,
         });
         pair.tell(Event::SessionOpened { session: session.expect("it dials"), version });
+        if version >= VERSION_ACCOUNTS {
+            // A secondary that never had any data.
+            let account = Account {
+                lineage: Lineage::default(),
+                data: DataState::Inconsistent,
+                primary: false,
+                crashed: false,
+                lost: false,
+                marked: false,
+            };
+            pair.frame(0, Kind::Account, ReceivedBody::Structured(account.encode()));
+        }
         if version > VERSION_MIN {
             let holding =
                 replicator_core::wire::body::Holding { generation: Generation(0), held: None }.encode();
