@@ -409,7 +409,8 @@ impl DirtySet {
 
 /// The next part of `set` to read: `claim` leaves the set, `asked` is read. Nothing that overlaps `busy`; at most
 /// `bytes_max`. A range to the end of the file is claimed as a whole unless reads ahead are allowed: a read that comes short
-/// then tells about all of it.
+/// then tells about all of it. So it is not claimed between reads that are under way: they would all be beyond the end of a file that
+/// was cut, and each cut that came before they have ended would add more of them, without bound.
 pub(crate) fn pick(
     set: &ExtentSet,
     busy: &[Extent],
@@ -426,6 +427,9 @@ pub(crate) fn pick(
             return None;
         }
         let next_busy = busy.iter().filter(|busy| busy.start > start).map(|busy| busy.start).min();
+        if extent.is_open() && !ahead && next_busy.is_some() {
+            return None;
+        }
         let free = Extent { start, end: extent.end.min(next_busy.unwrap_or(Extent::END)) };
         let asked = Extent { start, end: free.end.min(start.saturating_add(bytes_max)) };
         let claim = if free.is_open() && !ahead { free } else { asked };

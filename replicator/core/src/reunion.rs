@@ -13,6 +13,8 @@
 //! | only their histories have something in common | [`Relation::Diverged`] | an operator decides | everything |
 //! | nothing in common | [`Relation::Unrelated`] | an operator decides | everything |
 //!
+//! Where only numbers tell it (a generation of an older build has no tag), everything is looked at, and what is overwritten is kept aside.
+//!
 //! Nobody is the source whose own copy is not whole, nor one that is behind: then an operator decides. How little a session really
 //! compares is found afterwards, from streams and positions ([`crate::resume`]), and never less than is said here unless a stream proves it.
 
@@ -142,7 +144,9 @@ pub fn decide(here: &Account, peer: &Account) -> Reunion {
     let keeps = match source {
         Some(side) => {
             let target = one(side.mirrored(), here, peer);
-            target.crashed || target.lost
+            // Numbers alone may agree by chance: a source that was put back to an older state counts up to the target's once more.
+            let by_number = relation != Relation::New && !exact;
+            target.crashed || target.lost || by_number
         }
         None => !equal,
     };

@@ -714,3 +714,34 @@ fn bytes_that_a_size_brings_back_are_waited_for_by_a_caller_whose_stores_are_not
     assert!(driven.held.iter().any(reads(2)), "there is more to read: {:?}", driven.held);
     assert!(driven.held.iter().all(reads(2)), "all of it comes before anything else: {:?}", driven.held);
 }
+
+/// Each read behind the end tells about all that lies there, so one is enough; more of them would come with each further cut.
+#[test]
+fn a_file_that_is_cut_again_while_it_is_read_behind_its_end_is_not_read_there_piece_by_piece() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.run(|_| false);
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent { start: 1 << 30, end: Extent::END } });
+    driven.run(reads(2));
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent { start: 0, end: Extent::END } });
+    driven.run(reads(2));
+    assert_eq!(driven.held.len(), 1, "{:?}", driven.held);
+    // A caller need not wait for more of it either.
+    driven.request_sync(2);
+    driven.run(reads(2));
+    assert_eq!(driven.held.len(), 1, "{:?}", driven.held);
+    let read = driven.held.remove(0);
+    driven.answer(read);
+    driven.run(reads(2));
+    let asked = |action: &Action| match action {
+        Action::ReadExtent { extent, .. } => Some(extent.start),
+        _ => None,
+    };
+    assert_eq!(driven.held.iter().map(asked).collect::<Vec<_>>(), [Some(0)]);
+    let released = |action: &Action| matches!(action, Action::ReleaseBarrier { .. });
+    let read = driven.held.remove(0);
+    driven.answer(read);
+    driven.run(released);
+    assert!(matches!(driven.held[..], [Action::ReleaseBarrier { result: Ok(()), .. }]), "{:?}", driven.held);
+    assert_eq!(driven.node.snapshot().dirty_files, 0);
+}

@@ -113,6 +113,9 @@ fn every_pair_of_nodes_comes_to_one_answer_that_overwrites_nothing_newer() {
             if target.crashed || target.lost {
                 assert!(found.keeps, "what it alone may have is kept: {}", told());
             }
+            if has(target) && target.lineage.current.tag == Tag(0) {
+                assert!(found.keeps, "a number does not say whose data it is: {}", told());
+            }
             let overruled = found.overruled(side.mirrored());
             assert_eq!((overruled.source, overruled.scope), (Some(side.mirrored()), Scope::Everything));
             assert!(overruled.keeps);
