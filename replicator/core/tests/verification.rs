@@ -68,6 +68,7 @@ impl Pair {
         });
         pair.tell(Event::SessionOpened { session: session.expect("it dials"), version });
         if version >= VERSION_ACCOUNTS {
+            // A secondary that never had any data.
             let account = Account {
                 lineage: Lineage::default(),
                 data: DataState::Inconsistent,

@@ -188,8 +188,9 @@ impl Primary {
             config,
         };
         primary.unprotect();
-        // An earlier run that was alone may have ended after it told the peer that both hold the same, and before it recorded that.
-        primary.decide_without_peer(true);
+        // A run that was alone begins with a generation of its own ([`StateRecord::begin_primary`]): the one before may have ended after it told
+        // the peer that both hold the same, and before it recorded that.
+        primary.decide_without_peer(false);
         primary
     }
 
