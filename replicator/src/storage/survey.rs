@@ -242,17 +242,30 @@ impl Fingerprints {
         Fingerprints { files }
     }
 
-    /// Put these, ascending by inode number, in the place of those before.
+    /// Put these, ascending by inode number, in the place of those before; what looks like nothing is gone, and taken out.
     pub fn replace(&mut self, later: impl Iterator<Item = (u64, Fingerprint)>) {
         let mut later = later.peekable();
         let mut merged = Vec::with_capacity(self.files.len());
+        let mut put = |(inode, fingerprint)| {
+            if fingerprint != Fingerprint::NONE {
+                merged.push((inode, fingerprint));
+            }
+        };
+        let mut kept = Vec::new();
         for former in std::mem::take(&mut self.files) {
             while let Some(new) = later.next_if(|new| new.0 < former.0) {
-                merged.push(new);
+                put(new);
             }
-            merged.push(later.next_if(|new| new.0 == former.0).unwrap_or(former));
+            match later.next_if(|new| new.0 == former.0) {
+                Some(new) => put(new),
+                // Changed just before it was looked at: it stays what counts as changed.
+                None if former.1 == Fingerprint::NONE => kept.push(former),
+                None => put(former),
+            }
         }
-        merged.extend(later);
+        later.for_each(put);
+        merged.extend(kept);
+        merged.sort_unstable_by_key(|(inode, _)| *inode);
         self.files = merged;
     }
 
@@ -418,6 +431,16 @@ mod tests {
         assert_eq!(volume.handle(number("tmp/file")), None);
         let cancelled = AtomicBool::new(true);
         assert!(survey(&volume, &cancelled, &mut |_| {}).is_err());
+    }
+
+    #[test]
+    fn later_looks_replace_former_ones() {
+        let of = |files: &[(u64, u64)]| {
+            Fingerprints::new(files.iter().map(|(inode, look)| (*inode, Fingerprint(*look))).collect())
+        };
+        let mut looks = of(&[(2, 20), (3, 0), (4, 40), (6, 60)]);
+        looks.replace(of(&[(1, 11), (4, 0), (5, 0), (6, 61), (7, 71)]).iter());
+        assert_eq!(looks, of(&[(1, 11), (2, 20), (3, 0), (6, 61), (7, 71)]));
     }
 
     #[test]
