@@ -209,10 +209,13 @@ impl SafeSet {
     /// EIO: it can be neither recorded nor made sure that the record is not made use of.
     pub fn intend(&self, files: &[FileId], made: bool) -> Result<Intent, Errno> {
         let mut inner = self.shared.lock();
-        let mut needed = 0;
+        let (mut needed, was_empty) = (0, inner.pending.is_empty());
         for &file in files {
             let commit = inner.hold(file, made);
             needed = needed.max(commit.unwrap_or(0));
+        }
+        if was_empty && !inner.pending.is_empty() {
+            self.shared.work.notify_one();
         }
         // From here on it is let go when it is dropped.
         let intent = Intent { shared: Arc::clone(&self.shared), files: files.to_vec() };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use replicator_core::activity::Record;
 use tracing::info;
 
-use super::Shared;
+use super::{Inner, Shared};
 use crate::storage::activity::{ActivityDirectory, Log};
 
 /// What nobody waits for is written this much later at most, with what comes meanwhile.
@@ -28,10 +28,9 @@ pub(super) fn commit_all(shared: &Shared) {
             inner = shared.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
             continue;
         }
-        if !inner.urgent && !inner.ending {
-            let (again, _) = shared.work.wait_timeout(inner, LAZY).unwrap_or_else(PoisonError::into_inner);
-            inner = again;
-        }
+        let lazy = |inner: &mut Inner| !inner.urgent && !inner.ending;
+        let waited = shared.work.wait_timeout_while(inner, LAZY, lazy);
+        inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         let Some(mut log) = inner.log.take() else { continue };
         let records = std::mem::take(&mut inner.pending);
         let (commit, turn, voided) = (inner.commit, inner.turns, inner.voided);
