@@ -266,13 +266,14 @@ fn a_secondary_whose_record_cannot_be_written_says_what_its_copy_is() {
     driven.tell(Event::SessionOpened { session: SESSION, version: VERSION });
     driven.receive(SESSION, Kind::Account, 0, 0, account(alone(20), true).encode());
     driven.receive(SESSION, Kind::ResyncBegin, 0, 1, vec![0; 24]);
-    driven.tell(Event::Applied {
-        session: SESSION,
-        sequence: Sequence(1),
-        outcome: Ok(AppliedOutcome::Done),
-    });
+    let applied = |sequence| {
+        let outcome = Ok(AppliedOutcome::Done);
+        Event::Applied { session: SESSION, sequence, outcome }
+    };
+    driven.tell(applied(Sequence(1)));
     let header = Header { offset: 4, sequence: Sequence(2), ..Header::new(Kind::ResyncEnd, Term(1)) };
     driven.tell(Event::FrameReceived { session: SESSION, header, body: ReceivedBody::Opaque });
+    driven.tell(applied(Sequence(2)));
     let synced = Event::MadeDurable { session: SESSION, barrier: Sequence(2), result: Ok(()) };
     let mut actions = Vec::new();
     driven.node.handle(driven.now, synced, &mut actions);

@@ -56,7 +56,7 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::LostWrites, "nothing-forgotten"),
     (Sabotage::LostWrites, "no-false-difference"),
     (Sabotage::EarlyRelease, "acknowledged-is-durable"),
-    (Sabotage::UntoldLosses, "same-tree"),
+    (Sabotage::UntoldLosses, "nothing-forgotten"),
     (Sabotage::LostCompare, "same-tree"),
     (Sabotage::DropsWhatIsLeft, "same-tree"),
     (Sabotage::OldFrames, "one-stream"),
