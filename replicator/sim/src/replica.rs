@@ -447,8 +447,11 @@ impl Replica {
         last: bool,
         entries: &[replicator_core::wire::namespace::ListedEntry],
     ) -> Result<AppliedOutcome, Errno> {
+        if self.directory(directory).is_err() {
+            // It was moved out of the tree and came back: the list that names it again makes it anew.
+            return Ok(AppliedOutcome::Done);
+        }
         let mut created = Vec::new();
-        self.directory(directory)?;
         let settled = self.settled.contains(&self.known[&directory]);
         if first {
             self.listed.clear();

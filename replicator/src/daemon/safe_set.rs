@@ -93,6 +93,8 @@ struct Inner {
     commits: u64,
     /// Files that left, which is not on record yet: of the next commit, and of the one being written.
     leaving: [usize; 2],
+    /// The same of files of which a part is left in doubt.
+    narrowing: [usize; 2],
     /// How many members are narrowed.
     narrowed: usize,
     /// How often records were begun or ended.
@@ -133,7 +135,7 @@ pub struct Size {
     pub is_on: bool,
     /// Files and directories in doubt, as far as is on record.
     pub files: usize,
-    /// Those of which only a part is.
+    /// Those of which only a part is, as far as is on record.
     pub narrowed: usize,
     /// Writes to the log since the start.
     pub commits: u64,
@@ -183,6 +185,7 @@ impl SafeSet {
             ending: false,
             commits: 0,
             leaving: [0; 2],
+            narrowing: [0; 2],
             narrowed: 0,
             turns: 0,
             voided: directory.voided(),
@@ -283,7 +286,7 @@ impl SafeSet {
         Size {
             is_on: inner.state == State::On,
             files: inner.members.len() + inner.leaving.iter().sum::<usize>(),
-            narrowed: inner.narrowed,
+            narrowed: inner.narrowed.saturating_sub(inner.narrowing.iter().sum()),
             commits: inner.commits,
         }
     }
@@ -450,6 +453,7 @@ impl SafeSet {
             inner.narrowed -= usize::from(member.narrowed);
             (member.commit, member.made, member.narrowed) = (None, false, !wholly);
             inner.narrowed += usize::from(member.narrowed);
+            inner.narrowing[0] += usize::from(member.narrowed);
         }
         if wholly {
             inner.members.remove(&file);
@@ -550,7 +554,7 @@ impl Shared {
             (member.commit, member.queued, member.narrowed) = (None, false, false);
         }
         inner.narrowed = 0;
-        inner.leaving = [0; 2];
+        (inner.leaving, inner.narrowing) = ([0; 2], [0; 2]);
         self.departures.fetch_add(1, Ordering::Release);
         if let Err(error) = gone {
             warn!(%error, "what was recorded for a crash of this node cannot be taken away: files that are not open cannot be changed");

@@ -267,8 +267,11 @@ impl Primary {
     }
 
     fn set_resync(&mut self, resync: Resync) {
+        let soon = self.now.after(self.config.confirm_interval);
         if let Some(session) = &mut self.session {
             session.resync = resync;
+            // While everything is looked at, confirmations are rarer.
+            session.confirm_at = session.confirm_at.map(|at| at.min(soon));
         }
         self.review = true;
     }

@@ -37,6 +37,7 @@ pub(super) fn commit_all(shared: &Shared) {
         inner.commit += 1;
         inner.urgent = false;
         inner.leaving = [0, inner.leaving[0]];
+        inner.narrowing = [0, inner.narrowing[0]];
         drop(inner);
         let written = write(&shared.directory, voided, &mut log, &records, &mut taking_in);
         inner = shared.lock();
@@ -45,7 +46,7 @@ pub(super) fn commit_all(shared: &Shared) {
             // It was made void meanwhile.
             _ if inner.turns != turn => {}
             Ok(()) => {
-                inner.leaving[1] = 0;
+                (inner.leaving[1], inner.narrowing[1]) = (0, 0);
                 inner.committed = commit;
                 inner.log = Some(log);
             }

@@ -76,6 +76,8 @@ pub struct Replica {
 struct Namespace {
     /// The directory whose list is arriving.
     listing: Option<Listing>,
+    /// The directory of a list that is being passed over.
+    passed_over: Option<FileId>,
 }
 
 #[derive(Debug, Default)]

@@ -282,6 +282,34 @@ fn a_rename_of_what_is_elsewhere_converges() {
     assert!(matches!(replicated.mirror.replica.apply_namespace(&unknown), Err(ReplicaError::Unknown { .. })));
 }
 
+/// A directory that was moved out of the tree and back may be listed before its new parent's list brings it: nothing is done, part by part,
+/// and what comes later is not taken for a part of it.
+#[test]
+fn a_list_of_a_directory_without_a_copy_is_passed_over() {
+    let Some(replicated) = Replicated::new() else { return };
+    let list =
+        |first, last| Operation::List { directory: replicated.file(4242), first, last, entries: Vec::new() };
+    let before = replicated.mirror.replica.counters().ignored;
+    for (first, last) in [(true, false), (false, false), (false, true), (true, true), (true, false)] {
+        replicated.apply(&list(first, last));
+    }
+    assert_eq!(replicated.mirror.replica.counters().ignored, before + 5);
+    // It is cut off, and the directory is here by now.
+    replicated.create(4242, "d", Directory);
+    fs::write(replicated.path().join("d/left"), b"1").expect("write");
+    replicated.apply(&list(true, true));
+    assert_eq!(fs::read_dir(replicated.path().join("d")).expect("list").count(), 0);
+    assert!(matches!(
+        replicated.mirror.replica.apply_namespace(&Operation::List {
+            directory: replicated.file(4242),
+            first: false,
+            last: true,
+            entries: Vec::new(),
+        }),
+        Err(ReplicaError::Malformed { .. })
+    ));
+}
+
 #[test]
 fn links_follow_the_numbers() {
     let Some(replicated) = Replicated::new() else { return };
