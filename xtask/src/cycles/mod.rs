@@ -131,7 +131,8 @@ fn cycles(plan: &Plan, who: Who, end: End) -> Result<()> {
     }
     interrupt::watch();
     place::clear_dead();
-    let mut options = plan.surroundings.options().sized(IMAGE);
+    // The writers never rest: a return that gave way to them for hours would be no cycle.
+    let mut options = plan.surroundings.options().sized(IMAGE).with("mirror.resync-within", "5s");
     options.machines = matches!(end, End::Power(_));
     let expected = if options.machines { [KILLED, WITHOUT_POWER].concat() } else { KILLED.to_vec() };
     let mut mirror = Mirror::start(&options)?;

@@ -109,3 +109,15 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result
     let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as i64, length as i64) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// A crash of the primary of which nothing is known but that it happened: what it recorded is gone.
+///
+/// # Errors
+/// It cannot be killed, or the record not be removed.
+pub fn kill_without_a_record(mirror: &mut Mirror) -> Result<()> {
+    mirror.primary.kill()?;
+    match fs::remove_file(mirror.primary.state_directory.join("activity.base")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}

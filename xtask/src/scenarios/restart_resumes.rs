@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::files::{CRASHED, PEER_LOST, plant, write_synced};
+use super::files::{CRASHED, PEER_LOST, kill_without_a_record, plant, write_synced};
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::Mirror;
 use crate::lab::node::START_BOUND;
@@ -176,13 +176,4 @@ fn doubtful(mirror: &mut Mirror, random: &mut Random) -> Result<&'static [&'stat
     start_both(mirror)?;
     compared(mirror, "the primary was killed after it had gone on")?;
     Ok(&["checkpoint"])
-}
-
-/// A crash of which nothing is known but that it happened.
-fn kill_without_a_record(mirror: &mut Mirror) -> Result<()> {
-    mirror.primary.kill()?;
-    match fs::remove_file(mirror.primary.state_directory.join("activity.base")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::files::{CRASHED, PEER_LOST, plant, require_copied, write_synced};
+use super::files::{CRASHED, PEER_LOST, kill_without_a_record, plant, require_copied, write_synced};
 use super::{Context, Outcome, passed};
 use crate::lab::image::MIB;
 use crate::lab::mirror::Mirror;
@@ -129,7 +129,7 @@ fn killed(mirror: &mut Mirror) -> Result<u64> {
     mirror.start_nodes()?;
     mirror.wait_identical()?;
     let compared = require_compared(mirror, "the secondary was killed")?;
-    mirror.primary.kill()?;
+    kill_without_a_record(mirror)?;
     mirror.start_nodes()?;
     mirror.wait_identical()?;
     require_compared(mirror, "the primary was killed")?;

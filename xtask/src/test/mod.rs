@@ -19,7 +19,7 @@ use crate::{product, setup, worker};
 /// How long the slice of the soak writes.
 const SOAK_SECONDS: &str = "20";
 /// How many kills and power cuts a mirror goes through.
-const CYCLES: &str = "12";
+const CYCLES: &str = "6";
 /// How many seeds of the simulation are run.
 const SIM_SEEDS: &str = "5000";
 
