@@ -51,16 +51,18 @@ impl Replica {
         last: bool,
         entries: &[ListedEntry],
     ) -> Result<AppliedOutcome, ReplicaError> {
-        if first && self.map().get(directory).is_none() {
+        let passes_over = first || namespace.passed_over == Some(directory);
+        let opened = match self.directory(directory) {
             // It was moved out of the tree and came back: a list took it away before another one names it again. Then it is made anew, which
             // the primary is told, and is listed again.
-            return Ok(self.pass_over(namespace, directory, last));
-        }
-        if !first && namespace.passed_over == Some(directory) {
-            return Ok(self.pass_over(namespace, directory, last));
-        }
+            Err(ReplicaError::Unknown { .. }) if passes_over => {
+                self.counters.ignored.fetch_add(1, Ordering::Relaxed);
+                namespace.passed_over = (!last).then_some(directory);
+                return Ok(AppliedOutcome::Done);
+            }
+            opened => opened?,
+        };
         namespace.passed_over = None;
-        let opened = self.directory(directory)?;
         if first {
             namespace.listing = Some(Listing { directory, seen: HashSet::new() });
         }
@@ -80,13 +82,6 @@ impl Replica {
             self.put_back(Some(directory))?;
         }
         Ok(if created.is_empty() { AppliedOutcome::Done } else { AppliedOutcome::Created(created) })
-    }
-
-    /// (A part of) the list of a directory that has no copy here.
-    fn pass_over(&self, namespace: &mut Namespace, directory: FileId, last: bool) -> AppliedOutcome {
-        self.counters.ignored.fetch_add(1, Ordering::Relaxed);
-        namespace.passed_over = (!last).then_some(directory);
-        AppliedOutcome::Done
     }
 
     fn take_rest_away(&self, directory: &Directory, seen: &HashSet<Box<[u8]>>) -> Result<(), ReplicaError> {
