@@ -7,21 +7,16 @@
 
 use std::ffi::CStr;
 
-use nix::errno::Errno;
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::fsync;
 use replicator_core::checkpoint::Checkpoint;
 
+use super::own_files;
 use super::replica::Copies;
+use super::sealed::{Kind, section, take_section};
 use super::state::{StateDirectory, StateError};
 use super::survey::Fingerprints;
 
-/// First bytes of the file.
-pub const MAGIC: [u8; 8] = *b"RPLCHECK";
-/// Version of the layout that this build reads and writes.
-pub const VERSION: u32 = 1;
-
-const HEADER_BYTES: usize = 48;
-const DIGEST_BYTES: usize = 32;
+const KIND: Kind = Kind { magic: *b"RPLCHECK", version: 1 };
 
 const FILE: &CStr = c"checkpoint";
 const ASIDE: &CStr = c"checkpoint.new";
@@ -50,36 +45,23 @@ impl NodeCheckpoint {
     /// The file's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&self.identity);
-        section(&mut bytes, |bytes| bytes.extend_from_slice(&self.core.encode()));
-        for volume in &self.volumes {
-            section(&mut bytes, |bytes| volume.fingerprints.write(bytes));
-            section(&mut bytes, |bytes| {
-                put_numbers(bytes, volume.copies.files.iter().flat_map(|&(here, there)| [here, there]))
-            });
-            section(&mut bytes, |bytes| put_numbers(bytes, volume.copies.deleted.iter().copied()));
-        }
-        let digest = blake3::hash(&bytes);
-        bytes.extend_from_slice(digest.as_bytes());
-        bytes
+        KIND.seal(|bytes| {
+            bytes.extend_from_slice(&self.identity);
+            section(bytes, |bytes| bytes.extend_from_slice(&self.core.encode()));
+            for volume in &self.volumes {
+                section(bytes, |bytes| volume.fingerprints.write(bytes));
+                section(bytes, |bytes| {
+                    put_numbers(bytes, volume.copies.files.iter().flat_map(|&(here, there)| [here, there]))
+                });
+                section(bytes, |bytes| put_numbers(bytes, volume.copies.deleted.iter().copied()));
+            }
+        })
     }
 
     /// The checkpoint in a file's bytes; `None` if it is none of this version, whole.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<NodeCheckpoint> {
-        let (content, digest) = bytes.split_last_chunk::<DIGEST_BYTES>()?;
-        let (header, mut sections) = content.split_first_chunk::<HEADER_BYTES>()?;
-        let is_whole = blake3::hash(content).as_bytes() == digest
-            && header[..8] == MAGIC
-            && header[8..12] == VERSION.to_le_bytes();
-        if !is_whole {
-            return None;
-        }
-        let identity = header[16..].try_into().ok()?;
+        let (&identity, mut sections) = KIND.open(bytes)?.split_first_chunk()?;
         let core = Checkpoint::decode(take_section(&mut sections)?).ok()?;
         let mut volumes = Vec::new();
         while !sections.is_empty() {
@@ -99,22 +81,6 @@ impl NodeCheckpoint {
         }
         Some(NodeCheckpoint { identity, core, volumes })
     }
-}
-
-/// A section: its length in 8 bytes, then what `fill` appends.
-pub(super) fn section(bytes: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
-    let at = bytes.len();
-    bytes.extend_from_slice(&[0; 8]);
-    fill(bytes);
-    let length = (bytes.len() - at - 8) as u64;
-    bytes[at..at + 8].copy_from_slice(&length.to_le_bytes());
-}
-
-pub(super) fn take_section<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let (section, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    *bytes = rest;
-    Some(section)
 }
 
 fn put_numbers(bytes: &mut Vec<u8>, numbers: impl Iterator<Item = u64>) {
@@ -140,10 +106,9 @@ impl StateDirectory {
     /// [`StateError::System`]: it cannot be taken away. A node that went on would leave it for a later run, in which it is wrong.
     pub fn take_checkpoint(&self) -> Result<Option<NodeCheckpoint>, StateError> {
         let bytes = self.read(FILE, u64::MAX);
-        match unlinkat(self.descriptor(), FILE, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) => fsync(self.descriptor()).map_err(|errno| self.error("sync", errno.into()))?,
-            Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(self.error("remove the checkpoint in", errno.into())),
+        let removed = own_files::remove(self.descriptor(), FILE);
+        if removed.map_err(|error| self.error("remove the checkpoint in", error))? {
+            fsync(self.descriptor()).map_err(|errno| self.error("sync", errno.into()))?;
         }
         match bytes {
             Ok(None) => Ok(None),

@@ -23,6 +23,8 @@ pub mod verify;
 
 mod flags;
 mod holes;
+mod own_files;
+mod sealed;
 mod status;
 mod xattr;
 

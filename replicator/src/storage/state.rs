@@ -8,7 +8,7 @@ mod format;
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -17,11 +17,12 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::fsync;
 
 use super::activity::ActivityDirectory;
+use super::own_files;
 pub use format::{MAGIC, NodeState, STATE_BYTES, VERSION};
 
 /// How many unusable files are kept aside.
@@ -169,16 +170,7 @@ impl StateDirectory {
 
     /// At most so many bytes of a file; `None` if there is none.
     pub(super) fn read(&self, name: &CStr, most: u64) -> io::Result<Option<Vec<u8>>> {
-        // A FIFO in its place must not block.
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let file = match openat(self.directory.as_fd(), name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
-        let mut bytes = Vec::new();
-        file.take(most).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
+        own_files::read(self.directory.as_fd(), name, most)
     }
 
     /// Rename the file to the first free name; `None` if that fails, after which a store overwrites it.
@@ -211,17 +203,9 @@ impl StateDirectory {
 
     /// Write a file aside and put it, durable, in the place of the one that has the name.
     pub(super) fn replace(&self, name: &CStr, aside: &CStr, bytes: &[u8]) -> Result<(), StateError> {
+        let replaced = own_files::replace(self.directory.as_fd(), name, aside, bytes);
         let path = self.path.join(OsStr::from_bytes(aside.to_bytes()));
-        let fail = |operation| system(operation, &path);
-        let at = self.directory.as_fd();
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let file = openat(at, aside, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(|errno| fail("open")(errno.into()))?;
-        let mut file = File::from(file);
-        file.write_all(bytes).map_err(fail("write"))?;
-        file.sync_all().map_err(fail("sync"))?;
-        renameat(at, aside, at, name).map_err(|errno| fail("rename")(errno.into()))?;
-        fsync(at).map_err(|errno| self.error("sync", errno.into()))
+        replaced.map(drop).map_err(|(operation, source)| system(operation, &path)(source))
     }
 
     /// Append a line to the record of what operators decided, and make it durable.

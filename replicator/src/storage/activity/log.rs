@@ -9,17 +9,15 @@
 //!  | head | batch 1 | 0 0 | batch 2 | 0 ...                          damaged: batch 2 was not begun before batch 1 was durable
 //! ```
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use replicator_core::activity::{RECORD_BYTES_MAX, Record};
+
+use crate::storage::own_files;
 
 /// What a disk writes whole, in bytes.
 pub const SECTOR: usize = 512;
@@ -78,15 +76,11 @@ impl Log {
     }
 
     fn with_room(directory: BorrowedFd<'_>, number: u64, sectors: u32) -> io::Result<Log> {
-        const ASIDE: &std::ffi::CStr = c"activity.new";
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let file = File::from(openat(directory, ASIDE, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        const ASIDE: &CStr = c"activity.new";
         let mut bytes = vec![0; SECTOR * sectors as usize];
         bytes[..SECTOR].copy_from_slice(&sector(number, 0, 0, &head_of(sectors)));
-        file.write_all_at(&bytes, 0)?;
-        file.sync_all()?;
-        renameat(directory, ASIDE, directory, name_of(number).as_c_str())?;
-        fsync(directory)?;
+        let file =
+            own_files::replace(directory, &name_of(number), ASIDE, &bytes).map_err(|(_, error)| error)?;
         Ok(Log { file, number, sectors, next: 1 })
     }
 
@@ -135,10 +129,7 @@ impl Log {
 /// # Errors
 /// What the system returns, unless there is none.
 pub fn remove(directory: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-    match unlinkat(directory, name_of(number).as_c_str(), UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
+    own_files::remove(directory, &name_of(number)).map(drop)
 }
 
 /// The records in a log that a run left. `None`: there is no such log.
@@ -146,14 +137,9 @@ pub fn remove(directory: BorrowedFd<'_>, number: u64) -> io::Result<()> {
 /// # Errors
 /// What the system returns; [`io::ErrorKind::InvalidData`] with a [`Damage`].
 pub fn read(directory: BorrowedFd<'_>, number: u64) -> io::Result<Option<Vec<Record>>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = match openat(directory.as_fd(), name_of(number).as_c_str(), flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::ENOENT) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
-    };
-    let mut bytes = Vec::new();
-    file.take((SECTOR * SECTORS as usize + 1) as u64).read_to_end(&mut bytes)?;
+    // One byte more than it may have, so that a longer one shows.
+    let most = (SECTOR * SECTORS as usize + 1) as u64;
+    let Some(bytes) = own_files::read(directory, &name_of(number), most)? else { return Ok(None) };
     let content = contents(&bytes, number).map_err(invalid)?;
     Ok(Some(Record::decode_all(&content).map_err(invalid)?))
 }
@@ -232,6 +218,7 @@ fn contents(bytes: &[u8], number: u64) -> Result<Vec<u8>, Damage> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsFd;
 
     use replicator_core::ids::{FileId, VolumeId};
 

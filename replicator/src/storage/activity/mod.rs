@@ -12,29 +12,23 @@
 mod log;
 
 use std::ffi::CStr;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
+use nix::unistd::fsync;
 use replicator_core::activity::Activity;
 
-use super::checkpoint::{section, take_section};
+use super::own_files;
+use super::sealed::{Kind, section, take_section};
 use super::status::entries;
 use super::survey::{Fingerprint, Fingerprints};
 pub use log::Log;
 
-/// First bytes of a base.
-pub const MAGIC: [u8; 8] = *b"RPLABASE";
-/// Version of the layout that this build reads and writes.
-pub const VERSION: u32 = 1;
-
-const HEADER_BYTES: usize = 56;
-const DIGEST_BYTES: usize = 32;
+const KIND: Kind = Kind { magic: *b"RPLABASE", version: 1 };
 
 const BASE: &CStr = c"activity.base";
 const ASIDE: &CStr = c"activity.base.new";
@@ -56,33 +50,22 @@ impl Base {
     /// The file's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(&self.number.to_le_bytes());
-        bytes.extend_from_slice(&self.identity);
-        section(&mut bytes, |bytes| bytes.extend_from_slice(&self.activity.encode()));
-        for fingerprints in &self.fingerprints {
-            section(&mut bytes, |bytes| fingerprints.write(bytes));
-        }
-        let digest = blake3::hash(&bytes);
-        bytes.extend_from_slice(digest.as_bytes());
-        bytes
+        KIND.seal(|bytes| {
+            bytes.extend_from_slice(&self.number.to_le_bytes());
+            bytes.extend_from_slice(&self.identity);
+            section(bytes, |bytes| bytes.extend_from_slice(&self.activity.encode()));
+            for fingerprints in &self.fingerprints {
+                section(bytes, |bytes| fingerprints.write(bytes));
+            }
+        })
     }
 
     /// The base in a file's bytes; `None` if it is none of this version, whole.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Base> {
-        let (content, digest) = bytes.split_last_chunk::<DIGEST_BYTES>()?;
-        let (header, mut sections) = content.split_first_chunk::<HEADER_BYTES>()?;
-        let is_whole = blake3::hash(content).as_bytes() == digest
-            && header[..8] == MAGIC
-            && header[8..12] == VERSION.to_le_bytes();
-        if !is_whole {
-            return None;
-        }
-        let number = u64::from_le_bytes(*header[16..].first_chunk()?);
-        let identity = *header[24..].first_chunk()?;
+        let (number, rest) = KIND.open(bytes)?.split_first_chunk()?;
+        let (&identity, mut sections) = rest.split_first_chunk()?;
+        let number = u64::from_le_bytes(*number);
         let activity = Activity::decode(take_section(&mut sections)?).ok()?;
         let mut fingerprints = Vec::new();
         while !sections.is_empty() {
@@ -152,15 +135,7 @@ impl ActivityDirectory {
     }
 
     fn read_base(&self) -> io::Result<Option<Vec<u8>>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let mut file = match openat(self.directory.as_fd(), BASE, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
+        own_files::read(self.directory.as_fd(), BASE, u64::MAX)
     }
 
     /// Make the empty log with that number.
@@ -192,12 +167,7 @@ impl ActivityDirectory {
             return Err(io::Error::other("the base was made void while it was being written"));
         }
         let at = self.directory.as_fd();
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let mut file = File::from(openat(at, ASIDE, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        file.write_all(&base.encode())?;
-        file.sync_all()?;
-        renameat(at, ASIDE, at, BASE)?;
-        fsync(at)?;
+        own_files::replace(at, BASE, ASIDE, &base.encode()).map_err(|(_, error)| error)?;
         for number in base.number.saturating_sub(4)..base.number {
             log::remove(at, number)?;
         }
@@ -241,17 +211,12 @@ impl ActivityDirectory {
         let mut voided = self.lock();
         *voided += 1;
         let at = self.directory.as_fd();
-        match unlinkat(at, BASE, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) => fsync(at)?,
-            Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno.into()),
+        if own_files::remove(at, BASE)? {
+            fsync(at)?;
         }
         for (name, _) in entries(at)? {
             if name.to_bytes().starts_with(b"activity.") {
-                match unlinkat(at, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-                    Ok(()) | Err(Errno::ENOENT) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
+                own_files::remove(at, &name)?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Bases and logs as they are found again, whole or not.
 
-use std::fs;
+use std::fs::{self, File};
 
 use replicator_core::activity::{Named, Record};
 use replicator_core::ids::{FileId, VolumeId};
