@@ -145,6 +145,16 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Have everything up to this commit written, and wait for that, as long as the set is at work.
+    fn wait_for<'a>(&'a self, mut inner: MutexGuard<'a, Inner>, commit: u64) -> MutexGuard<'a, Inner> {
+        while inner.state == State::On && inner.committed < commit {
+            inner.urgent = true;
+            self.work.notify_one();
+            inner = self.done.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner
+    }
 }
 
 impl SafeSet {
@@ -222,11 +232,7 @@ impl SafeSet {
         }
         // From here on it is let go when it is dropped.
         let intent = Intent { shared: Arc::clone(&self.shared), files: files.to_vec() };
-        while inner.state == State::On && inner.committed < needed {
-            inner.urgent = true;
-            self.shared.work.notify_one();
-            inner = self.shared.done.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
+        inner = self.shared.wait_for(inner, needed);
         let broken = inner.state == State::Broken && inner.committed < needed;
         drop(inner);
         if broken { Err(Errno(libc::EIO)) } else { Ok(intent) }
@@ -266,11 +272,7 @@ impl SafeSet {
         inner.touch(directory, false);
         let needed = inner.push(Record::Relist(directory));
         inner.release(directory);
-        while inner.state == State::On && inner.committed < needed {
-            inner.urgent = true;
-            self.shared.work.notify_one();
-            inner = self.shared.done.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
+        drop(self.shared.wait_for(inner, needed));
     }
 
     /// Whether anything is recorded.
@@ -351,11 +353,7 @@ impl SafeSet {
             if inner.state == State::Forming {
                 inner.state = State::On;
             }
-            while inner.state == State::On && inner.committed < needed {
-                inner.urgent = true;
-                self.shared.work.notify_one();
-                inner = self.shared.done.wait(inner).unwrap_or_else(PoisonError::into_inner);
-            }
+            inner = self.shared.wait_for(inner, needed);
             if inner.state != State::On || inner.number != number {
                 return Err(io::Error::other("what was recorded was made void meanwhile"));
             }
