@@ -4,11 +4,9 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::status::bytes;
-use crate::control::{self, Request, Response};
+use super::status::{ask, bytes};
 use crate::status::{Resync, Status, VerifyStatus};
 
 /// Time between two looks at the status.
@@ -29,10 +27,7 @@ pub fn watch(
     // The template is a constant that parses; with the default style the bar shows less.
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     loop {
-        let status = match control::request(socket, &Request::Status)? {
-            Response::Status { status } => *status,
-            other => bail!("the daemon answered the question for its status with {other:?}"),
-        };
+        let status = ask(socket)?;
         let (done, all, text) = show(&status);
         bar.set_length(all.max(done).max(1));
         bar.set_position(done);

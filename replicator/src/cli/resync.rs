@@ -7,10 +7,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::progress::{extent_of, resync_line, watch};
-use super::status::bytes;
+use super::status::{ask, bytes};
 use super::verify::order;
 use super::{NodeArguments, exit, pretty_json, print, reunion};
-use crate::control::{self, Order, Request, Response, ResyncScope};
+use crate::control::{Order, ResyncScope};
 use crate::status::{Resync, Status};
 
 /// Arguments of `resync`.
@@ -108,13 +108,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let text = if arguments.json { pretty_json(&after)? } else { end(&arguments.what, &after) };
     print(&text)?;
     Ok(exit::OK)
-}
-
-pub(super) fn ask(socket: &Path) -> anyhow::Result<Status> {
-    match control::request(socket, &Request::Status)? {
-        Response::Status { status } => Ok(*status),
-        other => bail!("the daemon answered the question for its status with {other:?}"),
-    }
 }
 
 /// What is asked for, and what it will cost.

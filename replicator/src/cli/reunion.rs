@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use serde::Serialize;
 
-use super::resync::ask;
+use super::status::ask;
 use super::{exit, pretty_json, print};
 use crate::config::Role;
 use crate::control::{self, Request};

@@ -66,7 +66,11 @@ fn code_of_failure(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn ask(socket: &Path) -> anyhow::Result<Status> {
+/// What the node says of itself.
+///
+/// # Errors
+/// No daemon answers.
+pub(super) fn ask(socket: &Path) -> anyhow::Result<Status> {
     match control::request(socket, &Request::Status)? {
         Response::Status { status } => Ok(*status),
         other => bail!("the daemon answered the question for its status with {other:?}"),

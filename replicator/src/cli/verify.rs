@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::progress::{extent_of, verify_line, watch};
-use super::status::bytes;
+use super::status::{ask, bytes};
 use super::{NodeArguments, exit, pretty_json, print};
 use crate::control::{self, Order, Request, Response};
 use crate::status::{Status, VerifyStatus};
@@ -125,13 +125,6 @@ fn cost(status: &Status, arguments: &Arguments) -> String {
         "compares {} on both nodes, {rate}; only digests travel; the application goes on; {repair}\n",
         extent_of(status)
     )
-}
-
-fn ask(socket: &Path) -> anyhow::Result<Status> {
-    match control::request(socket, &Request::Status)? {
-        Response::Status { status } => Ok(*status),
-        other => bail!("the daemon answered the question for its status with {other:?}"),
-    }
 }
 
 /// Give an order; its number.
