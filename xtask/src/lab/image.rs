@@ -3,11 +3,10 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{exec, wait};
+use super::{exec, mount};
 use crate::setup;
 
 /// A mebibyte, in bytes.
@@ -115,19 +114,7 @@ impl LoopImage {
 
 impl Drop for LoopImage {
     fn drop(&mut self) {
-        let umount = |lazy: bool| {
-            let mut command = Command::new(setup::program("umount"));
-            if lazy {
-                command.arg("-l");
-            }
-            exec::run(command.arg(&self.point)).is_ok()
-        };
-        // Busy for a moment while the kernel ends what a killed process had begun; then by force.
-        let unmounted =
-            wait::until_uninterrupted("umount", Duration::from_secs(2), || Ok(umount(false).then_some(())));
-        if unmounted.is_err() {
-            umount(true);
-        }
+        mount::take_away(&self.point);
         let _ = fs::remove_dir(&self.point);
         let _ = fs::remove_file(&self.file);
     }

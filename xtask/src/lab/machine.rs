@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::crash_disk::{CrashDisk, Cut, Loss};
 use super::image::Filesystem;
 use super::records::Random;
-use super::{exec, place, wait};
+use super::{exec, mount, place, wait};
 use crate::setup;
 
 /// A file system on such a disk, mounted while the machine is on; all of it is gone when it is dropped.
@@ -96,13 +96,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         for point in [&self.point, &self.served] {
-            let unmounted = wait::until_uninterrupted("umount", Duration::from_secs(2), || {
-                Ok(exec::run(Command::new(setup::program("umount")).arg(point)).ok())
-            });
-            if unmounted.is_err() {
-                // Not mounted at all, or in use: then it goes with who uses it.
-                let _ = exec::run(Command::new(setup::program("umount")).arg("-l").arg(point));
-            }
+            mount::take_away(point);
             let _ = fs::remove_dir(point);
         }
         let _ = fs::remove_file(&self.image);

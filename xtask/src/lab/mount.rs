@@ -2,11 +2,29 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
-use super::exec;
+use super::{exec, wait};
 use crate::setup;
+
+/// Take away what is mounted at a point, if anything is: in order, or, if it stays in use, when who uses it is gone.
+pub fn take_away(point: &Path) {
+    let umount = |lazy: bool| {
+        let mut command = Command::new(setup::program("umount"));
+        if lazy {
+            command.arg("-l");
+        }
+        exec::run(command.arg(point)).is_ok()
+    };
+    // Busy for a moment while the kernel ends what a killed process had begun; then by force.
+    let unmounted =
+        wait::until_uninterrupted("umount", Duration::from_secs(2), || Ok(umount(false).then_some(())));
+    if unmounted.is_err() {
+        umount(true);
+    }
+}
 
 /// A mount; taken away when dropped, also while it is in use.
 #[derive(Debug)]
