@@ -1,21 +1,21 @@
 //! Orders of events in which names change behind the gate's back, numbers are used again, or an answer comes late: each by
 //! itself, driven against a primary. The model test finds such orders by chance.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::time::Duration;
 
-use replicator_core::action::{Action, Body, DataState, DurableScope, Phase, StateRecord};
+use replicator_core::action::{Action, Body, DurableScope, Phase};
 use replicator_core::config::{PrimaryConfig, VolumeRoot};
 use replicator_core::event::{
     Event, NamespaceChange, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
 };
 use replicator_core::extent::Extent;
 use replicator_core::ids::{
-    EntryId, Errno, FileId, FileKind, Generation, LocalSyncId, Sequence, SessionId, Term, Ticket, Time,
-    VolumeId,
+    EntryId, Errno, FileId, FileKind, LocalSyncId, Sequence, SessionId, Term, Ticket, Time, VolumeId,
 };
-use replicator_core::lineage::Lineage;
 use replicator_core::node::Node;
 use replicator_core::wire::body::{decode_barrier, encode_extents, encode_files};
 use replicator_core::wire::header::{Header, Kind};
@@ -49,16 +49,9 @@ impl Driven {
     }
 
     fn opened_with(config: PrimaryConfig) -> Driven {
-        let record = StateRecord {
-            term: Term(2),
-            lineage: Lineage::untagged(Generation(5)),
-            data: DataState::UpToDate,
-            alone: true,
-            ..StateRecord::unknown()
-        };
         let now = Time(1_000_000_000);
         let mut driven = Driven {
-            node: Node::primary(config, record, now),
+            node: Node::primary(config, record::alone(), now),
             now,
             session: SESSION,
             actions: Vec::new(),

@@ -1,11 +1,13 @@
 //! Sessions that go on where the last one ended, and those that must not: each case by itself, driven against one node. The
 //! simulation finds the others.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::time::Duration;
 
-use replicator_core::action::{Action, Body, CloseReason, DataState, Phase, StateRecord};
+use replicator_core::action::{Action, Body, CloseReason, Phase, StateRecord};
 use replicator_core::config::{PrimaryConfig, SecondaryConfig, VolumeRoot};
 use replicator_core::event::{
     AppliedOutcome, Event, NamespaceChange, ReadOutcome, ReceivedBody, Segment, SegmentContent,
@@ -66,17 +68,10 @@ impl Driven {
     fn mirrored_in(version: u16) -> Driven {
         let mut config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(ROOT) }]);
         config.incarnation = Some(INCARNATION);
-        let record = StateRecord {
-            term: Term(2),
-            lineage: Lineage::untagged(Generation(5)),
-            data: DataState::UpToDate,
-            alone: true,
-            ..StateRecord::unknown()
-        };
         let now = Time(1_000_000_000);
         let regular = |inode| (inode, FileKind::Regular);
         let mut driven = Driven {
-            node: Node::primary(config, record, now),
+            node: Node::primary(config, record::alone(), now),
             now,
             actions: Vec::new(),
             session: SessionId(0),

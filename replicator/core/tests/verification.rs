@@ -1,8 +1,10 @@
 //! A verification step by step: when it may begin, when a difference is told, what a peer may not say.
 
+mod record;
+
 use std::time::Duration;
 
-use replicator_core::action::{Action, CloseReason, DataState, Phase, StateRecord};
+use replicator_core::action::{Action, CloseReason, DataState, Phase};
 use replicator_core::config::{PrimaryConfig, VolumeRoot};
 use replicator_core::event::{Event, NamespaceChange, ReadOutcome, ReceivedBody, Segment, SegmentContent};
 use replicator_core::extent::Extent;
@@ -43,16 +45,9 @@ impl Pair {
     /// Mirrored, in a session of that version.
     fn mirrored(version: u16) -> Pair {
         let config = PrimaryConfig::new(vec![VolumeRoot { volume: VolumeId(0), root: id(1) }]);
-        let record = StateRecord {
-            term: Term(2),
-            lineage: Lineage::untagged(Generation(5)),
-            data: DataState::UpToDate,
-            alone: true,
-            ..StateRecord::unknown()
-        };
         let now = Time(1_000_000_000);
         let mut pair = Pair {
-            node: Node::primary(config, record, now),
+            node: Node::primary(config, record::alone(), now),
             now,
             actions: Vec::new(),
             found: Vec::new(),
