@@ -2,6 +2,7 @@
 //!
 //! * [`engine`]: the data-plane thread, the same for both roles, and its end in order ([`ending`]); [`primary`] and [`secondary`] are what differs.
 //! * [`start`]: brings a node up and takes it down, in an order in which no write can be missed.
+//! * [`settings`]: what core and handshake are told of the configuration.
 //! * [`gatekeeper`], [`sessions`], [`state`], [`workers`]: what runs on other threads, and how it speaks to the data plane
 //!   ([`mailbox`], [`message`]).
 //! * [`checkpoint`]: what a node keeps of what it knows when it is stopped in order, and what it makes of it at the next start.
@@ -21,7 +22,6 @@ mod meeting;
 mod message;
 mod nested;
 mod orders;
-mod pace;
 mod primary;
 mod progress;
 mod publish;
@@ -29,6 +29,7 @@ mod report;
 mod safe_set;
 mod secondary;
 mod sessions;
+mod settings;
 mod settling;
 mod start;
 mod state;

@@ -11,12 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use replicator_core::action::StateRecord;
-use replicator_core::config::{ExtentLimits, LinkTimes, PrimaryConfig, SecondaryConfig, VolumeRoot};
+use replicator_core::config::{PrimaryConfig, SecondaryConfig};
 use replicator_core::ids::{FileId, Time, VolumeId};
 use replicator_core::lineage::Tag;
 use replicator_core::node::Node;
-use replicator_core::wire::header::{VERSION, VERSION_MIN};
-use replicator_core::wire::hello::{self, Hello, VolumeIdentity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
@@ -30,25 +28,22 @@ use super::mailbox::Mailbox;
 use super::message::Message;
 use super::nested::NestedMounts;
 use super::orders::Orders;
-use super::pace;
 use super::primary::Primary;
 use super::publish::{Published, Publisher};
 use super::safe_set::SafeSet;
 use super::secondary::Secondary;
 use super::sessions::Sessions;
+use super::settings::{identity, primary_config, random, random_bits, secondary_config};
 use super::settling::Settling;
 use super::state::StateKeeper;
 use super::workers::Workers;
-use crate::config::{
-    Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenAlone, WhenFull,
-};
+use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenFull};
 use crate::control::{self, NodeView};
 use crate::gate::strict::StrictFiles;
 use crate::gate::{self, Counters, Gate, GateReport};
 use crate::idle::{QuickWakeUps, Waiting};
-use crate::link::handshake::{ClusterKey, Identity, Timeouts, boot_id};
+use crate::link::handshake::Timeouts;
 use crate::notify::local_changes::LocalChanges;
-use crate::patterns::Patterns;
 use crate::status::{Status, StrictStatus, VolumeStatus};
 use crate::storage::activity::{self, ActivityDirectory, Base};
 use crate::storage::divergence::Limit;
@@ -165,7 +160,7 @@ fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<Found>
         }
     };
     let now = match config.node.role {
-        Role::Primary => StateRecord::begin_primary(record, Tag(random()?)),
+        Role::Primary => StateRecord::begin_primary(record, Tag(random_bits()?)),
         Role::Secondary => StateRecord::begin_secondary(record),
     };
     if now.crashed {
@@ -388,9 +383,9 @@ impl StartedNode {
                 let watched = watching.watched;
                 publisher.on_watch(watching);
                 // Where names change that nobody tells of, only a comparison finds them.
-                let incarnation = (watched || row == "fentry").then(incarnation).transpose()?;
+                let incarnation = (watched || row == "fentry").then(random).transpose()?;
                 let settings =
-                    PrimaryConfig { incarnation, tags: random()?, ..primary_config(config, &volumes) };
+                    PrimaryConfig { incarnation, tags: random_bits()?, ..primary_config(config, &volumes) };
                 let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let mut primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);
@@ -591,103 +586,6 @@ fn open_sessions(
             Sessions::listening(identity, timeouts, listen, mailbox)?
         }
     })
-}
-
-fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -> anyhow::Result<Identity> {
-    let key = match config.cluster_key()? {
-        Some(key) => ClusterKey::from_secret(key.bytes()),
-        None => ClusterKey::from_cluster_name(config.node.cluster.as_bytes()),
-    };
-    let hello = Hello {
-        lowest: VERSION_MIN,
-        highest: VERSION,
-        cluster: config.node.cluster.clone().into_bytes(),
-        node: config.node.name.clone().into_bytes(),
-        role: match config.node.role {
-            Role::Primary => hello::Role::Primary,
-            Role::Secondary => hello::Role::Secondary,
-        },
-        mode: mode(config) as u8,
-        nonce: [0; 32],
-        boot: boot_id().context("read the kernel's boot id")?,
-        volumes: volumes
-            .iter()
-            .map(|volume| VolumeIdentity { device: volume.device, inode: volume.root_inode })
-            .collect(),
-        generation: record.lineage.current.number,
-        term: record.term,
-        data: record.data,
-        patterns: patterns(volumes),
-    };
-    Ok(Identity { hello, key })
-}
-
-/// What is left out of each volume; nothing where nothing is left out of any.
-fn patterns(volumes: &[Arc<Volume>]) -> Vec<[u8; 32]> {
-    if volumes.iter().all(|volume| volume.patterns().is_none()) {
-        return Vec::new();
-    }
-    volumes.iter().map(|volume| volume.patterns().map(Patterns::digest).unwrap_or_default()).collect()
-}
-
-fn mode(config: &Config) -> replicator_core::config::Mode {
-    use replicator_core::config::Mode as Core;
-    match config.mirror.mode {
-        Mode::Sync => Core::Sync,
-        Mode::SemiSync => Core::SemiSync,
-        Mode::Async => Core::Async,
-    }
-}
-
-fn link_times(config: &Config) -> LinkTimes {
-    LinkTimes { keep_alive: config.link.keep_alive_interval, dead_after: config.link.dead_after }
-}
-
-fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig {
-    let mirror = &config.mirror;
-    let roots =
-        volumes.iter().map(|volume| VolumeRoot { volume: volume.id, root: volume.root_file() }).collect();
-    PrimaryConfig {
-        mode: mode(config),
-        when_alone: match mirror.when_alone {
-            WhenAlone::Release => replicator_core::config::WhenAlone::Release,
-            WhenAlone::Hold => replicator_core::config::WhenAlone::Hold,
-        },
-        settle: mirror.settle,
-        confirm_interval: mirror.confirm_interval,
-        window_bytes: mirror.window,
-        barrier_limit: mirror.barrier_limit,
-        hold_limit: mirror.hold_limit,
-        pace: pace::of(config, volumes),
-        link: link_times(config),
-        reconnect_min: config.link.reconnect_min,
-        reconnect_max: config.link.reconnect_max,
-        limits: ExtentLimits {
-            per_file: mirror.extents_per_file as usize,
-            total: mirror.extents_total as usize,
-        },
-        seed: u64::from(std::process::id()),
-        partial: volumes.iter().any(|volume| volume.patterns().is_some()),
-        ..PrimaryConfig::new(roots)
-    }
-}
-
-/// Random bits.
-fn random() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
-    Ok(u64::from_le_bytes(bytes) | 1)
-}
-
-/// Random bytes that tell this run from all others.
-fn incarnation() -> anyhow::Result<[u8; 16]> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random bytes: {error}"))?;
-    Ok(bytes)
-}
-
-fn secondary_config(config: &Config) -> SecondaryConfig {
-    SecondaryConfig { link: link_times(config), ..SecondaryConfig::default() }
 }
 
 /// What never changes while the node runs.
