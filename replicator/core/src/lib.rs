@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod action;
 pub mod activity;
 pub mod checkpoint;
+pub mod cluster;
 pub mod config;
 mod dirty;
 pub mod event;
