@@ -1,0 +1,14 @@
+//! The daemon of a node: joins the edges around the controllers, one of which there is for each module.
+//!
+//! * [`runner`]: a module: its controller, and what carries out its orders ([`edges`]).
+//! * [`gossip`]: what the nodes tell each other with every beat.
+//! * [`history`]: what happened and why, kept for people.
+//! * [`standing`]: what a controller remembers.
+//! * [`words`]: causes and states for people.
+
+pub mod edges;
+pub mod gossip;
+pub mod history;
+pub mod runner;
+pub mod standing;
+pub mod words;

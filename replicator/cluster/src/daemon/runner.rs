@@ -1,0 +1,243 @@
+//! A module on this node: its controller, and what becomes of its orders.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use replicator_core::cluster::posture::Step;
+use replicator_core::cluster::{
+    Action, Cause, Command, Config, Controller, Event, Refusal, Report, Standing,
+};
+use replicator_core::ids::Time;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::edges::Edges;
+use super::history::History;
+use super::standing::StandingFile;
+use super::words;
+
+/// What comes to a module.
+#[derive(Debug)]
+pub enum Input {
+    /// Something that happened.
+    Event(Event),
+    /// An order, and where its answer goes.
+    Command(Command, oneshot::Sender<Result<(), Refusal>>),
+    /// What the edges want in the history.
+    Tell(String),
+    /// The last so many entries of the history.
+    History(usize, oneshot::Sender<Vec<super::history::Entry>>),
+}
+
+/// Where a module's inputs go.
+pub type Inputs = mpsc::UnboundedSender<Input>;
+
+/// What a module is made of.
+#[derive(Debug)]
+pub struct Parts<E> {
+    /// Its name.
+    pub name: String,
+    /// Its controller's configuration.
+    pub config: Config,
+    /// What it remembers.
+    pub standing: Standing,
+    /// Where that is kept.
+    pub file: StandingFile,
+    /// What happened to it.
+    pub history: History,
+    /// What carries out its orders.
+    pub edges: Arc<E>,
+}
+
+/// See the module.
+struct Runner<E> {
+    name: String,
+    controller: Controller,
+    file: StandingFile,
+    history: History,
+    edges: Arc<E>,
+    inputs: Inputs,
+    began: Instant,
+    answers: HashMap<u64, oneshot::Sender<Result<(), Refusal>>>,
+    next_answer: u64,
+    /// What is under way, by the thing it is about.
+    under_way: HashMap<Thing, JoinHandle<()>>,
+    publish: Box<dyn Fn(Report) + Send>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Thing {
+    Mirror,
+    Addresses,
+    Application,
+}
+
+impl Thing {
+    fn of(step: Step) -> Thing {
+        match step {
+            Step::StartMirror { .. } | Step::StopMirror | Step::Drain => Thing::Mirror,
+            Step::TakeAddresses | Step::GiveUpAddresses => Thing::Addresses,
+            Step::StartApplication | Step::StopApplication { .. } => Thing::Application,
+        }
+    }
+}
+
+/// Run a module until its inputs are closed. `publish` is called with what the node says of it whenever that changes.
+pub async fn run<E: Edges>(
+    parts: Parts<E>,
+    inputs: Inputs,
+    mut incoming: mpsc::UnboundedReceiver<Input>,
+    publish: impl Fn(Report) + Send + 'static,
+) {
+    let Parts { name, config, standing, file, history, edges } = parts;
+    let mut runner = Runner {
+        name,
+        controller: Controller::new(config, standing, Time(0)),
+        file,
+        history,
+        edges,
+        inputs,
+        began: Instant::now(),
+        answers: HashMap::new(),
+        next_answer: 0,
+        under_way: HashMap::new(),
+        publish: Box::new(publish),
+    };
+    runner.event(Event::Tick).await;
+    loop {
+        let now = runner.now();
+        let wait = runner.controller.next_deadline().map(|at| at.since(now));
+        tokio::select! {
+            input = incoming.recv() => match input {
+                Some(input) => runner.input(input).await,
+                None => return,
+            },
+            () = tokio::time::sleep(wait.unwrap_or(Duration::MAX)), if wait.is_some() => runner.event(Event::Tick).await,
+        }
+    }
+}
+
+impl<E: Edges> Runner<E> {
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    async fn input(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.event(event).await,
+            Input::Command(command, answer) => {
+                self.next_answer += 1;
+                self.answers.insert(self.next_answer, answer);
+                self.event(Event::Command(self.next_answer, command)).await;
+            }
+            Input::Tell(what) => self.tell(what),
+            // Who asked may be gone.
+            Input::History(count, answer) => drop(answer.send(self.history.last(count))),
+        }
+    }
+
+    async fn event(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.controller.handle(self.now(), event, &mut actions);
+        for action in actions {
+            self.perform(action).await;
+        }
+    }
+
+    async fn perform(&mut self, action: Action) {
+        match action {
+            Action::Publish(report) => (self.publish)(*report),
+            Action::Remember(standing) => self.remember(standing).await,
+            Action::Step(step) => self.step(step),
+            Action::Outdate(term) => {
+                let (edges, inputs) = (Arc::clone(&self.edges), self.inputs.clone());
+                tokio::spawn(async move {
+                    let result = edges.outdate(term).await;
+                    report(&inputs, "mark the copy as outdated", &result);
+                    send(&inputs, Event::Outdated(term, result.map_err(drop)));
+                });
+            }
+            Action::GoAlone(term) => {
+                let edges = Arc::clone(&self.edges);
+                tokio::spawn(async move { edges.go_alone(term).await });
+            }
+            Action::AskArbiter(term) => {
+                let (edges, inputs) = (Arc::clone(&self.edges), self.inputs.clone());
+                tokio::spawn(async move {
+                    let verdict = edges.ask_arbiter(term).await;
+                    send(&inputs, Event::Arbiter(term, verdict));
+                });
+            }
+            Action::Announce => self.edges.announce(),
+            Action::Answer(number, answer) => {
+                if let Some(waiting) = self.answers.remove(&number) {
+                    // Who asked may be gone.
+                    let _ = waiting.send(answer);
+                }
+            }
+            Action::Tell(cause) => self.tell_cause(cause),
+        }
+    }
+
+    /// In order with the other orders: what is started after it may rely on it.
+    async fn remember(&mut self, standing: Standing) {
+        let file = self.file.clone();
+        let stored = tokio::task::spawn_blocking(move || file.store(standing)).await;
+        let error = match stored {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.tell(format!("what the module is to do after a restart cannot be recorded: {error}"));
+    }
+
+    fn step(&mut self, step: Step) {
+        let thing = Thing::of(step);
+        if let Some(former) = self.under_way.remove(&thing) {
+            former.abort();
+        }
+        let (edges, inputs) = (Arc::clone(&self.edges), self.inputs.clone());
+        let task = tokio::spawn(async move {
+            let result = edges.step(step).await;
+            report(&inputs, name_of(step), &result);
+            send(&inputs, Event::Done(step, result.map_err(drop)));
+        });
+        self.under_way.insert(thing, task);
+    }
+
+    fn tell_cause(&mut self, cause: Cause) {
+        self.tell(words::cause(cause).to_owned());
+    }
+
+    fn tell(&mut self, what: String) {
+        let state = words::word(self.controller.report().word);
+        tracing::info!(module = %self.name, state, "{what}");
+        self.history.tell(state, what);
+    }
+}
+
+fn name_of(step: Step) -> &'static str {
+    match step {
+        Step::StartMirror { .. } => "start the mirror",
+        Step::StopMirror => "stop the mirror",
+        Step::Drain => "send the peer all it lacks",
+        Step::TakeAddresses => "take the addresses",
+        Step::GiveUpAddresses => "give up the addresses",
+        Step::StartApplication => "start the application",
+        Step::StopApplication { .. } => "stop the application",
+    }
+}
+
+/// Failures go to the history with their reason; the controller needs only that there was one.
+fn report(inputs: &Inputs, what: &str, result: &Result<(), String>) {
+    if let Err(why) = result {
+        // A runner that is gone needs no history.
+        let _ = inputs.send(Input::Tell(format!("cannot {what}: {why}")));
+    }
+}
+
+fn send(inputs: &Inputs, event: Event) {
+    // A runner that is gone has no use for it.
+    let _ = inputs.send(Input::Event(event));
+}
