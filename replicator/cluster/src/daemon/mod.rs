@@ -1,6 +1,7 @@
 //! The daemon of a node: joins the edges around the controllers, one of which there is for each module.
 //!
 //! * [`runner`]: a module: its controller, and what carries out its orders ([`edges`]).
+//! * [`mirror`]: what is asked of a mirror, and how it is watched.
 //! * [`gossip`]: what the nodes tell each other with every beat.
 //! * [`history`]: what happened and why, kept for people.
 //! * [`standing`]: what a controller remembers.
@@ -9,6 +10,7 @@
 pub mod edges;
 pub mod gossip;
 pub mod history;
+pub mod mirror;
 pub mod runner;
 pub mod standing;
 pub mod words;

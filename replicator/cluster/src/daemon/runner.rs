@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use replicator_core::cluster::posture::Step;
 use replicator_core::cluster::{
@@ -11,6 +11,7 @@ use replicator_core::cluster::{
 use replicator_core::ids::Time;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::edges::Edges;
 use super::history::History;

@@ -1,0 +1,163 @@
+//! What is asked of a module's mirror, and how it is watched.
+//!
+//! The mirror is a process of its own, which this package does not know: [`Mirror`] is carried out by whoever does. Orders and looks take
+//! turns, and what a look finds is told before the next order begins: otherwise the controller could hear of a copy as it was before
+//! it was outdated, and take it for whole.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use replicator_core::cluster::posture::Step;
+use replicator_core::cluster::{CopyState, Event, MirrorView, Role};
+use replicator_core::ids::Term;
+use tokio::sync::Mutex;
+
+use super::runner::{Input, Inputs};
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The mirror of one module on this node. Everything is bounded in time.
+pub trait Mirror: Send + Sync + 'static {
+    /// Start it; done when it serves its directories, or listens. Without `alone` a primary holds its callers until it has its
+    /// peer, or is told to go alone. `force`: whatever its copy is.
+    fn start(
+        &self,
+        role: Role,
+        term: Term,
+        alone: bool,
+        force: bool,
+    ) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Stop it, by force in the end; also one that an earlier daemon left.
+    fn stop(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Have all that the peer lacks sent and made durable there.
+    fn drain(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// While it does not run: mark the copy durably as outdated.
+    fn outdate(&self, term: Term) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Let a primary go on alone.
+    fn go_alone(&self, term: Term) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// What it is, and its copy by its record.
+    fn look(&self) -> impl Future<Output = Result<Look, String>> + Send;
+}
+
+/// What a look at a mirror finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// The process runs.
+    pub running: bool,
+    /// What it says.
+    pub view: MirrorView,
+    /// Its copy.
+    pub copy: CopyState,
+}
+
+/// A mirror whose orders and looks take turns.
+#[derive(Debug)]
+pub struct Watched<M> {
+    mirror: M,
+    turn: Mutex<Turn>,
+    inputs: Inputs,
+}
+
+#[derive(Default, Debug)]
+struct Turn {
+    /// The process is to run: it was started well and not stopped since.
+    runs: bool,
+    /// What was told last.
+    told: Option<Look>,
+    complained: Option<String>,
+}
+
+impl<M: Mirror> Watched<M> {
+    /// Watch a mirror, and tell what is found, until nobody has it any more.
+    pub fn new(mirror: M, inputs: Inputs) -> Arc<Watched<M>> {
+        let watched = Arc::new(Watched { mirror, turn: Mutex::default(), inputs });
+        let weak = Arc::downgrade(&watched);
+        tokio::spawn(async move {
+            while let Some(watched) = weak.upgrade() {
+                watched.look(&mut *watched.turn.lock().await).await;
+                drop(watched);
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        watched
+    }
+
+    /// The mirror itself, for what changes nothing.
+    pub fn inner(&self) -> &M {
+        &self.mirror
+    }
+
+    async fn look(&self, turn: &mut Turn) {
+        match self.mirror.look().await {
+            Ok(found) => {
+                turn.complained = None;
+                if turn.told.replace(found) != Some(found) {
+                    self.tell(Event::Mirror(found.view, found.copy));
+                }
+                if turn.runs && !found.running {
+                    turn.runs = false;
+                    self.tell(Event::MirrorEnded);
+                }
+            }
+            Err(why) if turn.complained.as_ref() != Some(&why) => {
+                tracing::warn!(why, "cannot tell what the mirror does");
+                turn.complained = Some(why);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // A module that is gone needs to know nothing.
+        let _ = self.inputs.send(Input::Event(event));
+    }
+
+    /// Take a step that is about the mirror.
+    ///
+    /// # Errors
+    /// For a person.
+    pub async fn step(&self, step: Step) -> Result<(), String> {
+        let mut turn = self.turn.lock().await;
+        turn.runs = false;
+        let result = match step {
+            Step::StartMirror { role, term, alone, force } => self.mirror.start(role, term, alone, force).await,
+            Step::StopMirror => self.mirror.stop().await,
+            Step::Drain => self.mirror.drain().await,
+            _ => Err("this is not about the mirror".to_owned()),
+        };
+        // Before the end of an order is told, what it made of the copy is.
+        self.look(&mut turn).await;
+        turn.runs = match step {
+            Step::StartMirror { .. } => result.is_ok(),
+            Step::StopMirror => false,
+            _ => true,
+        };
+        result
+    }
+
+    /// Mark the copy as outdated.
+    ///
+    /// # Errors
+    /// For a person.
+    pub async fn outdate(&self, term: Term) -> Result<(), String> {
+        let mut turn = self.turn.lock().await;
+        let result = self.mirror.outdate(term).await;
+        self.look(&mut turn).await;
+        result
+    }
+
+    /// Let it go on alone.
+    pub async fn go_alone(&self, term: Term) {
+        if let Err(why) = self.mirror.go_alone(term).await {
+            // It is said again as long as the mirror asks.
+            tracing::warn!(why, "the mirror does not take the permission to go alone");
+        }
+    }
+}
