@@ -51,6 +51,15 @@ pub enum Args {
     },
     /// Do operations as told over standard input, for the model.
     Actor,
+    /// Keep numbered records for clients, until killed: the application of the cluster's laboratory.
+    Ledger {
+        /// The file, made if it is missing.
+        #[arg(long)]
+        file: PathBuf,
+        /// Where clients connect.
+        #[arg(long)]
+        listen: std::net::SocketAddr,
+    },
     /// Mixed writes at full speed for some seconds: buffered, mapped, renamed, truncated, synced.
     Mixed {
         /// Where; must exist.
@@ -77,6 +86,7 @@ pub fn run(args: Args) -> Result<()> {
         Args::Scribble { directory, seed } => scribble(&directory, seed),
         Args::Probe { file } => probe(&file),
         Args::Actor => crate::model::serve(),
+        Args::Ledger { file, listen } => crate::lab::ledger::serve(&file, listen),
         Args::Mixed { directory, seconds, seed } => {
             let written = mixed(&directory, Duration::from_secs(seconds), seed)?;
             println!("{written}");

@@ -13,6 +13,7 @@ pub mod exec;
 pub mod flags;
 pub mod image;
 pub mod interrupt;
+pub mod ledger;
 pub mod log;
 pub mod machine;
 pub mod mapping;

@@ -60,7 +60,83 @@ impl Pair {
     }
 }
 
+/// The device's name on the second network of the two nodes of a [`Lan`].
+const SECOND: &str = "link1";
+
+/// A network of several hosts: a switch (a bridge in a namespace of its own), and a second cable between the first two.
+#[derive(Debug)]
+pub struct Lan {
+    /// The hosts, in the order asked for: 10.77.0.1, 10.77.0.2, ...
+    pub hosts: Vec<Namespace>,
+    switch: Namespace,
+}
+
+impl Lan {
+    /// Make one. The first two hosts are joined by a second network, too: 10.78.0.1 and 10.78.0.2.
+    ///
+    /// # Errors
+    /// ip(8) failed.
+    pub fn new(place: &Place, names: &[&str]) -> Result<Lan> {
+        let switch = Namespace::new(place.namespace("sw"), Ipv4Addr::UNSPECIFIED)?;
+        ip(&switch.name, &["link", "add", "bridge0", "type", "bridge"])?;
+        ip(&switch.name, &["link", "set", "bridge0", "up"])?;
+        let mut lan = Lan { hosts: Vec::new(), switch };
+        for (number, name) in (1..).zip(names) {
+            let host = Namespace::new(place.namespace(name), Ipv4Addr::new(10, 77, 0, number))?;
+            let port = format!("port{number}");
+            let cable = ["link", "add", DEVICE, "type", "veth", "peer", "name", &port, "netns", &lan.switch.name];
+            ip(&host.name, &cable)?;
+            ip(&lan.switch.name, &["link", "set", &port, "master", "bridge0", "up"])?;
+            ip(&host.name, &["link", "set", "lo", "up"])?;
+            ip(&host.name, &["address", "add", &format!("{}/24", host.address), "dev", DEVICE])?;
+            ip(&host.name, &["link", "set", DEVICE, "up"])?;
+            lan.hosts.push(host);
+        }
+        if let [a, b, ..] = lan.hosts.as_slice() {
+            let cable = ["link", "add", SECOND, "type", "veth", "peer", "name", SECOND, "netns", &b.name];
+            ip(&a.name, &cable)?;
+            for (number, host) in (1..).zip([a, b]) {
+                let address = format!("10.78.0.{number}/24");
+                ip(&host.name, &["address", "add", &address, "dev", SECOND])?;
+                ip(&host.name, &["link", "set", SECOND, "up"])?;
+            }
+        }
+        Ok(lan)
+    }
+}
+
 impl Namespace {
+    /// Drop what a rule of nft(8) says, in both directions, until [`Namespace::unblock`]: `ip saddr 10.77.0.1`, `udp dport 7500`, ...
+    /// `incoming` and `outgoing` are matches; an empty one drops nothing in that direction.
+    ///
+    /// # Errors
+    /// nft(8) failed.
+    pub fn block(&self, incoming: &[&str], outgoing: &[&str]) -> Result<()> {
+        let mut rules = String::from("add table inet cut; ");
+        for (chain, matches) in [("input", incoming), ("output", outgoing)] {
+            rules += &format!("add chain inet cut {chain} {{ type filter hook {chain} priority 0; }}; ");
+            for rule in matches {
+                rules += &format!("add rule inet cut {chain} {rule} drop; ");
+            }
+        }
+        self.nft(&rules)
+    }
+
+    /// Let everything pass again.
+    ///
+    /// # Errors
+    /// nft(8) failed.
+    pub fn unblock(&self) -> Result<()> {
+        self.nft("add table inet cut; delete table inet cut")
+    }
+
+    fn nft(&self, rules: &str) -> Result<()> {
+        let mut command = Command::new(setup::program("nft"));
+        command.arg(rules);
+        self.enter(&mut command)?;
+        exec::run(&mut command)
+    }
+
     fn new(name: String, address: Ipv4Addr) -> Result<Namespace> {
         exec::run(Command::new(setup::program("ip")).args(["netns", "add", &name]))?;
         Ok(Namespace { name, address: IpAddr::V4(address) })
@@ -132,10 +208,7 @@ impl Namespace {
         } else {
             "delete table ip lab"
         };
-        let mut command = Command::new(setup::program("nft"));
-        command.arg(rules);
-        self.enter(&mut command)?;
-        exec::run(&mut command)
+        self.nft(rules)
     }
 
     /// Kill -9 everything that runs in it, and wait until it is gone.
