@@ -32,6 +32,20 @@ impl Controller {
         self.insists = false;
         self.out.push(Action::Remember(self.standing));
         self.tell(Cause::OperatorStop);
+        self.end_here();
+        Ok(())
+    }
+
+    /// The daemon ends.
+    pub(super) fn shut_down(&mut self) {
+        self.ending = true;
+        self.insists = false;
+        self.tell(Cause::Stopping);
+        self.end_here();
+    }
+
+    /// Nothing of the module is to run here.
+    fn end_here(&mut self) {
         if self.authority.is_some() {
             if self.peer_is_ready() {
                 self.leave_to_peer();
@@ -46,7 +60,6 @@ impl Controller {
             // The peer goes on without having to ask anybody.
             self.yielding = Some(Yielding { term: term.next(), ordered: false });
         }
-        Ok(())
     }
 
     fn swap(&mut self) -> Result<(), Refusal> {

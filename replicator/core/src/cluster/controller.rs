@@ -40,6 +40,8 @@ pub struct Controller {
     /// This node did not run for a while and does not know yet whether it is active still.
     pub(super) suspended: bool,
     pub(super) restart_application: bool,
+    /// The daemon ends.
+    pub(super) ending: bool,
     pub(super) restarts: Vec<Time>,
     pub(super) retry_at: Option<Time>,
     pub(super) mirrored_since: Option<Time>,
@@ -141,6 +143,7 @@ impl Controller {
             blocked: None,
             suspended: false,
             restart_application: false,
+            ending: false,
             restarts: Vec::new(),
             retry_at: None,
             mirrored_since: None,
@@ -206,6 +209,7 @@ impl Controller {
             }
             Event::Check(action) => self.check(action),
             Event::Able(able) => self.able = able,
+            Event::Shutdown => self.shut_down(),
             Event::Rival => {
                 if self.authority.is_some() && !self.suspended {
                     self.out.push(Action::Announce);
@@ -222,7 +226,7 @@ impl Controller {
         self.peer.lost_at = (!alive).then_some(self.now);
         if !alive {
             self.wish = None;
-            if self.authority.is_some() || self.standing.started {
+            if self.authority.is_some() || self.runs() {
                 self.tell(Cause::PeerLost);
             }
         }
@@ -447,6 +451,11 @@ impl Controller {
         self.leaving = Some(Leaving { haste: Haste::Drain, yields, after: After::Wait });
     }
 
+    /// The module is to run on this node.
+    pub(super) fn runs(&self) -> bool {
+        self.standing.started && !self.ending
+    }
+
     pub(super) fn remember(&mut self) {
         self.standing.was_active = self.authority.is_some();
         self.out.push(Action::Remember(self.standing));
@@ -468,7 +477,7 @@ impl Controller {
                 let alone = self.copy.is_some_and(|copy| copy.alone) || (alone && !used);
                 Goal::Active { term, alone, force }
             }
-            None if self.standing.started && self.receives() => Goal::Secondary,
+            None if self.runs() && self.receives() => Goal::Secondary,
             None => Goal::Nothing,
         }
     }

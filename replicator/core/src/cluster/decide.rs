@@ -38,7 +38,7 @@ impl Controller {
             Yields::No => None,
             Yields::To(term) => Some(term),
             Yields::IfDrained(term) if self.posture.drained == Some(true) => Some(term),
-            Yields::IfDrained(_) if self.standing.started => {
+            Yields::IfDrained(_) if self.runs() => {
                 // The peer lacks something: this node goes on.
                 self.retry_later();
                 return;
@@ -246,7 +246,7 @@ impl Controller {
     }
 
     fn candidate(&self, copy: CopyState) -> Candidate {
-        let able = self.standing.started && self.blocked.is_none() && self.able;
+        let able = self.runs() && self.blocked.is_none() && self.able;
         Candidate { copy, able, was_active: self.standing.was_active, node: self.config.node }
     }
 
@@ -259,7 +259,7 @@ impl Controller {
 
     /// Whether this node may try to become active.
     fn may_seek(&self) -> bool {
-        self.standing.started
+        self.runs()
             && self.leaving.is_none()
             && self.yielding.is_none()
             && self.blocked.is_none()
@@ -439,7 +439,7 @@ impl Controller {
             word,
             readiness,
             cause: self.cause,
-            started: self.standing.started && self.blocked.is_none(),
+            started: self.runs() && self.blocked.is_none(),
             able: self.able,
             active: self.authority.map(|authority| self.durable_term(authority)),
             copy: self.copy,
@@ -471,7 +471,7 @@ impl Controller {
             };
             return (word, readiness);
         }
-        if !self.standing.started {
+        if !self.runs() {
             let readiness = if self.posture.is_off() { Readiness::NotReady } else { Readiness::Transient };
             return (Word::Stopped, readiness);
         }

@@ -242,6 +242,8 @@ pub enum Event {
     Able(bool),
     /// A rival showed the virtual address.
     Rival,
+    /// This node's daemon ends: as a stop, but what is to run is remembered.
+    Shutdown,
 }
 
 /// What is to be done.
