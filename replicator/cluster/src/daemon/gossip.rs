@@ -3,6 +3,8 @@
 //! | bytes | what |
 //! |---:|---|
 //! | 1 | version, 1 |
+//! | 8 | a counter of this node's, which rises whenever it did not run for a while |
+//! | 8 | the peer's counter, as it was heard last |
 //! | 2 | number of modules |
 //! | 1, n | for each: length of its name, its name |
 //! | 2, n | length of its report, its report ([`replicator_core::cluster::Report::encode`]) |
@@ -12,8 +14,8 @@ use std::collections::BTreeMap;
 use replicator_core::cluster::{REPORT_BYTES_MAX, Report};
 
 const VERSION: u8 = 1;
-/// Most modules of a node.
-pub const MODULES_MAX: usize = 256;
+/// Most modules of a node: so many reports fit into what the heartbeat carries.
+pub const MODULES_MAX: usize = 48;
 /// Longest name of a module, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
@@ -37,12 +39,25 @@ pub enum GossipError {
 /// The reports of a node by the names of the modules.
 pub type Reports = BTreeMap<String, Report>;
 
+/// What a node tells.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Said {
+    /// Rises whenever the node did not run for a while: what says it back was said after that.
+    pub counter: u64,
+    /// The other node's counter, as it was heard last.
+    pub echo: u64,
+    /// Of its modules.
+    pub reports: Reports,
+}
+
 /// As bytes. Names that are too long, and modules beyond the most there may be, are left out: configurations with such are refused.
 #[must_use]
-pub fn encode(reports: &Reports) -> Vec<u8> {
+pub fn encode(said: &Said) -> Vec<u8> {
     let fitting = |(name, _): &(&String, &Report)| name.len() <= NAME_BYTES_MAX;
-    let modules: Vec<_> = reports.iter().filter(fitting).take(MODULES_MAX).collect();
+    let modules: Vec<_> = said.reports.iter().filter(fitting).take(MODULES_MAX).collect();
     let mut bytes = vec![VERSION];
+    bytes.extend(said.counter.to_le_bytes());
+    bytes.extend(said.echo.to_le_bytes());
     bytes.extend((modules.len() as u16).to_le_bytes());
     for (name, report) in modules {
         let report = report.encode();
@@ -58,12 +73,13 @@ pub fn encode(reports: &Reports) -> Vec<u8> {
 ///
 /// # Errors
 /// [`GossipError`].
-pub fn decode(bytes: &[u8]) -> Result<Reports, GossipError> {
+pub fn decode(bytes: &[u8]) -> Result<Said, GossipError> {
     let mut rest = bytes;
     let version = take(&mut rest, 1)?;
     if version != [VERSION] {
         return Err(GossipError::Version(version.first().copied().unwrap_or_default()));
     }
+    let (counter, echo) = (long(&mut rest)?, long(&mut rest)?);
     let count = number(&mut rest)?;
     if count > MODULES_MAX {
         return Err(GossipError::Value("the number of modules"));
@@ -84,7 +100,7 @@ pub fn decode(bytes: &[u8]) -> Result<Reports, GossipError> {
             return Err(GossipError::Value("a name that is there twice"));
         }
     }
-    if rest.is_empty() { Ok(reports) } else { Err(GossipError::Trailing) }
+    if rest.is_empty() { Ok(Said { counter, echo, reports }) } else { Err(GossipError::Trailing) }
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Result<&'a [u8], GossipError> {
@@ -98,6 +114,10 @@ fn number(rest: &mut &[u8]) -> Result<usize, GossipError> {
     Ok(usize::from(u16::from_le_bytes(bytes.try_into().map_err(|_| GossipError::Truncated)?)))
 }
 
+fn long(rest: &mut &[u8]) -> Result<u64, GossipError> {
+    Ok(u64::from_le_bytes(take(rest, 8)?.try_into().map_err(|_| GossipError::Truncated)?))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -106,23 +126,24 @@ mod tests {
 
     use super::*;
 
-    fn reports(count: usize) -> Reports {
+    fn said(count: usize) -> Said {
         let config = Config::new(NodeId([1; 16]), NodeId([2; 16]));
         let report = Controller::new(config, Standing::default(), Time(0)).report();
-        (0..count).map(|number| (format!("module-{number}"), report)).collect()
+        let reports = (0..count).map(|number| (format!("module-{number}"), report)).collect();
+        Said { counter: 3, echo: u64::MAX, reports }
     }
 
     #[test]
     fn what_was_told_is_what_is_heard() {
         for count in [0, 1, 40, MODULES_MAX] {
-            let reports = reports(count);
-            assert_eq!(decode(&encode(&reports)), Ok(reports));
+            let said = said(count);
+            assert_eq!(decode(&encode(&said)), Ok(said));
         }
     }
 
     #[test]
     fn what_is_cut_off_or_too_long_does_not_count() {
-        let bytes = encode(&reports(2));
+        let bytes = encode(&said(2));
         for length in 0..bytes.len() {
             assert!(decode(&bytes[..length]).is_err(), "{length} bytes");
         }
@@ -137,8 +158,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_an_error_or_what_they_say(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(reports) = decode(&bytes) {
-                prop_assert_eq!(encode(&reports), bytes);
+            if let Ok(said) = decode(&bytes) {
+                prop_assert_eq!(encode(&said), bytes);
             }
         }
     }

@@ -5,7 +5,7 @@
 //! it was outdated, and take it for whole.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use replicator_core::cluster::posture::Step;
@@ -62,6 +62,7 @@ pub struct Look {
 pub struct Watched<M> {
     mirror: M,
     turn: Mutex<Turn>,
+    copy: std::sync::Mutex<Option<CopyState>>,
     inputs: Inputs,
 }
 
@@ -77,7 +78,7 @@ struct Turn {
 impl<M: Mirror> Watched<M> {
     /// Watch a mirror, and tell what is found, until nobody has it any more.
     pub fn new(mirror: M, inputs: Inputs) -> Arc<Watched<M>> {
-        let watched = Arc::new(Watched { mirror, turn: Mutex::default(), inputs });
+        let watched = Arc::new(Watched { mirror, turn: Mutex::default(), copy: std::sync::Mutex::default(), inputs });
         let weak = Arc::downgrade(&watched);
         tokio::spawn(async move {
             while let Some(watched) = weak.upgrade() {
@@ -94,10 +95,16 @@ impl<M: Mirror> Watched<M> {
         &self.mirror
     }
 
+    /// The copy, as it was found last.
+    pub fn copy(&self) -> Option<CopyState> {
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn look(&self, turn: &mut Turn) {
         match self.mirror.look().await {
             Ok(found) => {
                 turn.complained = None;
+                *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.copy);
                 if turn.told.replace(found) != Some(found) {
                     self.tell(Event::Mirror(found.view, found.copy));
                 }

@@ -10,7 +10,10 @@
 pub mod edges;
 pub mod gossip;
 pub mod history;
+pub mod known;
+pub mod local;
 pub mod mirror;
+pub mod node;
 pub mod runner;
 pub mod standing;
 pub mod words;

@@ -25,6 +25,8 @@ pub enum Input {
     Event(Event),
     /// An order, and where its answer goes.
     Command(Command, oneshot::Sender<Result<(), Refusal>>),
+    /// The daemon ends; told when nothing of the module runs any more.
+    Shutdown(oneshot::Sender<()>),
     /// What the edges want in the history.
     Tell(String),
     /// The last so many entries of the history.
@@ -62,6 +64,7 @@ struct Runner<E> {
     began: Instant,
     answers: HashMap<u64, oneshot::Sender<Result<(), Refusal>>>,
     next_answer: u64,
+    ended: Option<oneshot::Sender<()>>,
     /// What is under way, by the thing it is about.
     under_way: HashMap<Thing, JoinHandle<()>>,
     publish: Box<dyn Fn(Report) + Send>,
@@ -102,6 +105,7 @@ pub async fn run<E: Edges>(
         began: Instant::now(),
         answers: HashMap::new(),
         next_answer: 0,
+        ended: None,
         under_way: HashMap::new(),
         publish: Box::new(publish),
     };
@@ -132,6 +136,10 @@ impl<E: Edges> Runner<E> {
                 self.answers.insert(self.next_answer, answer);
                 self.event(Event::Command(self.next_answer, command)).await;
             }
+            Input::Shutdown(ended) => {
+                self.ended = Some(ended);
+                self.event(Event::Shutdown).await;
+            }
             Input::Tell(what) => self.tell(what),
             // Who asked may be gone.
             Input::History(count, answer) => drop(answer.send(self.history.last(count))),
@@ -143,6 +151,12 @@ impl<E: Edges> Runner<E> {
         self.controller.handle(self.now(), event, &mut actions);
         for action in actions {
             self.perform(action).await;
+        }
+        if self.controller.is_at_rest()
+            && let Some(ended) = self.ended.take()
+        {
+            // Who waited may be gone.
+            let _ = ended.send(());
         }
     }
 
