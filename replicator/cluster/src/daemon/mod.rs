@@ -7,6 +7,7 @@
 //! * [`standing`]: what a controller remembers.
 //! * [`words`]: causes and states for people.
 
+pub mod control;
 pub mod edges;
 pub mod gossip;
 pub mod history;
@@ -15,5 +16,7 @@ pub mod local;
 pub mod mirror;
 pub mod node;
 pub mod runner;
+pub mod socket;
 pub mod standing;
+pub mod status;
 pub mod words;

@@ -1,5 +1,6 @@
 //! Causes and states for people.
 
+use replicator_core::action::DataState;
 use replicator_core::cluster::{Cause, Readiness, Refusal, Word};
 
 /// The state's word.
@@ -21,6 +22,17 @@ pub fn readiness(readiness: Readiness) -> &'static str {
         Readiness::NotReady => "not ready",
         Readiness::Transient => "transient",
         Readiness::Ready => "ready",
+    }
+}
+
+/// What a copy is.
+#[must_use]
+pub fn data(data: DataState) -> &'static str {
+    match data {
+        DataState::UpToDate => "up-to-date",
+        DataState::Consistent => "consistent",
+        DataState::Outdated => "outdated",
+        DataState::Inconsistent => "inconsistent",
     }
 }
 
