@@ -40,7 +40,7 @@ pub enum Request {
     /// What is asked is for the other node.
     Peer {
         /// What.
-        request: Box<Request>,
+        asked: Box<Request>,
     },
     /// Stop the daemon in order.
     Stop,
@@ -116,10 +116,10 @@ pub async fn answer<M: Mirror, P: Peer>(
     request: Request,
 ) -> Answer {
     match request {
-        Request::Peer { request } if matches!(*request, Request::Peer { .. } | Request::Stop) => {
+        Request::Peer { asked } if matches!(*asked, Request::Peer { .. } | Request::Stop) => {
             Answer::refused("that is for the node itself only")
         }
-        Request::Peer { request } => peer.ask(*request).await,
+        Request::Peer { asked } => peer.ask(*asked).await,
         Request::Stop => {
             stop();
             Answer::Done

@@ -7,6 +7,7 @@
 //! * [`standing`]: what a controller remembers.
 //! * [`words`]: causes and states for people.
 
+pub mod arbiters;
 pub mod control;
 pub mod edges;
 pub mod gossip;
@@ -16,6 +17,7 @@ pub mod local;
 pub mod mirror;
 pub mod node;
 pub mod runner;
+pub mod service;
 pub mod socket;
 pub mod standing;
 pub mod status;

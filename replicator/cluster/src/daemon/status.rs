@@ -105,7 +105,8 @@ pub struct AddressLine {
 pub fn of<M: Mirror>(node: &Node<M>) -> NodeStatus {
     let (name, peer) = node.names();
     let millis = |span: std::time::Duration| span.as_secs_f64() * 1e3;
-    let paths = node.heartbeat().paths.iter().map(|path| PathStatus {
+    let heartbeat = node.heartbeat();
+    let paths = heartbeat.paths.iter().map(|path| PathStatus {
         state: path_state(path.state).to_owned(),
         round_trip_ms: path.round_trip.map(millis),
         longest_gap_ms: millis(path.longest_gap),

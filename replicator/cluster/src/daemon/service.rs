@@ -1,0 +1,326 @@
+//! The daemon from its start to its end: what is on the disk becomes a running node that can be asked.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use replicator_core::cluster::Policy;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::arbiters;
+use super::control::{self, Answer, Peer, Request};
+use super::mirror::Mirror;
+use super::node::{Node, NodeSetup};
+use super::socket;
+use crate::health::{Health, HealthState};
+use crate::heartbeat::{HeartbeatConfig, Key, Path as Network, Preset};
+use crate::membership::{self, Membership};
+use crate::module::{self, Shelf};
+use crate::remote::{self, Credentials, Keyring, PeerIdentity, Remote, Server};
+
+/// How long the other node may take to answer what is passed on to it.
+const PEER_WITHIN: Duration = Duration::from_secs(5);
+/// How long an end in order may take: the applications' own limits are shorter.
+const STOP_BOUND: Duration = Duration::from_secs(600);
+/// How often it is looked whether certificates are to be renewed.
+const RENEWAL: Duration = Duration::from_secs(3600);
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The cluster directory.
+    pub cluster: PathBuf,
+    /// The installed modules.
+    pub modules: PathBuf,
+    /// What must survive a restart of the machine.
+    pub state: PathBuf,
+    /// What need not.
+    pub run: PathBuf,
+    /// Logs of scripts.
+    pub logs: PathBuf,
+}
+
+impl Places {
+    /// The daemon's local socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("cluster.sock")
+    }
+}
+
+/// Where a module's mirror lives, and whom it speaks to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MirrorPlace {
+    /// The cluster's and this node's name.
+    pub names: (String, String),
+    /// Where it listens as the secondary.
+    pub listen: SocketAddr,
+    /// Where its peer does.
+    pub peer: SocketAddr,
+    /// The secret of the link.
+    pub key_file: PathBuf,
+    /// Its own state.
+    pub state: PathBuf,
+    /// Its configuration file and socket.
+    pub run: PathBuf,
+    /// A peer that was not heard on the link for this long is lost. Shorter than the heartbeat's, so that the link is given up first.
+    pub dead_after: Duration,
+}
+
+/// What the daemon is told beside what is on the disk.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How quickly a dead peer is noticed.
+    pub preset: Preset,
+    /// Where load balancers may ask.
+    pub health: Option<SocketAddr>,
+}
+
+/// Why the daemon cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum ServiceError {
+    /// The cluster directory.
+    #[error(transparent)]
+    Membership(#[from] membership::MembershipError),
+    /// The other node has not joined.
+    #[error("this cluster has one node only; make a token with \"replicator cluster token\", and join the other node with it")]
+    NoPeer,
+    /// The networks of both nodes do not fit.
+    #[error("the description names no network on which both nodes are")]
+    NoNetwork,
+    /// The node.
+    #[error(transparent)]
+    Start(#[from] super::node::StartError),
+    /// The modules.
+    #[error(transparent)]
+    Shelf(#[from] module::ShelfError),
+    /// The arbiter.
+    #[error(transparent)]
+    Arbiter(#[from] arbiters::ArbiterConfigError),
+    /// The local socket.
+    #[error(transparent)]
+    Socket(#[from] socket::SocketError),
+    /// The channel between the nodes.
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+    /// The certificates.
+    #[error(transparent)]
+    Credentials(#[from] remote::CredentialsError),
+    /// The health URL.
+    #[error(transparent)]
+    Health(#[from] crate::health::HealthError),
+    /// The system.
+    #[error("cannot {operation}: {source}")]
+    System { operation: &'static str, source: std::io::Error },
+}
+
+/// Run until SIGTERM, SIGINT or an order to stop. `mirror` makes the mirror of a module of this description at this place.
+///
+/// To be run on a runtime of one thread: the mirrors' processes end with the thread that started them.
+///
+/// # Errors
+/// [`ServiceError`]
+pub async fn run<M: Mirror>(
+    places: Places,
+    options: Options,
+    mirror: impl Fn(&module::Description, MirrorPlace) -> Result<M, String>,
+) -> Result<(), ServiceError> {
+    let system = |operation| move |source| ServiceError::System { operation, source };
+    let mut terminated = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
+    let mut membership = Membership::open(&places.cluster)?;
+    membership.renew_if_due(SystemTime::now())?;
+    let setup = setup(&places, &options, &membership)?;
+    let dead_after = setup.heartbeat.dead_after;
+    let make = |description: &module::Description| {
+        mirror(description, mirror_place(&places, &membership, description, dead_after)?)
+    };
+    let node = Node::start(setup, make)?;
+    let keyring = Keyring::new(credentials(&membership)?)?;
+    let (own, peer) = both(&membership)?;
+    let peer = Arc::new(Other(Remote::new(peer.control, keyring.clone(), remote::Options::default())));
+    let stop = Arc::new(Notify::new());
+    let server = {
+        let node = Arc::clone(&node);
+        let handler = move |who: PeerIdentity, request: Request| {
+            let node = Arc::clone(&node);
+            async move { control::answer_here(&node, &format!("an operator on {}", who.name), request).await }
+        };
+        Server::bind(own.control, keyring.clone(), remote::Limits::default(), handler).await?
+    };
+    let socket = {
+        let (node, peer, stop) = (Arc::clone(&node), Arc::clone(&peer), Arc::clone(&stop));
+        socket::serve(&places.socket(), move |request| {
+            let (node, peer, stop) = (Arc::clone(&node), Arc::clone(&peer), Arc::clone(&stop));
+            async move {
+                control::answer(&node, &*peer, &|| stop.notify_one(), "an operator", request).await
+            }
+        })?
+    };
+    let health = match options.health {
+        Some(address) => Some(Health::serve(address, health(&node))?),
+        None => None,
+    };
+    tokio::spawn(renew(membership, keyring));
+    tracing::info!(node = node.names().0, peer = node.names().1, "running");
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+        () = stop.notified() => {}
+    }
+    tracing::info!("stopping");
+    // A second signal ends it at once: what runs is left for the next start to stop.
+    tokio::select! {
+        () = node.stop(STOP_BOUND) => {}
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    drop((socket, server, health));
+    Ok(())
+}
+
+fn both(membership: &Membership) -> Result<(membership::Node, membership::Node), ServiceError> {
+    let own = membership.description().node(membership.name()).ok_or(ServiceError::NoPeer)?;
+    let peer = membership.peer().ok_or(ServiceError::NoPeer)?;
+    Ok((own.clone(), peer.clone()))
+}
+
+fn setup(places: &Places, options: &Options, membership: &Membership) -> Result<NodeSetup, ServiceError> {
+    let (own, peer) = both(membership)?;
+    let description = membership.description();
+    // In the order of their names, which is the same on both nodes.
+    let networks = own.heartbeat.iter().filter_map(|(network, local)| {
+        peer.heartbeat.get(network).map(|peer| Network { local: *local, peer: *peer })
+    });
+    let networks: Vec<_> = networks.collect();
+    if networks.is_empty() {
+        return Err(ServiceError::NoNetwork);
+    }
+    let key = Key::new(*membership.secrets().heartbeat_key().key.bytes());
+    let ids = (own.id.0, peer.id.0);
+    let heartbeat = HeartbeatConfig::new(description.id.0, ids, key, networks, options.preset);
+    let arbiter = match &description.arbiter {
+        Some(table) => Some(Arc::new(arbiters::arbiter(table, membership.directory())?)),
+        None => None,
+    };
+    let shelf = Shelf::at(&places.modules);
+    let mut modules = Vec::new();
+    for (name, found) in shelf.list()? {
+        let path = shelf.path(&name);
+        match found {
+            Ok(description) => modules.push((description, path)),
+            // The others go on; this one is not there until it is right.
+            Err(error) => tracing::error!(module = name, %error, "a module is passed over"),
+        }
+    }
+    Ok(NodeSetup {
+        names: (own.name, peer.name),
+        heartbeat,
+        policy: match description.policy {
+            membership::Policy::ConsistencyFirst => Policy::ConsistencyFirst,
+            membership::Policy::AvailabilityFirst => Policy::AvailabilityFirst,
+            membership::Policy::Manual => Policy::Manual,
+        },
+        arbiter,
+        state: places.state.clone(),
+        run: places.run.clone(),
+        logs: places.logs.clone(),
+        modules,
+    })
+}
+
+/// Port of a module that names none in its table `[mirror]`.
+const MIRROR_PORT: i64 = 7420;
+
+fn mirror_place(
+    places: &Places,
+    membership: &Membership,
+    description: &module::Description,
+    dead_after: Duration,
+) -> Result<MirrorPlace, String> {
+    let (own, peer) = both(membership).map_err(|error| error.to_string())?;
+    let port = match description.mirror.get("port") {
+        None => MIRROR_PORT,
+        Some(port) => port.as_integer().ok_or("mirror.port is not a number")?,
+    };
+    let port = u16::try_from(port).map_err(|_| "mirror.port is not a port")?;
+    let address = |node: &membership::Node| match node.mirror.first() {
+        Some(address) => Ok(SocketAddr::new(*address, port)),
+        None => Err(format!("the cluster's description has no mirror address of {}", node.name)),
+    };
+    let (key_file, _) =
+        membership.key_file(membership::KeyFile::Mirror).map_err(|error| error.to_string())?;
+    Ok(MirrorPlace {
+        names: (format!("{}.{}", membership.description().name, description.name), own.name.clone()),
+        listen: address(&own)?,
+        peer: address(&peer)?,
+        key_file,
+        state: places.state.join(&description.name).join("mirror"),
+        run: places.run.join(&description.name),
+        dead_after: dead_after * 4 / 5,
+    })
+}
+
+fn credentials(membership: &Membership) -> Result<Credentials, ServiceError> {
+    let tls = membership.tls();
+    let peer = tls.peer.ok_or(ServiceError::NoPeer)?;
+    Ok(Credentials {
+        authorities: vec![tls.authority],
+        certificate: tls.certificate,
+        key: tls.key,
+        peer: remote::PeerName { name: peer.name, uri: peer.uri },
+    })
+}
+
+/// Keep the certificates valid, and take in those that a command has made.
+async fn renew(mut membership: Membership, keyring: Keyring) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let now = SystemTime::now();
+        let renewed = membership.reload().and_then(|()| membership.renew_if_due(now));
+        if let Err(error) = renewed {
+            tracing::error!(%error, "the node's certificate cannot be renewed");
+        }
+        if let Ok(Some(warning)) = membership.expiry(now).map(|expiry| expiry.warning(now)) {
+            tracing::warn!("{warning}");
+        }
+        match credentials(&membership).map(|credentials| keyring.replace(credentials)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the renewed certificate cannot be used"),
+            Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
+        }
+    }
+}
+
+fn health<M: Mirror>(
+    node: &Arc<Node<M>>,
+) -> Arc<dyn Fn(&str) -> Option<HealthState> + Send + Sync> {
+    let node = Arc::clone(node);
+    Arc::new(move |module| {
+        let (serving, word) = node.health(module)?;
+        Some(HealthState { serving, word: word.into() })
+    })
+}
+
+/// The other node.
+struct Other(Remote<Request, Answer>);
+
+impl Peer for Other {
+    async fn ask(&self, request: Request) -> Answer {
+        match self.0.ask(&request, PEER_WITHIN).await {
+            Ok(answer) => answer,
+            Err(error) => Answer::Refused { message: format!("the other node: {error}") },
+        }
+    }
+}
+
+/// Ask the daemon of these places.
+///
+/// # Errors
+/// [`socket::SocketError`]
+pub async fn ask(socket: &Path, request: &Request, within: Duration) -> Result<Answer, socket::SocketError> {
+    socket::ask(socket, request, within).await
+}
