@@ -5,6 +5,7 @@
 //! only `notify` knows fanotify. `cargo xtask check` holds these boundaries.
 
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -3,11 +3,14 @@
 //! It has no powers of its own: what a running node is asked goes through [`crate::control`].
 
 pub mod check_config;
+pub mod cluster;
 pub mod compare;
 pub mod divergence;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
+pub mod module;
+mod places;
 mod progress;
 pub mod resync;
 mod reunion;
@@ -15,6 +18,7 @@ pub mod run;
 pub mod status;
 pub mod stop;
 pub mod verify;
+pub mod witness;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -52,6 +56,12 @@ enum Command {
     Resync(resync::Arguments),
     /// List, show, restore or delete what was kept aside when the peer's data replaced this node's
     Divergence(divergence::Arguments),
+    /// Make a cluster of two nodes, and run its daemon
+    Cluster(cluster::Arguments),
+    /// Install, start, stop and move what the cluster keeps running
+    Module(module::Arguments),
+    /// Run the arbiter for clusters, on a third machine
+    Witness(witness::Arguments),
     /// Print everything this host offers to a node, and which mode follows
     Doctor(doctor::Arguments),
     /// Check a configuration file
@@ -114,6 +124,9 @@ pub fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Resync(arguments) => resync::run(&arguments),
         Command::Divergence(arguments) => divergence::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
+        Command::Module(arguments) => module::run(&arguments),
+        Command::Witness(arguments) => witness::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -1,0 +1,234 @@
+//! `replicator module`: what the cluster keeps running.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use replicator_cluster::daemon::control::{Answer, Order, Request};
+use replicator_cluster::module::{Shelf, Systemctl, check};
+
+use super::places::PlacesArguments;
+use super::{exit, pretty_json, print};
+
+/// Arguments of `module`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the installed modules
+    List(OnlyPlaces),
+    /// Make a directory with the beginnings of a module
+    Init(InitArguments),
+    /// Check an installed module against this machine
+    Check(Named),
+    /// Install a module from a directory, or replace it; the daemon takes it at its next start
+    Install(InstallArguments),
+    /// Remove an installed module; its data stays
+    Remove(Named),
+    /// Run the module on a node
+    Start(Ordered),
+    /// Stop it on a node; if that one is active, the other takes over
+    Stop(Ordered),
+    /// Give the application to the other node (on the active one, or with --node)
+    Swap(Ordered),
+    /// Stop and start the application
+    Restart(Ordered),
+    /// Make a node the active one, where the cluster does not choose by itself
+    Promote(PromoteArguments),
+    /// What happened to the module, and why
+    Events(EventsArguments),
+    /// Let checkers show what they find, and do nothing
+    Maintenance(MaintenanceArguments),
+}
+
+#[derive(Args, Debug)]
+struct OnlyPlaces {
+    #[command(flatten)]
+    places: PlacesArguments,
+}
+
+#[derive(Args, Debug)]
+struct Named {
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// The module's name
+    module: String,
+}
+
+#[derive(Args, Debug)]
+struct InitArguments {
+    /// Where the directory is made
+    #[arg(long, value_name = "DIRECTORY", default_value = ".")]
+    into: PathBuf,
+    /// The module's name
+    module: String,
+}
+
+#[derive(Args, Debug)]
+struct InstallArguments {
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// Replace an installed one of this name
+    #[arg(long)]
+    replace: bool,
+    /// The directory with module.toml
+    source: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Ordered {
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// On which node; without: on this one
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// The module's name
+    module: String,
+}
+
+#[derive(Args, Debug)]
+struct PromoteArguments {
+    #[command(flatten)]
+    ordered: Ordered,
+    /// Whatever this copy and the other node are: what only the other node has is lost for the service, and kept aside there
+    #[arg(long, requires = "reason")]
+    force: bool,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct EventsArguments {
+    #[command(flatten)]
+    ordered: Ordered,
+    /// The last so many
+    #[arg(long, default_value_t = 30)]
+    count: usize,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct MaintenanceArguments {
+    #[command(flatten)]
+    ordered: Ordered,
+    /// Whether
+    switch: Switch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Run the command.
+///
+/// # Errors
+/// What kept it from being done.
+pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    match &arguments.command {
+        Command::List(arguments) => list(&shelf(&arguments.places)),
+        Command::Init(arguments) => {
+            let path = Shelf::init(&arguments.into, &arguments.module)?;
+            print(&format!("{}: edit module.toml, then install it\n", path.display()))?;
+            Ok(exit::OK)
+        }
+        Command::Check(arguments) => look(&shelf(&arguments.places), &arguments.module),
+        Command::Install(arguments) => {
+            let shelf = shelf(&arguments.places);
+            let description = shelf.install(&arguments.source, arguments.replace)?;
+            print(&format!("{} is installed in {}\n", description.name, shelf.path(&description.name).display()))?;
+            Ok(exit::OK)
+        }
+        Command::Remove(arguments) => {
+            shelf(&arguments.places).remove(&arguments.module)?;
+            Ok(exit::OK)
+        }
+        Command::Start(ordered) => order(ordered, Order::Start),
+        Command::Stop(ordered) => order(ordered, Order::Stop),
+        Command::Swap(ordered) => order(ordered, Order::Swap),
+        Command::Restart(ordered) => order(ordered, Order::Restart),
+        Command::Promote(arguments) => {
+            let PromoteArguments { ordered, force, reason } = arguments;
+            order(ordered, Order::Promote { force: *force, reason: reason.clone() })
+        }
+        Command::Events(arguments) => events(arguments),
+        Command::Maintenance(arguments) => {
+            order(&arguments.ordered, Order::Maintenance { on: arguments.switch == Switch::On })
+        }
+    }
+}
+
+fn shelf(places: &PlacesArguments) -> Shelf {
+    Shelf::at(places.places().modules)
+}
+
+fn list(shelf: &Shelf) -> anyhow::Result<u8> {
+    let mut text = String::new();
+    let mut code = exit::OK;
+    for (name, found) in shelf.list()? {
+        match found {
+            Ok(description) => text += &format!("{name:<20} {}\n", description.description),
+            Err(error) => {
+                code = exit::FAILED;
+                text += &format!("{name:<20} NOT USABLE: {error}\n");
+            }
+        }
+    }
+    print(&text)?;
+    Ok(code)
+}
+
+fn look(shelf: &Shelf, name: &str) -> anyhow::Result<u8> {
+    let description = shelf.load(name)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let findings = runtime.block_on(check(&description, &shelf.path(name), &Systemctl::default()));
+    let mut text = String::new();
+    for error in &findings.errors {
+        text += &format!("error: {error}\n");
+    }
+    for warning in &findings.warnings {
+        text += &format!("warning: {warning}\n");
+    }
+    if findings.usable() {
+        text += &format!("{name} can run here\n");
+    }
+    print(&text)?;
+    Ok(if findings.usable() { exit::OK } else { exit::FAILED })
+}
+
+fn order(ordered: &Ordered, order: Order) -> anyhow::Result<u8> {
+    let request = Request::Order { module: ordered.module.clone(), order };
+    match ordered.places.ask(ordered.node.as_deref(), request)? {
+        Answer::Done => Ok(exit::OK),
+        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+    }
+}
+
+fn events(arguments: &EventsArguments) -> anyhow::Result<u8> {
+    let ordered = &arguments.ordered;
+    let request = Request::Events { module: ordered.module.clone(), count: arguments.count };
+    let entries = match ordered.places.ask(ordered.node.as_deref(), request)? {
+        Answer::Events { entries } => entries,
+        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+    };
+    if arguments.json {
+        print(&pretty_json(&entries)?)?;
+        return Ok(exit::OK);
+    }
+    let mut text = String::new();
+    for entry in entries {
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(entry.at);
+        let at = humantime::format_rfc3339_seconds(at);
+        text += &format!("{at} {:<12} {:<10} {}\n", entry.node, entry.state, entry.what);
+    }
+    print(&text)?;
+    Ok(exit::OK)
+}

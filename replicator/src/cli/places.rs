@@ -1,0 +1,86 @@
+//! Where the cluster's daemon has its files, and how it is asked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use replicator_cluster::daemon::control::{Answer, Request};
+use replicator_cluster::daemon::service::{self, Places};
+use replicator_cluster::daemon::status::NodeStatus;
+
+/// Longest time the daemon may take to answer.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Where the cluster's files are.
+#[derive(Args, Clone, Debug)]
+pub struct PlacesArguments {
+    /// The cluster directory: description, certificates, secrets
+    #[arg(long, value_name = "DIRECTORY", default_value = "/etc/replicator/cluster")]
+    directory: PathBuf,
+    /// The installed modules
+    #[arg(long, value_name = "DIRECTORY", default_value = "/etc/replicator/modules")]
+    modules: PathBuf,
+    /// What must survive a restart of the machine
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/replicator")]
+    state: PathBuf,
+    /// What need not; the daemon's socket is in it
+    #[arg(long, value_name = "DIRECTORY", default_value = "/run/replicator")]
+    run: PathBuf,
+    /// Logs of the modules' scripts
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/log/replicator")]
+    logs: PathBuf,
+}
+
+impl PlacesArguments {
+    /// As the daemon takes them.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        Places {
+            cluster: self.directory.clone(),
+            modules: self.modules.clone(),
+            state: self.state.clone(),
+            run: self.run.clone(),
+            logs: self.logs.clone(),
+        }
+    }
+
+    /// Ask the daemon, on this node or for the other.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub fn ask(&self, node: Option<&str>, request: Request) -> anyhow::Result<Answer> {
+        let request = match node {
+            Some(name) => {
+                let status = self.status()?;
+                match name {
+                    name if name == status.node => request,
+                    name if name == status.peer => Request::Peer { asked: Box::new(request) },
+                    name => bail!("there is no node {name:?}; there are {} and {}", status.node, status.peer),
+                }
+            }
+            None => request,
+        };
+        self.ask_here(&request)
+    }
+
+    /// How the node is.
+    ///
+    /// # Errors
+    /// As [`PlacesArguments::ask`].
+    pub fn status(&self) -> anyhow::Result<NodeStatus> {
+        match self.ask_here(&Request::Status)? {
+            Answer::Status { status } => Ok(*status),
+            other => bail!("the daemon answers {other:?}; are both of the same version?"),
+        }
+    }
+
+    fn ask_here(&self, request: &Request) -> anyhow::Result<Answer> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(service::ask(&self.places().socket(), request, WITHIN))?;
+        match answer {
+            Answer::Refused { message } => bail!("{message}"),
+            answer => Ok(answer),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A module's mirror as a process: started, stopped, asked over its control socket, and read from its state while it does not run.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use replicator_cluster::daemon::mirror::{Look, Mirror};
+use replicator_cluster::daemon::service::MirrorPlace;
+use replicator_cluster::module::Description;
+use replicator_core::cluster::{CopyState, MirrorView, Role};
+use replicator_core::ids::Term;
+use tokio::time::{Instant, sleep};
+
+use super::settings::configuration;
+use crate::control::{self, ControlError, Order, Request, Response, ResyncScope};
+use crate::status::{StateStatus, Status};
+use crate::storage::state::{StateDirectory, StateError};
+
+/// Longest time until a mirror serves.
+const START_BOUND: Duration = Duration::from_secs(30);
+/// Longest time until a mirror that was asked to end has done so. Then it is killed.
+const STOP_BOUND: Duration = Duration::from_secs(20);
+/// Longest time in which all that the peer lacks must have been sent.
+const DRAIN_BOUND: Duration = Duration::from_secs(60);
+/// Longest time for one question.
+const ASK_BOUND: Duration = Duration::from_secs(2);
+/// Between two looks at something that is waited for.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// See the module.
+#[derive(Debug)]
+pub struct MirrorProcess {
+    program: PathBuf,
+    config: PathBuf,
+    text: String,
+    socket: PathBuf,
+    state: PathBuf,
+    names: (String, String),
+    child: Mutex<Option<Child>>,
+    /// The absence of its peer in which it asks, as it said last.
+    asks: Arc<AtomicU64>,
+}
+
+impl MirrorProcess {
+    /// The mirror of a module. Nothing is started.
+    ///
+    /// # Errors
+    /// For a person: its configuration makes no sense, or cannot be written.
+    pub fn new(program: &Path, description: &Description, place: MirrorPlace) -> Result<MirrorProcess, String> {
+        let (text, _) = configuration(description, &place)?;
+        fs::create_dir_all(&place.run).map_err(|error| format!("{}: {error}", place.run.display()))?;
+        Ok(MirrorProcess {
+            program: program.to_owned(),
+            config: place.run.join("mirror.toml"),
+            text,
+            socket: place.run.join("mirror.sock"),
+            state: place.state,
+            names: place.names,
+            child: Mutex::default(),
+            asks: Arc::default(),
+        })
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the process ended, if it has.
+    fn ended(&self) -> Option<ExitStatus> {
+        let mut child = self.child();
+        let ended = child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        if ended.is_some() {
+            *child = None;
+        }
+        ended
+    }
+
+    fn is_running(&self) -> bool {
+        self.ended();
+        self.child().is_some()
+    }
+
+    async fn ask(&self, request: Request) -> Result<Response, ControlError> {
+        let socket = self.socket.clone();
+        let asked = tokio::task::spawn_blocking(move || control::request_within(&socket, &request, ASK_BOUND));
+        asked.await.unwrap_or_else(|_| {
+            Err(ControlError::Late { path: self.socket.clone(), limit: ASK_BOUND })
+        })
+    }
+
+    async fn status(&self) -> Result<Status, ControlError> {
+        match self.ask(Request::Status).await? {
+            Response::Status { status } => Ok(*status),
+            _ => Err(ControlError::Garbage { path: self.socket.clone(), why: "not a status".to_owned() }),
+        }
+    }
+
+    fn spawn(&self, arguments: &[String]) -> Result<(), String> {
+        fs::write(&self.config, &self.text).map_err(|error| format!("{}: {error}", self.config.display()))?;
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg("--config").arg(&self.config).args(arguments);
+        // Not in the terminal's group: who stops the daemon does not stop its mirrors before their turn.
+        command.stdin(Stdio::null()).process_group(0);
+        let child = command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?;
+        *self.child() = Some(child);
+        Ok(())
+    }
+
+    /// Wait until a condition holds; whether it did within the bound.
+    async fn until(&self, bound: Duration, mut holds: impl FnMut() -> bool) -> bool {
+        let deadline = Instant::now() + bound;
+        while !holds() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            sleep(PAUSE).await;
+        }
+        true
+    }
+
+    /// Stop a mirror that an earlier daemon started, if there is one.
+    async fn stop_orphan(&self) -> Result<(), String> {
+        match self.ask(Request::Stop).await {
+            Err(ControlError::NoDaemon { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+            Ok(_) => tracing::info!(config = %self.config.display(), "a mirror that an earlier daemon left is stopped"),
+        }
+        let free = || !matches!(StateDirectory::record_of_stopped(&self.state), Err(StateError::InUse { .. }));
+        if self.until(STOP_BOUND, free).await {
+            return Ok(());
+        }
+        Err(format!("a mirror that an earlier daemon left does not end; it uses {}", self.state.display()))
+    }
+
+    fn copy_of_stopped(&self) -> Result<CopyState, StateError> {
+        let record = StateDirectory::record_of_stopped(&self.state)?;
+        let record =
+            record.map_or_else(replicator_core::action::StateRecord::unknown, |state| state.record);
+        Ok(CopyState { account: record.account(), term: record.term, alone: record.alone })
+    }
+
+    async fn look_at_running(&self) -> Result<Look, String> {
+        let status = self.status().await.map_err(|error| error.to_string())?;
+        self.asks.store(status.state.asks, Ordering::Release);
+        let copy = copy_of(&status.state).ok_or("the mirror says something that has no meaning here")?;
+        let view = MirrorView {
+            connected: status.peer.connected,
+            mirrored: matches!(status.phase.as_str(), "Mirrored" | "Following"),
+            asks: status.state.asks != 0,
+        };
+        Ok(Look { running: true, view, copy })
+    }
+}
+
+fn copy_of(state: &StateStatus) -> Option<CopyState> {
+    let mut account = state.account()?;
+    account.primary = false;
+    Some(CopyState { account, term: Term(state.term), alone: state.alone })
+}
+
+impl Mirror for MirrorProcess {
+    async fn start(&self, role: Role, term: Term, alone: bool, force: bool) -> Result<(), String> {
+        if self.is_running() {
+            return Err("it runs already".to_owned());
+        }
+        let mut arguments = vec!["--role".to_owned()];
+        match role {
+            Role::Secondary => arguments.push("secondary".to_owned()),
+            Role::Primary => {
+                arguments.extend(["primary".to_owned(), "--term".to_owned(), term.to_string()]);
+                arguments.extend(alone.then(|| "--go-alone".to_owned()));
+                if force {
+                    let reason = "promoted by force by an operator of the cluster; the module's history says why";
+                    arguments.extend(["--force-promote".to_owned(), "--reason".to_owned(), reason.to_owned()]);
+                }
+            }
+        }
+        self.spawn(&arguments)?;
+        let deadline = Instant::now() + START_BOUND;
+        loop {
+            if let Some(status) = self.ended() {
+                return Err(format!("it ended at once ({status}); the log says why"));
+            }
+            // Last of all it answers: then it serves, or listens.
+            if self.socket.exists() && matches!(self.ask(Request::Ping).await, Ok(Response::Pong)) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("it does not answer within {START_BOUND:?}"));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn stop(&self) -> Result<(), String> {
+        let pid = self.child().as_ref().and_then(|child| i32::try_from(child.id()).ok()).map(Pid::from_raw);
+        let Some(pid) = pid.filter(|_| self.is_running()) else { return self.stop_orphan().await };
+        for (signal, bound) in [(Signal::SIGTERM, STOP_BOUND), (Signal::SIGKILL, STOP_BOUND)] {
+            if signal == Signal::SIGKILL {
+                tracing::error!(%pid, "a mirror does not end in order: it is killed");
+            }
+            kill(pid, signal).map_err(|error| format!("{signal}: {error}"))?;
+            if self.until(bound, || !self.is_running()).await {
+                return Ok(());
+            }
+        }
+        Err(format!("process {pid} cannot be ended: it waits in the kernel"))
+    }
+
+    async fn drain(&self) -> Result<(), String> {
+        // What was stored in mapped files is captured when it is written back.
+        tokio::task::spawn_blocking(nix::unistd::sync).await.map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + DRAIN_BOUND;
+        loop {
+            let order = Request::Order { order: Order::Resync { what: ResyncScope::Changed } };
+            let number = match self.ask(order).await.map_err(|error| error.to_string())? {
+                Response::Taken { number } => number,
+                other => return Err(format!("it answers {other:?}")),
+            };
+            let status = loop {
+                let status = self.status().await.map_err(|error| error.to_string())?;
+                if status.phase != "Mirrored" {
+                    return Err(format!("the nodes are not mirrored any more (phase {})", status.phase));
+                }
+                if !status.resync.asked_failed.is_empty() {
+                    return Err(status.resync.asked_failed);
+                }
+                if status.resync.asked == number && status.resync.asked_done {
+                    break status;
+                }
+                if Instant::now() > deadline {
+                    return Err(format!("the peer does not have all within {DRAIN_BOUND:?}"));
+                }
+                sleep(PAUSE).await;
+            };
+            if status.dirty.files == 0 && status.dirty.in_flight_bytes == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn outdate(&self, term: Term) -> Result<(), String> {
+        let (state, names) = (self.state.clone(), self.names.clone());
+        let outdated = tokio::task::spawn_blocking(move || {
+            StateDirectory::outdate_stopped(&state, (&names.0, &names.1), term)
+        });
+        outdated.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    async fn go_alone(&self, term: Term) -> Result<(), String> {
+        let asks = self.asks.load(Ordering::Acquire);
+        if asks == 0 {
+            return Ok(());
+        }
+        match self.ask(Request::GoAlone { term: term.0, absence: Some(asks) }).await {
+            Ok(Response::Recorded) => Ok(()),
+            Ok(other) => Err(format!("it answers {other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn look(&self) -> Result<Look, String> {
+        if self.is_running() {
+            return self.look_at_running().await;
+        }
+        match self.copy_of_stopped() {
+            Ok(copy) => {
+                self.asks.store(0, Ordering::Release);
+                Ok(Look { running: false, view: MirrorView::default(), copy })
+            }
+            // One that an earlier daemon left; it is stopped before anything else.
+            Err(StateError::InUse { .. }) => self.look_at_running().await,
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
