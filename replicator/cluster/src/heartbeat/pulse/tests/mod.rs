@@ -7,4 +7,5 @@ mod liveness;
 mod paths;
 mod properties;
 mod speech;
+mod table;
 mod world;

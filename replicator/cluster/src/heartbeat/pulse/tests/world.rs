@@ -68,6 +68,8 @@ pub(super) struct World {
     /// Milliseconds, chosen anew for each datagram.
     pub(super) latency: std::ops::Range<u64>,
     random: u64,
+    /// The run of the node whose datagram is being delivered.
+    delivering: u32,
     published: HashMap<(usize, u32, u64), Vec<u8>>,
 }
 
@@ -119,6 +121,7 @@ impl World {
             loss: 0,
             latency: 1..2,
             random: 1,
+            delivering: 0,
             published: HashMap::new(),
         }
     }
@@ -211,6 +214,7 @@ impl World {
 
     pub(super) fn deliver_on(&mut self, node: usize, path: usize, flight: &Flight) {
         let before = self.accepted(node);
+        self.delivering = flight.run;
         self.handle(node, Input::Datagram { path, bytes: &flight.bytes });
         if self.accepted(node) == before {
             return;
@@ -233,11 +237,12 @@ impl World {
     pub(super) fn handle(&mut self, node: usize, input: Input<'_>) {
         self.moment += 1;
         let clock = self.clock(node);
+        let ticks_before = self.snapshot(node).ticks;
         let mut out = Vec::new();
         self.nodes[node].pulse.handle(clock, input, &mut out);
         for output in out {
             match output {
-                Output::Event(event) => self.observe(node, event),
+                Output::Event(event) => self.observe(node, ticks_before, event),
                 Output::Send { path, datagram } => self.send(node, path, datagram.bytes().to_vec()),
             }
         }
@@ -255,19 +260,19 @@ impl World {
         }
     }
 
-    fn observe(&mut self, index: usize, event: Event) {
+    fn observe(&mut self, index: usize, ticks_before: u64, event: Event) {
         let ticks = self.snapshot(index).ticks;
         let node = &mut self.nodes[index];
         match &event {
-            Event::Late { .. } => node.counted_from = ticks,
+            // The tick that was late counts.
+            Event::Late { .. } => node.counted_from = ticks_before,
             Event::PeerDead => assert_eq!(ticks - node.counted_from, DEAD_TICKS, "own ticks until death"),
             Event::Heard { payload, session, version } => {
                 assert!((*session, *version) > node.last_version, "an older payload was told");
                 node.last_version = (*session, *version);
                 node.heard = Some(payload.to_vec());
-                let known = self.published.iter().any(|((from, _, number), said)| {
-                    *from == 1 - index && number == version && said[..] == payload[..]
-                });
+                let known = self.published.get(&(1 - index, self.delivering, *version));
+                let known = known.is_some_and(|said| said[..] == payload[..]);
                 assert!(known, "a payload nobody published was told");
             }
             Event::NewSession { .. } => node.heard = None,
