@@ -90,7 +90,7 @@ pub(super) fn config(node: usize, key_number: u8) -> HeartbeatConfig {
 }
 
 fn session(node: usize, run: u32) -> Session {
-    Session(u128::from(run) << 64 | 1 + node as u128)
+    Session((u128::from(run) << 64) | (1 + node as u128))
 }
 
 impl World {
