@@ -27,6 +27,21 @@ fn keys_change_without_a_lost_datagram() {
 }
 
 #[test]
+fn what_was_sent_with_the_old_key_and_comes_late_is_accepted() {
+    let mut world = World::settled();
+    world.seed(5);
+    world.latency = 1..1200;
+    world.rekey(A, 1);
+    world.run(SETTLED);
+    world.rekey(B, 1);
+    world.run(30_000);
+    for node in [A, B] {
+        assert_eq!(refused(&world, node), 0);
+        assert!(!world.snapshot(node).key_changing);
+    }
+}
+
+#[test]
 fn nodes_that_restart_during_a_change_find_each_other() {
     for (restarts, told) in [(A, A), (B, A), (A, B), (B, B)] {
         let mut world = World::settled();

@@ -112,6 +112,18 @@ fn a_pause_that_the_own_clock_does_not_show_is_seen_by_the_peers_ticks() {
 }
 
 #[test]
+fn such_a_pause_is_seen_soon_after_the_peer_restarted() {
+    let mut world = World::settled();
+    world.run(60_000);
+    world.restart(B);
+    world.run(SETTLED);
+    world.forget_events();
+    world.freeze(A, 4000);
+    world.run(SETTLED);
+    assert_eq!(late(&world.events(A)).len(), 1);
+}
+
+#[test]
 fn lateness_is_told_first_by_whatever_comes_first() {
     for input in
         [Input::Time, Input::Publish(vec![1]), Input::Datagram { path: 0, bytes: b"garbage" }, Input::Finish]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::super::event::Event;
 use super::super::super::event::PathState::{Down, ReceiveOnly, SendOnly, Up};
 use super::world::{A, B, SETTLED, World};
 
@@ -55,6 +56,20 @@ fn one_lost_beat_is_seen_and_is_no_alarm() {
 }
 
 #[test]
+fn a_restart_of_the_peer_is_no_loss_on_a_path() {
+    for seed in 1..40 {
+        let mut world = World::settled();
+        world.seed(seed);
+        world.latency = 1..250;
+        world.run(SETTLED);
+        world.forget_events();
+        world.restart(A);
+        world.run(SETTLED);
+        assert_eq!(world.events(B), [Event::NewSession { number: 2 }], "seed {seed}");
+    }
+}
+
+#[test]
 fn loss_in_one_direction_on_all_paths() {
     let mut world = World::settled();
     world.cut[A] = [true; 2];
@@ -82,6 +97,8 @@ fn a_path_that_never_worked_is_down_and_the_other_is_enough() {
     world.run(3 * SETTLED);
     for node in [A, B] {
         assert_eq!(world.states(node), [Down, Up]);
+        let first = world.events(node).into_iter().any(|event| matches!(event, Event::Path { index: 0, .. }));
+        assert!(!first, "not even for a moment");
     }
 }
 
