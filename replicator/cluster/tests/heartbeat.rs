@@ -2,6 +2,8 @@
 //!
 //! What needs root or a tool that is not there says "not run".
 
+#[path = "heartbeat/load.rs"]
+mod load;
 #[path = "heartbeat/loopback.rs"]
 mod loopback;
 #[path = "heartbeat/namespaces.rs"]

@@ -78,8 +78,11 @@ impl<'a, E: Fn(Event)> Runner<'a, E> {
         Runner { pulse: Box::new(pulse), sockets, shared, events, out, buffer }
     }
 
-    /// Make the calling thread one that is not kept from its work.
+    /// Make the calling thread one that is not kept from its work. From then on there is a snapshot.
     pub(super) fn prepare(&self) -> Capabilities {
+        if let Some(mut snapshot) = try_lock(&self.shared.snapshot) {
+            self.pulse.snapshot(&mut snapshot);
+        }
         let memory = lock_memory(&[
             (&raw const *self.pulse as *const u8, size_of::<Pulse>()),
             (self.out.as_ptr().cast(), self.out.capacity() * size_of::<Output>()),
@@ -91,6 +94,7 @@ impl<'a, E: Fn(Event)> Runner<'a, E> {
     /// Until it is told to stop.
     pub(super) fn run(mut self) {
         let mut crowded = false;
+        self.pulse.begin(clock());
         loop {
             self.wait(crowded);
             let stop = self.take_mail();

@@ -11,7 +11,7 @@ pub struct Snapshot {
     pub alive: bool,
     /// Number of the peer's session, zero before it was ever heard.
     pub session: u32,
-    /// Ticks of this node since the peer was heard; counting begins anew after a pause.
+    /// Ticks of this node since the peer was heard, `u32::MAX` before it ever was; counting begins anew after a pause.
     pub silent_ticks: u32,
     /// Ticks this node has executed.
     pub ticks: u64,
@@ -36,7 +36,7 @@ pub struct Snapshot {
 pub struct PathSnapshot {
     /// What gets through.
     pub state: PathState,
-    /// Ticks of this node since the peer was heard here.
+    /// Ticks of this node since the peer was heard here, `u32::MAX` before it ever was.
     pub silent_ticks: u32,
     /// Beats of this node in a row that the peer has not heard here, though they were sent early enough to be in its last answer. The
     /// first is visible within an interval; the path's state turns with the second, so that one lost datagram is no alarm.

@@ -364,5 +364,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-#[path = "wire_tests.rs"]
 mod tests;

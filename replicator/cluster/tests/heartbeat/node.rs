@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use replicator_cluster::heartbeat::{Event, Heartbeat, HeartbeatConfig, Key, Path
 /// Longer than anything here takes on a loaded machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 const NODE: &str = "HEARTBEAT_TEST_NODE";
+const FAULTY: &str = "HEARTBEAT_TEST_FAULTY";
 const PATHS: &str = "HEARTBEAT_TEST_PATHS";
 
 pub fn config(node: u8, key: u8, paths: Vec<Path>, preset: Preset) -> HeartbeatConfig {
@@ -31,14 +32,17 @@ pub fn path_over(address: IpAddr) -> (Path, Path) {
 /// A node in this process.
 pub struct Node {
     pub heartbeat: Heartbeat,
+    /// Of its first path.
+    pub address: SocketAddr,
     events: Receiver<Event>,
 }
 
 impl Node {
     pub fn start(config: HeartbeatConfig) -> Node {
         let (sender, events) = channel();
+        let address = config.paths[0].local;
         let heartbeat = Heartbeat::start(config, move |event| drop(sender.send(event))).unwrap();
-        Node { heartbeat, events }
+        Node { heartbeat, address, events }
     }
 
     /// Wait for an event; returns those before it but beats.
@@ -102,6 +106,23 @@ impl NodeProcess {
         NodeProcess { child, lines }
     }
 
+    /// One whose daemon panics when it is told that the peer is alive.
+    pub fn start_faulty(node: u8, path: Path) -> NodeProcess {
+        NodeProcess::start(node, &[path], &["env", &format!("{FAULTY}=1")])
+    }
+
+    /// Wait for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the node did not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.child.id() as i32)
     }
@@ -153,8 +174,12 @@ fn node_process() {
     let paths = paths.split(',').filter_map(|path| path.split_once(' '));
     let paths = paths.map(|(local, peer)| Path { local: address(local), peer: address(peer) }).collect();
     let node: u8 = node.parse().unwrap();
-    let heartbeat =
-        Heartbeat::start(config(node, 1, paths, Preset::Normal), |event| println!("{event:?}")).unwrap();
+    let faulty = env::var(FAULTY).is_ok();
+    let tell = move |event| {
+        println!("{event:?}");
+        assert!(!faulty || event != Event::PeerAlive, "the fault that was asked for");
+    };
+    let heartbeat = Heartbeat::start(config(node, 1, paths, Preset::Normal), tell).unwrap();
     heartbeat.publish(vec![node; 3000]).unwrap();
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }

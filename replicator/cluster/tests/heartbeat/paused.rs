@@ -1,6 +1,7 @@
-//! A node that is stopped, as a debugger or a starved machine does it.
+//! A node that is stopped, as a debugger or a starved machine does it, and one whose daemon fails.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::{Signal, kill};
 use replicator_cluster::heartbeat::{Event, Preset};
@@ -32,4 +33,12 @@ fn a_stopped_node_says_late_when_it_goes_on_and_finds_nobody_dead() {
     for line in between.iter().chain(&after) {
         assert!(!line.contains("PeerDead"), "{line}");
     }
+}
+
+#[test]
+fn a_daemon_that_cannot_be_told_ends() {
+    let (path, back) = path_over(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let mut faulty = NodeProcess::start_faulty(1, path);
+    let _peer = Node::start(config(2, 1, vec![back], Preset::Normal));
+    assert_eq!(faulty.ended().signal(), Some(Signal::SIGABRT as i32));
 }

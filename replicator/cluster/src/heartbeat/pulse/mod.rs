@@ -150,6 +150,11 @@ impl Pulse {
         }
     }
 
+    /// The first tick is due now: whatever was done since the beginning took its time.
+    pub(crate) fn begin(&mut self, now: Duration) {
+        self.due = now;
+    }
+
     /// Take note of something that happened, and append what is to be done.
     pub(crate) fn handle(&mut self, now: Duration, input: Input<'_>, out: &mut Vec<Output>) {
         self.notice_lateness(now, out);

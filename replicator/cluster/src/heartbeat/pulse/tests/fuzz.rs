@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::super::{Input, Pulse};
-use super::world::{A, B, World};
+use super::super::super::keys::{KeyId, Keyring};
+use super::super::super::wire::{Answer, Header, Heard, Piece, Session, seal};
+use super::super::{Input, Output, Pulse};
+use super::world::{A, B, World, config, key};
 
 fn inputs() -> u32 {
     std::env::var("HEARTBEAT_FUZZ_INPUTS").ok().and_then(|inputs| inputs.parse().ok()).unwrap_or(20_000)
@@ -77,4 +79,69 @@ fn nothing_changes_before_authentication() {
     let counters =
         pulse.borrow().paths.iter().map(|watch| watch.counters.bad_mac + watch.counters.garbage).sum::<u64>();
     assert!(counters > u64::from(inputs()) / 4, "the inputs came as far as to be refused");
+}
+
+/// What the owner of the key can say, sensible or not.
+fn authentic(mine: Session) -> impl Strategy<Value = (Header, Vec<u8>)> {
+    let session = move || prop_oneof![Just(mine), (0u128..4).prop_map(Session)];
+    let number = || prop_oneof![0u64..50, any::<u64>()];
+    let time = prop_oneof![Just(250_000u32), any::<u32>()];
+    let head = (0u8..3, 1u128..4, number(), number(), time, 0u32..3);
+    let heard = (session(), 0u32..4, any::<Option<u32>>(), number(), prop::array::uniform8(number()));
+    let piece = (1u64..4, 0usize..=4000, 0usize..5);
+    (head, heard, (session(), 0u32..4), piece, any::<u8>()).prop_map(|(head, heard, answer, piece, byte)| {
+        let (path, session, sequence, ticks, interval_us, era) = head;
+        let (version, total, index) = piece;
+        let piece = Piece::of(version, total, index);
+        let bytes = vec![byte; piece.length.into()];
+        let heard =
+            Heard { session: heard.0, era: heard.1, held: heard.2, version: heard.3, sequences: heard.4 };
+        let answer = Answer { session: answer.0, era: answer.1 };
+        let own = config(B, 0);
+        let (cluster, sender, session) = (own.cluster, own.node, Session(session));
+        let other_key = KeyId::NONE;
+        let key = KeyId::NONE;
+        let header = Header {
+            path,
+            key,
+            cluster,
+            sender,
+            session,
+            sequence,
+            ticks,
+            interval_us,
+            era,
+            heard,
+            answer,
+            other_key,
+            piece,
+        };
+        (header, bytes)
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_the_owner_of_the_key_says_is_a_panic(
+        said in prop::collection::vec((authentic(Session(77)), 0u64..3000), 1..60)
+    ) {
+        let mut pulse = Pulse::new(&config(A, 0), Session(77), Default::default());
+        let (mac, id, _) = Keyring::new(&key(0)).select(true);
+        let mut now = std::time::Duration::ZERO;
+        let mut out = Vec::new();
+        for ((header, bytes), later) in said {
+            now += std::time::Duration::from_millis(later);
+            let header = Header { key: id, ..header };
+            let datagram = seal(&header, &bytes, &config(A, 0).node, &mac);
+            let path = usize::from(header.path);
+            pulse.handle(now, Input::Datagram { path, bytes: datagram.bytes() }, &mut out);
+            if now >= pulse.next_deadline() {
+                pulse.handle(now, Input::Time, &mut out);
+            }
+            // One who speaks is answered in bounded measure.
+            let sent = out.iter().filter(|output| matches!(output, Output::Send { .. })).count();
+            prop_assert!(sent <= 3 * super::world::PATHS, "{} datagrams for one", sent);
+            out.clear();
+        }
+    }
 }

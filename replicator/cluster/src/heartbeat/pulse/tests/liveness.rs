@@ -160,4 +160,5 @@ fn gaps_are_measured_without_own_pauses() {
     world.resume(A);
     world.run(SETTLED);
     assert_eq!(world.snapshot(A).longest_gap, gap);
+    assert!(world.snapshot(A).paths.iter().all(|path| path.longest_gap < Duration::from_millis(1600)));
 }
