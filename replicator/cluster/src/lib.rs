@@ -3,3 +3,4 @@
 //! Decisions are the core's (`replicator_core::cluster`); here is what carries them out, one edge each, none of which knows another.
 
 pub mod daemon;
+pub mod heartbeat;
