@@ -1,30 +1,25 @@
 //! All addresses of one module, taken and given up together.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::connections::{self, Reset};
+use super::config::validate;
 use super::interface::{self, Place};
 use super::keeper::{self, Kept, Live};
 use super::netlink::{Entry, Link, Netlink};
+use super::outcome::{AddressStatus, GivenUp, Recovered, Taken, Unprobed};
 use super::packet_socket::PacketSocket;
 use super::probe::{self, Answer};
 use super::record::{Noted, Record};
+use super::removal::{self, Ours};
 use super::watch::Watch;
-use super::{AddressConfig, AddressError, AddressEvent, Mac};
-
-/// Longest time that resetting connections may hold up the removal of the addresses, and longest time for the rest after it.
-const RESET_BEFORE: Duration = Duration::from_millis(250);
-const RESET_AFTER: Duration = Duration::from_millis(250);
+use super::{AddressConfig, AddressError, AddressEvent};
 
 /// The addresses of a module. While they are held they are announced and watched, on the runtime in which they were taken.
 ///
@@ -36,12 +31,12 @@ pub struct Addresses {
     state: Mutex<State>,
 }
 
-struct State {
+pub(super) struct State {
     /// Counts orders: a `take` that finds another number after it asked the LAN was overtaken.
     turn: u64,
     held: Option<Held>,
-    route: Netlink,
-    diagnosis: Netlink,
+    pub(super) route: Netlink,
+    pub(super) diagnosis: Netlink,
 }
 
 struct Held {
@@ -56,66 +51,6 @@ impl Held {
         self.live.end();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
-}
-
-/// What was taken.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Taken {
-    /// Each address with the name of its interface.
-    pub addresses: Vec<(IpNet, String)>,
-    /// Those for which the LAN was not asked, and why.
-    pub unprobed: Vec<(IpAddr, Unprobed)>,
-}
-
-/// Why the LAN was not asked for an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unprobed {
-    /// Neither the caller nor the configuration wanted it.
-    NotWanted,
-    /// The node had the address already.
-    AlreadyHere,
-    /// The interface has no carrier: nobody can be asked, and nobody can be disturbed. When the carrier comes a rival is seen.
-    NoCarrier,
-    /// The interface has no Ethernet addresses.
-    NoEthernet,
-}
-
-/// What was given up.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GivenUp {
-    /// Addresses that were there and are gone.
-    pub removed: Vec<IpNet>,
-    /// What became of their TCP connections.
-    pub reset: Reset,
-}
-
-/// What an earlier daemon had left behind.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Recovered {
-    /// Addresses that it had added, now removed.
-    pub removed: Vec<IpNet>,
-    /// Configured addresses that are on this node though no daemon added them, with their interfaces. They were left alone. Either the system's
-    /// network configuration has them, and must not, or the node's own address is configured as the service's.
-    pub foreign: Vec<(IpNet, String)>,
-}
-
-/// The state of one address.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AddressStatus {
-    /// As configured.
-    pub address: IpNet,
-    /// Its interface, if one can be chosen.
-    pub interface: Option<String>,
-    /// Whether it was taken and not given up.
-    pub held: bool,
-    /// Whether this node has it, by whomever it was added.
-    pub present: bool,
-    /// Whether its interface is up and has a carrier.
-    pub carrier: bool,
-    /// Announcements sent since it was taken.
-    pub announced: u64,
-    /// Who claimed it last while it was held.
-    pub rival: Option<Mac>,
 }
 
 impl Addresses {
@@ -156,12 +91,19 @@ impl Addresses {
         if state.held.is_some() {
             return Ok(Recovered { removed: Vec::new(), foreign: Vec::new() });
         }
-        let removed = self.remove_ours(&mut state, &[])?.removed;
+        let removed = removal::remove(&mut state, &self.config, &self.record, &[])?.removed;
         let (links, present) = state.look()?;
-        let foreign = present.iter().filter(|entry| self.is_configured(entry.address));
-        let foreign = foreign.map(|entry| (net(entry), name_of(&links, entry.index))).collect();
+        let foreign: Vec<(IpNet, String)> = present
+            .iter()
+            .filter(|entry| self.config.iter().any(|one| one.address.addr() == entry.address))
+            .map(|entry| (net(entry), name_of(&links, entry.index)))
+            .collect();
         for address in &removed {
             tracing::warn!(%address, "an address that an earlier daemon left behind was removed");
+        }
+        for (address, interface) in &foreign {
+            tracing::error!(%address, interface, "the service's address is here, and not by the cluster: \
+                take it out of the system's network configuration, or give the service another");
         }
         Ok(Recovered { removed, foreign })
     }
@@ -172,7 +114,7 @@ impl Addresses {
     /// is known that the other node is gone (fenced).
     ///
     /// # Errors
-    /// [`AddressError::Duplicate`] and all others but those of removal and state. Of the addresses that were not held before none is added
+    /// [`AddressError::Duplicate`], [`AddressError::Foreign`] and all others but those of removal and state. Of the addresses that were not held before none is added
     /// then.
     pub async fn take(&self, probe: bool) -> Result<Taken, AddressError> {
         let (turn, places, present) = self.begin()?;
@@ -199,21 +141,20 @@ impl Addresses {
         Ok(Taken { addresses, unprobed })
     }
 
-    /// Give all addresses up, whether they are held or left over: when this returns without an error this node has none of them, and
-    /// sends no announcement. Blocks; within a second unless the kernel is stuck.
+    /// Give all addresses up, whether they are held or left over: when this returns without an error this node has none that the cluster
+    /// added, and sends no announcement. Blocks; within a second unless the kernel is stuck.
     ///
     /// # Errors
     /// [`AddressError::Remove`]: one at least is still there; all others are gone. [`AddressError::Netlink`]. It may be called again.
     pub fn give_up(&self) -> Result<GivenUp, AddressError> {
         let mut state = self.state();
         state.turn += 1;
+        let entries = state.entries();
         let held = state.held.take();
         if let Some(held) = &held {
             held.end();
         }
-        let entries: Vec<Entry> =
-            held.iter().flat_map(|held| &held.kept).map(|kept| kept.place.entry).collect();
-        let given_up = self.remove_ours(&mut state, &entries);
+        let given_up = removal::remove(&mut state, &self.config, &self.record, &entries);
         match &given_up {
             Ok(GivenUp { removed, reset }) if held.is_some() => {
                 tracing::info!(?removed, ?reset, "addresses given up");
@@ -260,15 +201,17 @@ impl Addresses {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_configured(&self, address: IpAddr) -> bool {
-        self.config.iter().any(|one| one.address.addr() == address)
-    }
-
     /// Where the addresses go, under a new turn.
     fn begin(&self) -> Result<(u64, Vec<Place>, Vec<Entry>), AddressError> {
         let mut state = self.state();
         state.turn += 1;
         let (links, present) = state.look()?;
+        let held = state.entries();
+        let ours = Ours::of(&self.config, &self.record, &held);
+        if let Some(entry) = present.iter().find(|entry| ours.is_foreign(entry)) {
+            let interface = name_of(&links, entry.index);
+            return Err(AddressError::Foreign { address: entry.address, interface });
+        }
         let mut places = Vec::new();
         for one in &self.config {
             let place = interface::choose(one, &links, &present)?;
@@ -344,57 +287,7 @@ impl Addresses {
             }
         }
         if state.held.is_none() {
-            self.clear_note();
-        }
-    }
-
-    fn clear_note(&self) {
-        if let Err(error) = self.record.clear() {
-            tracing::warn!(%error, "cannot take away the note of added addresses");
-        }
-    }
-
-    /// Remove from the node what `held` names, what is noted, and what is configured and carries the mark.
-    fn remove_ours(&self, state: &mut State, held: &[Entry]) -> Result<GivenUp, AddressError> {
-        let noted = self.record.read();
-        let present = match state.look() {
-            Ok((_, present)) => present,
-            // What is known by heart can be removed still.
-            Err(error) if !held.is_empty() => {
-                tracing::error!(%error, "cannot look which addresses are there");
-                held.to_vec()
-            }
-            Err(error) => return Err(error),
-        };
-        let is_ours = |entry: &&Entry| {
-            is_among(held, entry)
-                || noted.contains(&Noted::from(*entry))
-                || (entry.marked && self.is_configured(entry.address))
-        };
-        let ours: Vec<Entry> = present.iter().filter(is_ours).copied().collect();
-        let addresses: BTreeSet<IpAddr> = ours.iter().map(|entry| entry.address).collect();
-        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
-        // The resets themselves leave by the address.
-        let before = connections::reset(&mut state.diagnosis, &addresses, Instant::now() + RESET_BEFORE);
-        let mut refused = None;
-        let mut removed = Vec::new();
-        for entry in &ours {
-            match state.route.remove(entry) {
-                Ok(()) => removed.push(net(entry)),
-                Err(source) => refused = refused.or(Some((*entry, source))),
-            }
-        }
-        let after = connections::reset(&mut state.diagnosis, &addresses, Instant::now() + RESET_AFTER);
-        match refused {
-            None => {
-                self.clear_note();
-                Ok(GivenUp { removed, reset: before.and(after) })
-            }
-            Some((entry, source)) => {
-                let interface =
-                    state.look().map_or_else(|_| String::new(), |(links, _)| name_of(&links, entry.index));
-                Err(AddressError::Remove { address: entry.address, interface, source })
-            }
+            removal::clear(&self.record);
         }
     }
 }
@@ -410,7 +303,13 @@ impl Drop for Addresses {
 }
 
 impl State {
-    fn look(&mut self) -> Result<(Vec<Link>, Vec<Entry>), AddressError> {
+    /// What is held, as it was added.
+    fn entries(&self) -> Vec<Entry> {
+        self.held.iter().flat_map(|held| &held.kept).map(|kept| kept.place.entry).collect()
+    }
+
+    /// The interfaces and addresses of this node.
+    pub(super) fn look(&mut self) -> Result<(Vec<Link>, Vec<Entry>), AddressError> {
         let netlink = |operation| move |source: io::Error| AddressError::Netlink { operation, source };
         let links = self.route.links().map_err(netlink("list the interfaces"))?;
         let present = self.route.addresses().map_err(netlink("list the addresses"))?;
@@ -419,15 +318,15 @@ impl State {
 }
 
 /// Same address on the same interface, whatever the prefix.
-fn is_among(entries: &[Entry], entry: &Entry) -> bool {
+pub(super) fn is_among(entries: &[Entry], entry: &Entry) -> bool {
     entries.iter().any(|other| other.index == entry.index && other.address == entry.address)
 }
 
-fn net(entry: &Entry) -> IpNet {
+pub(super) fn net(entry: &Entry) -> IpNet {
     IpNet::new(entry.address, entry.prefix).unwrap_or_else(|_| entry.address.into())
 }
 
-fn name_of(links: &[Link], index: u32) -> String {
+pub(super) fn name_of(links: &[Link], index: u32) -> String {
     let found = links.iter().find(|link| link.index == index);
     found.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
 }
@@ -467,32 +366,4 @@ async fn ask(kept: Arc<Kept>) -> Result<(), AddressError> {
             Err(AddressError::Packets { address, interface: kept.place.link.name.clone(), source })
         }
     }
-}
-
-fn validate(config: &[AddressConfig]) -> Result<(), AddressError> {
-    for (number, one) in config.iter().enumerate() {
-        let address = one.address.addr();
-        let what = match address {
-            IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-            IpAddr::V4(v4) => {
-                let net = one.address.prefix_len() < 31;
-                let edge = net && (one.address.network() == address || one.address.broadcast() == address);
-                (edge || v4.octets()[0] == 0).then_some("the address of a subnet or of all its hosts")
-            }
-            IpAddr::V6(v6) => v6.to_ipv4_mapped().map(|_| "an IPv4 address in IPv6 form"),
-        };
-        let what = match address {
-            _ if address.is_unspecified() => Some("the unspecified address"),
-            _ if address.is_loopback() => Some("a loopback address"),
-            _ if address.is_multicast() => Some("a multicast address"),
-            _ => what,
-        };
-        if let Some(what) = what {
-            return Err(AddressError::NotForAService { address, what });
-        }
-        if config.iter().take(number).any(|earlier| earlier.address.addr() == address) {
-            return Err(AddressError::Twice { address });
-        }
-    }
-    Ok(())
 }

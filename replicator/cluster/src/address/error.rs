@@ -35,6 +35,12 @@ pub enum AddressError {
         "{address}: interface {interface} is down; set it up (ip link set {interface} up) and take the address again"
     )]
     InterfaceDown { address: IpAddr, interface: String },
+    /// The node has it already, and not by the cluster.
+    #[error(
+        "{address} is on {interface} already, and the cluster did not add it: take it out of the system's network \
+         configuration (it must be the cluster's alone), or give the service another address"
+    )]
+    Foreign { address: IpAddr, interface: String },
     /// Somebody on the LAN has it.
     #[error(
         "{address} is in use by {mac}; if that is the other node it did not give the address up: \

@@ -13,18 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::interface::Place;
 use super::packet::{self, Claim};
 use super::packet_socket::PacketSocket;
-use super::schedule;
+use super::schedule::{Due, Pace};
 use super::{AddressEvent, Mac};
 
-/// A claim is answered so much later: a node that slept through the loss of its authority hears the other's claims and its own late
-/// tick at the same time, and must have the time to give up instead.
-const DEFENCE_DELAY: Duration = Duration::from_millis(100);
-/// Claims that come sooner after one that was answered are passed over: two that both insist must not fill the LAN.
-const DEFENCE_PAUSE: Duration = Duration::from_secs(1);
-/// An announcement that is later than this was slept through.
-const SLEPT: Duration = Duration::from_secs(1);
-/// After a sleep nothing is announced for so long, unless the daemon asks: it may be about to give the address up.
-const GRACE: Duration = Duration::from_secs(3);
 /// Pause between two claims that are listened to: a flood costs no more than this.
 const EAR_PAUSE: Duration = Duration::from_millis(10);
 /// Pause after the socket failed.
@@ -138,35 +129,23 @@ impl Kept {
 /// Announce an address by the schedule, whose first announcement was sent just now, and defend it. For as long as it is held: to be
 /// aborted.
 pub(super) async fn keep(kept: Arc<Kept>, events: UnboundedSender<AddressEvent>) {
-    let mut start = Instant::now();
-    let mut number = 1;
-    let mut defended: Option<Instant> = None;
+    let mut pace = Pace::begun(Instant::now());
     loop {
-        let due = start + schedule::due(number);
         tokio::select! {
-            () = kept.again.notified() => {
-                start = Instant::now();
-                number = 0;
-            }
-            () = sleep_until(due) => {
-                if due.elapsed() > SLEPT {
-                    tracing::warn!(address = %kept.place.address(), late = ?due.elapsed(),
-                        "this node slept; nothing is announced until it is known who has the address");
-                    start = Instant::now() + GRACE;
-                    number = 0;
-                } else {
-                    kept.announce();
-                    number = schedule::next(start.elapsed());
-                }
-            }
+            () = kept.again.notified() => pace.anew(Instant::now()),
+            () = sleep_until(pace.due()) => match pace.on_due(Instant::now()) {
+                Due::Announce => kept.announce(),
+                Due::Slept(late) => tracing::warn!(address = %kept.place.address(), ?late,
+                    "this node slept; nothing is announced until it had the time to give up"),
+            },
             claim = kept.claim() => {
                 match claim {
-                    Ok(claim) if is_news(&kept, claim, defended) => {
-                        defended = Some(Instant::now());
-                        on_rival(&kept, claim, &events);
-                        start = Instant::now() + DEFENCE_DELAY;
-                        number = 0;
+                    Ok(claim) if kept.mac() != Some(claim.mac) => {
+                        if pace.on_claim(Instant::now()) {
+                            on_rival(&kept, claim, &events);
+                        }
                     }
+                    // A switch that gives back what it was given.
                     Ok(_) => {}
                     Err(error) => {
                         tracing::warn!(address = %kept.place.address(), %error, "claims of others are not heard");
@@ -177,10 +156,6 @@ pub(super) async fn keep(kept: Arc<Kept>, events: UnboundedSender<AddressEvent>)
             }
         }
     }
-}
-
-fn is_news(kept: &Kept, claim: Claim, defended: Option<Instant>) -> bool {
-    kept.mac() != Some(claim.mac) && defended.is_none_or(|last| last.elapsed() >= DEFENCE_PAUSE)
 }
 
 fn on_rival(kept: &Kept, claim: Claim, events: &UnboundedSender<AddressEvent>) {

@@ -17,37 +17,29 @@
 //! way.
 
 mod addresses;
+mod config;
 mod connections;
 mod error;
 mod interface;
 mod keeper;
 mod netlink;
+mod outcome;
 mod packet;
 mod packet_socket;
 mod probe;
 mod record;
+mod removal;
 mod schedule;
 mod watch;
 
 use std::fmt;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-pub use addresses::{AddressStatus, Addresses, GivenUp, Recovered, Taken, Unprobed};
+pub use addresses::Addresses;
+pub use config::AddressConfig;
 pub use connections::Reset;
 pub use error::AddressError;
-
-/// One address of a module.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AddressConfig {
-    /// The address and the length of its subnet's prefix, like `10.0.0.9/24` or `fd00::9/64`.
-    pub address: IpNet,
-    /// Name of the interface that gets it. Without: the one that has an address of a subnet in which this address lies.
-    pub interface: Option<String>,
-    /// Ask the LAN whether somebody else has the address before it is taken.
-    pub probe: bool,
-}
+pub use outcome::{AddressStatus, GivenUp, Recovered, Taken, Unprobed};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -71,16 +71,21 @@ impl Watch {
             if heard.moved {
                 kept.iter().for_each(|kept| kept.again.notify_one());
             }
-            while heard.look {
-                match self.look() {
-                    Ok((links, present)) => {
-                        apply(&kept, &links, &present, &events);
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot look at the interfaces");
-                        sleep(FAILURE_PAUSE).await;
-                    }
+            if heard.look {
+                let (links, present) = self.see().await;
+                apply(&kept, &links, &present, &events);
+            }
+        }
+    }
+
+    /// Look until it succeeds.
+    async fn see(&mut self) -> (Vec<Link>, Vec<Entry>) {
+        loop {
+            match self.look() {
+                Ok(seen) => return seen,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look at the interfaces");
+                    sleep(FAILURE_PAUSE).await;
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CloneFlags, setns};
-use replicator_cluster::address::{Addresses, Recovered};
+use replicator_cluster::address::{AddressError, Addresses, Recovered};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::ground::{Ground, INTERFACE, Namespace, Node, V4, V6, both, configured, wait};
@@ -105,5 +105,12 @@ fn what_others_configured_is_told_and_left_alone() {
     let recovered = recover(&node);
     assert_eq!(recovered.removed, []);
     assert_eq!(recovered.foreign, [(format!("{V4}/24").parse().unwrap(), INTERFACE.to_owned())]);
-    assert!(ground.a.has(V4));
+    // Nor is it taken: giving it up would take away what is not the cluster's.
+    let refused = node.call(|node| async move { node.take(true).await });
+    assert!(
+        matches!(&refused, Err(AddressError::Foreign { interface, .. }) if interface == INTERFACE),
+        "{refused:?}"
+    );
+    node.call(|node| async move { node.give_up().unwrap() });
+    assert!(ground.a.has(V4) && !ground.a.has(V6));
 }
