@@ -4,3 +4,5 @@
 
 pub mod daemon;
 pub mod heartbeat;
+pub mod address;
+pub mod health;
