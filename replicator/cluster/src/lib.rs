@@ -6,3 +6,5 @@ pub mod daemon;
 pub mod heartbeat;
 pub mod address;
 pub mod health;
+pub mod arbiter;
+pub mod witness;
