@@ -2,4 +2,5 @@
 //!
 //! Decisions are the core's (`replicator_core::cluster`); here is what carries them out, one edge each, none of which knows another.
 
+pub mod membership;
 pub mod remote;
