@@ -8,3 +8,5 @@ pub mod address;
 pub mod health;
 pub mod arbiter;
 pub mod witness;
+pub mod membership;
+pub mod remote;
