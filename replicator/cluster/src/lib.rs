@@ -1,3 +1,5 @@
 //! The cluster around the mirror: what makes two nodes that hold the same into one service that goes on.
 //!
 //! Decisions are the core's (`replicator_core::cluster`); here is what carries them out, one edge each, none of which knows another.
+
+pub mod module;
