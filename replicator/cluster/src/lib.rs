@@ -10,3 +10,4 @@ pub mod arbiter;
 pub mod witness;
 pub mod membership;
 pub mod remote;
+pub mod module;
