@@ -316,7 +316,7 @@ impl World {
         primary_record.alone = alone;
         let secondary_record = StateRecord::begin_secondary(None);
         // Nodes that take turns have to come to rest in between.
-        let business = if setting == Setting::Roles { [30, 12, 5] } else { [100, 40, 15] };
+        let business = if setting == Setting::Roles { [60, 25, 8] } else { [100, 40, 15] };
         let business = business[random.below(3)];
         // A safe set needs some peace before there is anything to be lost.
         let misfortune = if shape.safe_set { [20, 5, 3] } else { [100, 20, 5] };
@@ -407,7 +407,9 @@ impl World {
     /// # Errors
     /// A promise does not hold: its name and what was found.
     pub fn run(mut self) -> Result<Stats, String> {
-        for _ in 0..STEPS {
+        // A change of roles takes a while, and most is to be seen some time after it.
+        let steps = if self.controller.is_some() { 2 * STEPS } else { STEPS };
+        for _ in 0..steps {
             self.step();
             if let Some(reason) = self.failure.take() {
                 return Err(reason);

@@ -29,6 +29,8 @@ pub(super) struct Controller {
     yielding: Option<(Term, u64)>,
     /// How likely it is in each step that roles change where they can, in a thousand.
     eager: usize,
+    /// How likely it is in each step that an absence is decided on, in a thousand.
+    hasty: usize,
     /// Since its start, or since both held the same, the primary was told that it may go on alone.
     pub(super) has_permitted: bool,
     /// The tree that the secondary had as a primary is not that of the present one.
@@ -39,7 +41,8 @@ impl Controller {
     pub(super) fn draw(seed: u64) -> Controller {
         let mut random = Random::new(seed ^ 0x0A11_0F12_E5D0);
         Controller {
-            eager: [2, 6, 20][random.below(3)],
+            eager: [1, 3, 10][random.below(3)],
+            hasty: [1, 4, 12][random.below(3)],
             random,
             term: Term(1),
             permissions: VecDeque::new(),
@@ -101,18 +104,22 @@ impl World {
             controller.yielding = None;
             controller.permissions.push_back((term, absence));
         }
-        let soon = if self.faults { 5 } else { 20 };
+        let soon = if self.faults { 2 } else { 20 };
         if self.controller().random.chance(soon)
             && let Some((term, absence)) = self.controller().permissions.pop_front()
         {
             self.permit(term, Some(absence));
         }
         let Some(absence) = snapshot.asks else { return };
-        let waits = if self.faults { 1 } else { 10 };
+        let waits = if self.faults { self.controller().hasty } else { 100 };
         let idle = self.controller().permissions.is_empty() && self.controller().yielding.is_none();
         // A peer that is there and is being brought up to date is waited for, mostly.
         let hurries = snapshot.phase != Phase::Resyncing || self.controller().random.chance(5);
-        if idle && hurries && self.controller().random.chance(waits) && !self.primary_patience.is_paused() {
+        if idle
+            && hurries
+            && self.controller().random.below(1000) < waits
+            && !self.primary_patience.is_paused()
+        {
             self.decide_absence(absence);
         }
     }
@@ -124,7 +131,9 @@ impl World {
         let unknown = self.primary.snapshot().phase == Phase::Resyncing;
         let controller = self.controller();
         let eager = controller.eager * if unknown { 5 } else { 1 };
-        whole && theirs.term == controller.term && controller.random.below(1000) < eager
+        // Or between the words to both nodes, where the primary may have died before it heard its own.
+        let half = !controller.permissions.is_empty() || controller.yielding.is_some();
+        (half || whole && theirs.term == controller.term) && controller.random.below(1000) < eager
     }
 
     fn decide_absence(&mut self, absence: u64) {
