@@ -9,6 +9,7 @@ use crate::action::{DataState, StateRecord};
 use crate::config::WhenAlone;
 use crate::ids::Term;
 use crate::lineage::{GenerationId, Lineage, Tag};
+use crate::reunion::Account;
 use crate::wire::hello::Role;
 
 /// What a primary is told at its start, beside what its record says.
@@ -98,6 +99,13 @@ impl StateRecord {
             record.lineage.begin_generation(start.tag, false);
         }
         Ok(record)
+    }
+
+    /// What a node that is stopped says of its data: what it would say as a secondary.
+    #[must_use]
+    pub fn account(self) -> Account {
+        let StateRecord { lineage, data, crashed, lost, .. } = StateRecord::begin_secondary(Some(self));
+        Account { lineage, data, primary: false, crashed, lost, marked: false }
     }
 
     fn require_whole(&mut self, first: bool, start: &Start) -> Result<(), NotPromotable> {
