@@ -7,7 +7,7 @@ use crate::extent::Extent;
 use crate::ids::{
     EntryId, Errno, FileId, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Term, Ticket, VolumeId,
 };
-use crate::lineage::{GenerationId, Lineage, Tag};
+use crate::lineage::{GenerationId, Lineage};
 use crate::resume::{Beginning, Held};
 use crate::reunion::Reunion;
 use crate::verify::{Difference, VerifyPart};
@@ -112,6 +112,10 @@ pub enum CloseReason {
     LocalFailure(Errno),
     /// The peer's term is higher: this node's primacy is over.
     StaleTerm,
+    /// This primary was told to go on alone, under another term: a stream has one.
+    GoingAlone,
+    /// This secondary was told that the primary may go on without it.
+    Outdated,
     /// Orderly end.
     Stopping,
     /// By what both nodes say of their data, the primary's must not overwrite this node's.
@@ -160,53 +164,14 @@ impl StateRecord {
             synced: None,
         }
     }
-
-    /// The record with which a primary begins that finds this one (`None`: it starts for the first time, and its data is what the
-    /// operator says it is). `tag`: random bytes, for the generation that it may begin.
-    ///
-    /// One that goes on alone begins a generation of its own, so that it never acknowledges anything in one that its peer may have gone on
-    /// from: this record may be an older copy of its own.
-    #[must_use]
-    pub fn begin_primary(found: Option<StateRecord>, tag: Tag) -> StateRecord {
-        let first = found
-            .is_none_or(|record| record.lineage.current.is_none() && record.role != Some(Role::Secondary));
-        let mut record = found.unwrap_or(StateRecord::unknown());
-        record.crashed |= record.running;
-        (record.role, record.running) = (Some(Role::Primary), true);
-        if first {
-            record.term = record.term.max(Term(1));
-            (record.data, record.alone) = (DataState::UpToDate, true);
-        }
-        if record.data == DataState::Consistent {
-            // Whole, and the operator says that nobody has anything newer. If that is wrong, the peer's lineage will tell.
-            record.data = DataState::UpToDate;
-        }
-        if record.alone || record.lineage.current.is_none() {
-            record.lineage.begin_generation(tag, false);
-        }
-        record
-    }
-
-    /// The record with which a secondary begins that finds this one.
-    #[must_use]
-    pub fn begin_secondary(found: Option<StateRecord>) -> StateRecord {
-        let record = found.unwrap_or(StateRecord::unknown());
-        StateRecord {
-            alone: false,
-            role: Some(Role::Secondary),
-            running: false,
-            crashed: record.crashed || record.running,
-            ..record
-        }
-    }
 }
 
 /// State of a node's copy.
 ///
 /// ```text
-/// Inconsistent --resync done--> UpToDate --peer goes on alone--> Outdated --resync begins--> Inconsistent
+/// Inconsistent --resync done--> UpToDate --peer may go on alone--> Outdated --resync begins--> Inconsistent
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum DataState {
     /// A resync onto this copy was begun and not finished, or nothing is known about it.
@@ -245,6 +210,8 @@ pub enum Notice {
     Refused { reunion: Reunion },
     /// An operator said that this primary's data is to replace the peer's, and it does.
     Overruled { reunion: Reunion },
+    /// A peer with a higher term was heard: this node's primacy is over, and it lets nobody go.
+    Deposed { term: Term },
     /// A file's marks were widened because events were lost or there were too many extents.
     Widened { file: FileId },
     /// Held fsyncs were released with an error because no decision came in time.

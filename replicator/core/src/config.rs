@@ -25,6 +25,9 @@ pub enum WhenAlone {
     Release,
     /// They are held until the peer is back or the limit is reached.
     Hold,
+    /// They are held as with `Hold` until this node is told that it may go on alone ([`crate::event::Event::GoAlone`]); then it
+    /// does as with `Release`. That holds for one absence of the peer.
+    Ask,
 }
 
 /// Rhythm of a connection; both nodes.
@@ -90,6 +93,8 @@ pub struct PrimaryConfig {
     pub mode: Mode,
     /// What happens to callers when the peer is lost.
     pub when_alone: WhenAlone,
+    /// It may go on alone before it is told, until both nodes hold the same for the first time ([`crate::begin::Start`] said so, too).
+    pub go_alone: bool,
     /// Bulk data of a file is sent so long after its first mark, so that a hot page is not sent for each write.
     pub settle: Duration,
     /// What was sent is made durable at the peer at least so often.
@@ -141,6 +146,7 @@ impl PrimaryConfig {
         PrimaryConfig {
             mode: Mode::Sync,
             when_alone: WhenAlone::Release,
+            go_alone: false,
             settle: Duration::from_millis(20),
             confirm_interval: Duration::from_secs(2),
             window_bytes: 16 << 20,

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use crate::extent::Extent;
 use crate::ids::{
-    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, VolumeId,
+    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Term, Ticket,
+    VolumeId,
 };
 use crate::verify::{Looked, Verdict, VerifyRequest};
 use crate::wire::header::Header;
@@ -40,6 +41,15 @@ pub enum Event {
     /// What the peer had when the nodes met last is to be replaced by this node's data, though it was found that this must not be. Means
     /// nothing where that was not found.
     Overrule,
+
+    // ---- whoever decides which node is the primary ---------------------------------------------------
+    /// To a primary with [`crate::config::WhenAlone::Ask`]: it may go on alone, as the primary of this term, until both nodes hold the same. Passed
+    /// over with a lower term than its own, while both nodes hold the same or are about to, and if `absence` is not the number of the present
+    /// absence of the peer ([`crate::snapshot::Snapshot::asks`]; none: whichever it is). So what is said late is never taken for a later absence.
+    GoAlone { term: Term, absence: Option<u64> },
+    /// To a secondary: the primary may go on without it, in this term. It ends the session, and its record says so as soon as it is durable
+    /// ([`crate::snapshot::Snapshot::record`]). Passed over with a lower term than its own.
+    Outdate { term: Term },
 
     // ---- gate (primary) ----------------------------------------------------------------------------
     /// A caller waits. Answered by exactly one `Action::ReleaseBarrier` with the same ticket.

@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod action;
 pub mod activity;
+pub mod begin;
 pub mod checkpoint;
 pub mod cluster;
 pub mod config;

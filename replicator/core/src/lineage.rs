@@ -44,6 +44,15 @@ impl GenerationId {
         GenerationId { number, tag: Tag(0) }
     }
 
+    /// The generation that is written so ([`fmt::Display`]); `None` for anything else, "none" among it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<GenerationId> {
+        let (number, tag) = text.split_once('-')?;
+        let is_written_so = tag.len() == 16 && !number.starts_with(['+', '0']) && !tag.starts_with('+');
+        let number = number.parse().ok().filter(|_| is_written_so)?;
+        Some(GenerationId { number: Generation(number), tag: Tag(u64::from_str_radix(tag, 16).ok()?) })
+    }
+
     /// Whether it is no generation.
     #[must_use]
     pub const fn is_none(self) -> bool {
@@ -181,6 +190,25 @@ mod tests {
         assert_eq!(id(3, 0).matches(id(3, 8)), Match::ByNumber);
         assert_eq!(id(3, 0).matches(id(3, 0)), Match::ByNumber);
         assert_eq!(GenerationId::NONE.matches(GenerationId::NONE), Match::No);
+    }
+
+    #[test]
+    fn a_generation_is_read_as_it_is_written() {
+        for written in [id(1, 0), id(77, 0xAB), id(u64::MAX, u64::MAX)] {
+            assert_eq!(GenerationId::parse(&alloc::format!("{written}")), Some(written));
+        }
+        for text in [
+            "",
+            "none",
+            "5",
+            "5-",
+            "0-00000000000000ab",
+            "+5-00000000000000ab",
+            "5-+0000000000000ab",
+            "5-00000000000000abc",
+        ] {
+            assert_eq!(GenerationId::parse(text), None, "{text}");
+        }
     }
 
     #[test]

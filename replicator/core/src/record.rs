@@ -41,9 +41,11 @@ impl Record {
         self.retry_at.filter(|_| self.pending.is_none())
     }
 
-    /// Whether whatever is on disk now says that this node runs alone, in the generation that is meant.
+    /// Whether whatever is on disk now says that this node runs alone, in the generation and the term that are meant.
     pub fn says_alone(&self) -> bool {
-        self.durable.alone
+        self.wanted.alone
+            && self.durable.alone
+            && self.durable.term == self.wanted.term
             && self.durable.lineage.current == self.wanted.lineage.current
             && self.pending.is_none_or(|record| record.alone)
             && self.uncertain.is_none_or(|record| record.alone)

@@ -1,9 +1,9 @@
 //! A node's state as an operator sees it. Nothing is decided by it.
 
 use crate::action::{Phase, StateRecord};
-use crate::ids::Sequence;
+use crate::ids::{Sequence, Term};
 use crate::resume::Beginning;
-use crate::reunion::Reunion;
+use crate::reunion::{Account, Reunion};
 use crate::verify::VerifyProgress;
 use crate::wire::body::Ack;
 
@@ -14,6 +14,12 @@ pub struct Snapshot {
     pub phase: Phase,
     /// The record that was last known to be durable.
     pub record: StateRecord,
+    /// What this node says of its data to its peer, and to whoever decides which of the two is the primary.
+    pub account: Account,
+    /// A primary that is held until it is told that it may go on alone: the number of the present absence of its peer, from 1 on.
+    pub asks: Option<u64>,
+    /// A primary that heard of this higher term, and lets nobody go.
+    pub deposed: Option<Term>,
     /// Positions in the stream of the session; all zero without one.
     pub positions: Positions,
     /// Files with marks (primary).

@@ -185,6 +185,9 @@ fn in_each_phase() -> Vec<(Phase, fn() -> Driven)> {
     vec![
         (Phase::Alone, || primary(Mode::Sync, WhenAlone::Release, true)),
         (Phase::Holding, || primary(Mode::Sync, WhenAlone::Hold, false)),
+        (Phase::Holding, || primary(Mode::Sync, WhenAlone::Ask, true)),
+        (Phase::Resyncing, || opened(primary(Mode::Sync, WhenAlone::Ask, false))),
+        (Phase::Mirrored, || mirrored(Mode::Sync, WhenAlone::Ask)),
         (Phase::Resyncing, || opened(primary(Mode::SemiSync, WhenAlone::Release, true))),
         (Phase::Mirrored, || mirrored(Mode::Sync, WhenAlone::Release)),
         (Phase::Waiting, || {
@@ -221,6 +224,11 @@ fn events() -> Vec<Event> {
         Event::Untold { lasting: false },
         Event::Untold { lasting: true },
         Event::CopyChanged,
+        Event::GoAlone { term: Term(1), absence: None },
+        Event::GoAlone { term: Term(2), absence: Some(1) },
+        Event::GoAlone { term: Term(3), absence: None },
+        Event::Outdate { term: Term(1) },
+        Event::Outdate { term: Term(3) },
         Event::SyncRequested { ticket: Ticket(1), scope: SyncScope::File { file, data_only: false } },
         Event::SyncRequested { ticket: Ticket(2), scope: SyncScope::File { file, data_only: true } },
         Event::SyncRequested { ticket: Ticket(3), scope: SyncScope::Volume(VolumeId(0)) },

@@ -1,6 +1,7 @@
 //! Two nodes tell each other where their data comes from, and a session begins or does not: frame by frame.
 
 use replicator_core::action::{Action, Body, CloseReason, DataState, Notice, StateRecord};
+use replicator_core::begin::{NotPromotable, Start};
 use replicator_core::config::{PrimaryConfig, SecondaryConfig, VolumeRoot};
 use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
 use replicator_core::ids::{Errno, FileId, Generation, Sequence, SessionId, Term, Time, VolumeId};
@@ -236,24 +237,26 @@ fn a_stream_without_an_account_is_refused() {
 /// A primary begins a generation of its own at each start while it is alone: what it started from may be an older copy.
 #[test]
 fn a_start_never_acknowledges_in_a_generation_that_the_peer_may_have_gone_on_from() {
-    let first = StateRecord::begin_primary(None, Tag(1));
+    let begin = |found, tag| StateRecord::begin_primary(found, Start::by_itself(Tag(tag)));
+    let first = begin(None, 1).expect("a first start");
     assert_eq!((first.lineage.current, first.alone, first.running), (id(1, 1), true, true));
-    let again = StateRecord::begin_primary(Some(first), Tag(2));
+    let again = begin(Some(first), 2).expect("it is whole");
     assert_eq!((again.lineage.current, again.lineage.shared, again.crashed), (id(2, 2), id(1, 1), true));
     let stopped = StateRecord { running: false, crashed: false, ..again };
-    let later = StateRecord::begin_primary(Some(stopped), Tag(3));
+    let later = begin(Some(stopped), 3).expect("it is whole");
     assert_eq!((later.lineage.current, later.lineage.shared, later.crashed), (id(3, 3), id(1, 1), false));
     // One that is not alone does so when it goes on alone, and no earlier.
     let mirrored = StateRecord { alone: false, ..stopped };
-    assert_eq!(StateRecord::begin_primary(Some(mirrored), Tag(3)).lineage, mirrored.lineage);
-    let mut driven = Driven::primary(StateRecord::begin_primary(Some(mirrored), Tag(3)));
+    let begun = begin(Some(mirrored), 3).expect("it is whole");
+    assert_eq!(begun.lineage, mirrored.lineage);
+    let mut driven = Driven::primary(begun);
     let now = driven.node.snapshot().record;
     assert!(now.alone && now.lineage.current.number == Generation(3) && now.lineage.shared == id(2, 2));
     driven.tell(Event::Stop);
     assert!(driven.node.is_at_rest() && !driven.node.snapshot().record.running);
     // A copy that is not whole does not become so by being called the primary.
     let copy = StateRecord::begin_secondary(None);
-    assert_eq!(StateRecord::begin_primary(Some(copy), Tag(4)).data, DataState::Inconsistent);
+    assert_eq!(begin(Some(copy), 4), Err(NotPromotable::Data(DataState::Inconsistent)));
     let crashed = StateRecord::begin_secondary(Some(first));
     assert!(crashed.crashed && !crashed.running && !crashed.alone);
 }

@@ -2,6 +2,7 @@
 //! uses), with the history of each cell, so that a checker can tell whether a copy is as new as it must be.
 
 mod durable;
+mod turned;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +36,12 @@ pub fn volume_of(inode: u64) -> VolumeId {
 
 pub fn root_of(volume: VolumeId) -> u64 {
     inode_of(FileId { volume, inode: ROOT })
+}
+
+/// What held at that version.
+fn at<T>(history: &[(u64, T)], version: u64) -> &T {
+    let found = history.iter().rposition(|(from, _)| *from <= version).unwrap_or(0);
+    &history[found].1
 }
 
 /// Values with the version from which on they held.

@@ -13,6 +13,9 @@
 //! somebody else changes the copy, which must be found and healed. The primary is also started from an older copy of its state: it
 //! must not replace what it does not know of, but by an operator's word, and then it is kept aside.
 //!
+//! In worlds of another kind ([`Setting::Roles`]) nodes take turns as the primary: the primary is killed, loses its power, is cut off or stopped, and
+//! a controller promotes the secondary, or tells the primary that it may go on alone (`world/roles.rs`).
+//!
 //! The checkers (`world/checks/`, a promise in each file) know nothing of the machines but what they promise. Saboteurs ([`saboteur`])
 //! show that they see what they are made for.
 //!
@@ -27,4 +30,4 @@ pub mod seeds;
 mod world;
 
 pub use saboteur::Sabotage;
-pub use world::{Stats, World};
+pub use world::{Setting, Stats, World};

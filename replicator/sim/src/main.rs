@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use replicator_sim::{Sabotage, World, seeds};
+use replicator_sim::{Sabotage, Setting, World, seeds};
 
 /// What was asked for.
 struct Arguments {
@@ -11,14 +11,20 @@ struct Arguments {
     seeds: u64,
     threads: usize,
     trace: bool,
+    setting: Setting,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { seed: None, from: 0, seeds: 1000, threads: 2, trace: false };
+    let mut found =
+        Arguments { seed: None, from: 0, seeds: 1000, threads: 2, trace: false, setting: Setting::Fixed };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--trace" {
             found.trace = true;
+            continue;
+        }
+        if word == "--roles" {
+            found.setting = Setting::Roles;
             continue;
         }
         let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
@@ -43,7 +49,7 @@ fn main() -> ExitCode {
         }
     };
     if let Some(seed) = arguments.seed {
-        return match World::new(seed, Sabotage::None, arguments.trace).run() {
+        return match World::new(seed, arguments.setting, Sabotage::None, arguments.trace).run() {
             Ok(stats) => {
                 println!("passed: seed {seed}: {stats:?}");
                 ExitCode::SUCCESS
@@ -54,7 +60,8 @@ fn main() -> ExitCode {
             }
         };
     }
-    let found = seeds::run(arguments.from..arguments.from + arguments.seeds, arguments.threads, |done| {
+    let range = arguments.from..arguments.from + arguments.seeds;
+    let found = seeds::run(arguments.setting, range, arguments.threads, |done| {
         eprint!("\r{done} of {} seeds", arguments.seeds);
     });
     eprintln!();
@@ -65,7 +72,8 @@ fn main() -> ExitCode {
         }
         Err(failed) => {
             println!("seed {}: {}", failed.seed, failed.reason);
-            println!("replay it: cargo xtask sim --seed {}", failed.seed);
+            let roles = if arguments.setting == Setting::Roles { " --roles" } else { "" };
+            println!("replay it: cargo xtask sim{roles} --seed {}", failed.seed);
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,7 @@
 //! The secondary's toy file system and the edge that applies frames to it. Everything has a volatile and a durable state.
 
+mod turned;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use replicator_core::action::DurableScope;
@@ -14,7 +16,7 @@ use crate::files::{Attributes, Cells, Files, PAGE, id, root_of};
 use crate::random::Random;
 
 /// What a write of replicator's own leaves as modification time until attributes come.
-const DISTURBED: u64 = u64::MAX;
+pub const DISTURBED: u64 = u64::MAX;
 const BLOCK: u64 = 4;
 
 #[derive(Clone, Debug)]
@@ -84,6 +86,8 @@ pub struct Replica {
     roots: BTreeMap<VolumeId, u64>,
     /// Which node is which file of the primary, as far as this session told.
     pub known: BTreeMap<FileId, u64>,
+    /// The same, as an earlier run of the daemon knew it.
+    remembered: BTreeMap<FileId, u64>,
     next: u64,
     listed: BTreeSet<Vec<u8>>,
     nameless: BTreeSet<u64>,
@@ -101,6 +105,7 @@ impl Replica {
             nodes: BTreeMap::new(),
             roots: BTreeMap::new(),
             known: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             next: 1,
             listed: BTreeSet::new(),
             nameless: BTreeSet::new(),
@@ -519,7 +524,9 @@ impl Replica {
 
     /// The daemon is killed and started anew.
     pub fn restart(&mut self) {
-        self.known.clear();
+        if !self.known.is_empty() {
+            self.remembered = std::mem::take(&mut self.known);
+        }
         self.listed.clear();
         self.nameless.clear();
     }

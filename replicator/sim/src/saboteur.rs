@@ -1,7 +1,7 @@
 //! Builds that are broken on purpose: each is to be caught, by the checker of a promise it breaks, within a few hundred seeds. A
 //! checker that no saboteur sets off shows nothing.
 
-use crate::World;
+use crate::{Setting, World};
 
 /// What is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +44,31 @@ pub enum Sabotage {
     UnwaitedIntent,
     /// A file leaves the safe set before this node has it durably.
     EarlySettle,
+    /// A secondary that was stopped so that it can be promoted confirms what it has received.
+    ConfirmsSealed,
+    /// A secondary is promoted though the primary went on without it.
+    PromotesOutdated,
+    /// A primary is told that it may go on alone under the number it has, so that a secondary with that number looks as if it had everything.
+    UncountedTerm,
+    /// A secondary does not record whose frames it takes.
+    UnrecordedTerm,
+    /// A primary does not wait until it is told that it may go on alone.
+    UnaskedRelease,
+}
+
+impl Sabotage {
+    /// The world it is about.
+    #[must_use]
+    pub fn setting(self) -> Setting {
+        match self {
+            Sabotage::ConfirmsSealed
+            | Sabotage::PromotesOutdated
+            | Sabotage::UncountedTerm
+            | Sabotage::UnrecordedTerm
+            | Sabotage::UnaskedRelease => Setting::Roles,
+            _ => Setting::Fixed,
+        }
+    }
 }
 
 /// Every saboteur that is caught within the seeds of the test, and the promise it breaks. [`Sabotage::EarlySettle`] is not: once in 1,500
@@ -68,13 +93,18 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::LyingRecord, "stale-never-promotes"),
     (Sabotage::UnsyncedRemoval, "same-tree"),
     (Sabotage::UnwaitedIntent, "same-tree"),
+    (Sabotage::ConfirmsSealed, "acknowledged-is-durable"),
+    (Sabotage::PromotesOutdated, "stale-never-promotes"),
+    (Sabotage::UncountedTerm, "stale-never-promotes"),
+    (Sabotage::UnrecordedTerm, "term-is-known"),
+    (Sabotage::UnaskedRelease, "one-acknowledger"),
 ];
 
 /// The first of so many seeds with which the checker of that promise catches the saboteur, and what it says.
 #[must_use]
 pub fn caught(sabotage: Sabotage, promise: &str, seeds: u64) -> Option<(u64, String)> {
     (0..seeds).find_map(|seed| {
-        let reason = World::new(seed, sabotage, false).run().err()?;
+        let reason = World::new(seed, sabotage.setting(), sabotage, false).run().err()?;
         reason.starts_with(promise).then_some((seed, reason))
     })
 }

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Sabotage, Stats, World};
+use crate::{Sabotage, Setting, Stats, World};
 
 /// So often progress is told.
 const TOLD_EVERY: u64 = 100;
@@ -23,7 +23,12 @@ pub struct Failed {
 ///
 /// # Errors
 /// The lowest seed that was found to fail; no further ones are begun then.
-pub fn run(seeds: Range<u64>, threads: usize, progress: impl Fn(u64) + Sync) -> Result<Stats, Failed> {
+pub fn run(
+    setting: Setting,
+    seeds: Range<u64>,
+    threads: usize,
+    progress: impl Fn(u64) + Sync,
+) -> Result<Stats, Failed> {
     let next = AtomicU64::new(seeds.start);
     let found: Mutex<Result<Stats, Failed>> = Mutex::new(Ok(Stats::default()));
     std::thread::scope(|scope| {
@@ -34,7 +39,7 @@ pub fn run(seeds: Range<u64>, threads: usize, progress: impl Fn(u64) + Sync) -> 
                     if seed >= seeds.end {
                         return;
                     }
-                    let outcome = one(seed);
+                    let outcome = one(setting, seed);
                     let mut found = found.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     match (&mut *found, outcome) {
                         (Ok(total), Ok(stats)) => total.add(&stats),
@@ -61,8 +66,8 @@ pub fn run(seeds: Range<u64>, threads: usize, progress: impl Fn(u64) + Sync) -> 
 ///
 /// # Errors
 /// What was found.
-pub fn one(seed: u64) -> Result<Stats, String> {
-    let run = || World::new(seed, Sabotage::None, false).run();
+pub fn one(setting: Setting, seed: u64) -> Result<Stats, String> {
+    let run = || World::new(seed, setting, Sabotage::None, false).run();
     panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()));

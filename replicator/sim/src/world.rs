@@ -9,6 +9,7 @@ mod link;
 mod own_files;
 mod patience;
 mod primary_edge;
+mod roles;
 mod safe_set;
 mod secondary_edge;
 mod shape;
@@ -20,14 +21,15 @@ use std::collections::{BTreeMap, VecDeque};
 use replicator_core::action::{
     Action, Body, CloseReason, DataState, DurableScope, Notice, Phase, StateRecord,
 };
+use replicator_core::begin::Start;
 use replicator_core::config::{ExtentLimits, Mode, PrimaryConfig, SecondaryConfig, VolumeRoot, WhenAlone};
 use replicator_core::event::{
     AppliedOutcome, Event, ReadOutcome, ReceivedBody, Segment, SegmentContent, SyncScope,
 };
 use replicator_core::extent::Extent;
 use replicator_core::ids::{
-    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Ticket, Time,
-    VolumeId,
+    EntryId, Errno, FileId, FileKind, LocalSyncId, PersistId, ReadId, Sequence, SessionId, Term, Ticket,
+    Time, VolumeId,
 };
 use replicator_core::lineage::{GenerationId, Match, Tag};
 use replicator_core::node::Node;
@@ -42,6 +44,7 @@ use crate::replica::{Payload, Replica};
 use crate::saboteur::Sabotage;
 use own_files::OwnFiles;
 use patience::Patience;
+use roles::Controller;
 use safe_set::SafeSet;
 use shape::Shape;
 use verification::Verification;
@@ -50,6 +53,15 @@ const EIO: Errno = Errno(5);
 const STEPS: u64 = 3000;
 /// Bound on the time to heal after the last fault, in steps.
 const STEPS_TO_HEAL: u64 = 200_000;
+
+/// Who decides which node is the primary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setting {
+    /// Each node keeps its role, and decides by itself.
+    Fixed,
+    /// A controller has them take turns.
+    Roles,
+}
 
 /// What happened in a world: a run in which nothing of some kind happened shows nothing about it.
 #[derive(Clone, Copy, Default, Debug)]
@@ -90,6 +102,20 @@ pub struct Stats {
     pub unsettled: u64,
     /// What somebody else changed in the copy, all found and healed.
     pub corrupted: u64,
+    /// Secondaries that became the primary: because the primary was gone, in order, and against what their record said.
+    pub failovers: u64,
+    /// The last of these.
+    pub forced: u64,
+    /// Those that were kept from it.
+    pub unpromoted: u64,
+    /// Primaries that were told that they may go on alone, and did.
+    pub permitted: u64,
+    /// Those to which it was told in vain: the peer was back, or had been.
+    pub late_permissions: u64,
+    /// Secondaries that were told that the primary may go on without them.
+    pub outdated: u64,
+    /// Primaries that found that there is a later one.
+    pub deposed: u64,
 }
 
 impl Stats {
@@ -113,6 +139,13 @@ impl Stats {
         self.verified += other.verified;
         self.unsettled += other.unsettled;
         self.corrupted += other.corrupted;
+        self.failovers += other.failovers;
+        self.forced += other.forced;
+        self.unpromoted += other.unpromoted;
+        self.permitted += other.permitted;
+        self.late_permissions += other.late_permissions;
+        self.outdated += other.outdated;
+        self.deposed += other.deposed;
     }
 }
 
@@ -232,6 +265,8 @@ pub struct World {
     failure: Option<String>,
     stats: Stats,
     verification: Verification,
+    /// Who decides which node is the primary; none: both keep their roles.
+    controller: Option<Controller>,
 }
 
 /// What tells one run of the primary's daemon from all others.
@@ -247,7 +282,8 @@ fn tags(seed: u64, run: u64) -> u64 {
 impl World {
     /// The world of that seed. `tracing`: everything that goes into the machines and comes out of them is printed.
     #[must_use]
-    pub fn new(seed: u64, sabotage: Sabotage, tracing: bool) -> World {
+    pub fn new(seed: u64, setting: Setting, sabotage: Sabotage, tracing: bool) -> World {
+        let mut controller = (setting == Setting::Roles).then(|| Controller::draw(seed));
         let mut random = Random::new(seed);
         let shape = Shape::draw(&mut random).for_saboteur(sabotage);
         let volumes = (0..shape.volumes).map(VolumeId);
@@ -271,10 +307,17 @@ impl World {
         config.incarnation = Some(incarnation(seed));
         let alone = random.chance(60);
         config.tags = tags(seed, 0);
-        let mut primary_record = StateRecord::begin_primary(None, Tag(seed + 1));
+        let mut start = Start::by_itself(Tag(seed + 1));
+        if let Some(controller) = &mut controller {
+            controller.configure(&mut config, &mut start, sabotage);
+        }
+        let mut primary_record =
+            StateRecord::begin_primary(None, start).expect("the first start of a primary");
         primary_record.alone = alone;
         let secondary_record = StateRecord::begin_secondary(None);
-        let business = [100, 40, 15][random.below(3)];
+        // Nodes that take turns have to come to rest in between.
+        let business = if setting == Setting::Roles { [60, 25, 8] } else { [100, 40, 15] };
+        let business = business[random.below(3)];
         // A safe set needs some peace before there is anything to be lost.
         let misfortune = if shape.safe_set { [20, 5, 3] } else { [100, 20, 5] };
         let misfortune = misfortune[random.below(3)];
@@ -329,6 +372,7 @@ impl World {
             failure: None,
             stats: Stats::default(),
             verification: Verification::draw(seed),
+            controller,
             random,
             sabotage,
             now,
@@ -363,7 +407,9 @@ impl World {
     /// # Errors
     /// A promise does not hold: its name and what was found.
     pub fn run(mut self) -> Result<Stats, String> {
-        for _ in 0..STEPS {
+        // A change of roles takes a while, and most is to be seen some time after it.
+        let steps = if self.controller.is_some() { 2 * STEPS } else { STEPS };
+        for _ in 0..steps {
             self.step();
             if let Some(reason) = self.failure.take() {
                 return Err(reason);
@@ -472,6 +518,7 @@ impl World {
         if self.shape.power_cuts {
             self.files.note_names();
         }
+        self.control();
         self.check_always();
         self.verify_sometimes();
     }

@@ -1,6 +1,6 @@
 //! A slice of the seeds; `cargo xtask sim --seeds <n>` runs more.
 
-use replicator_sim::seeds;
+use replicator_sim::{Setting, seeds};
 
 const SEEDS: u64 = 400;
 
@@ -12,14 +12,14 @@ const FAILED_ONCE: &[u64] =
 #[test]
 fn seeds_that_failed_once() {
     for seed in FAILED_ONCE {
-        let outcome = seeds::one(*seed);
+        let outcome = seeds::one(Setting::Fixed, *seed);
         assert!(outcome.is_ok(), "seed {seed}: {outcome:?}");
     }
 }
 
 #[test]
 fn promises_hold_for_every_seed() {
-    let found = seeds::run(0..SEEDS, 2, |_| ());
+    let found = seeds::run(Setting::Fixed, 0..SEEDS, 2, |_| ());
     let total = match found {
         Ok(total) => total,
         Err(failed) => {
@@ -29,4 +29,21 @@ fn promises_hold_for_every_seed() {
     println!("{total:?}");
     assert!(total.resumed > 0 && total.checkpoints > 0 && total.power_cuts > 0);
     assert!(total.acknowledged_by_both > 0 && total.mirrored > 0 && total.acknowledged_alone > 0);
+}
+
+#[test]
+fn promises_hold_while_nodes_take_turns() {
+    let found = seeds::run(Setting::Roles, 0..SEEDS, 2, |_| ());
+    let total = match found {
+        Ok(total) => total,
+        Err(failed) => {
+            panic!(
+                "seed {}: {}\nreplay: cargo xtask sim --roles --seed {}",
+                failed.seed, failed.reason, failed.seed
+            )
+        }
+    };
+    println!("{total:?}");
+    assert!(total.failovers > 0 && total.forced > 0 && total.unpromoted > 0 && total.deposed > 0);
+    assert!(total.permitted > 0 && total.late_permissions > 0 && total.outdated > 0);
 }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{DEFAULT_CONFIG, code_of, doctor, exit, load, one_line};
-use crate::config::Config;
+use crate::config::{Config, Role};
+use crate::daemon::Instructions;
 use crate::{daemon, telemetry};
 
 /// Arguments of `run`.
@@ -15,6 +16,30 @@ pub struct Arguments {
     /// The node's configuration [default: /etc/replicator/replicator.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// What the node is, whatever node.role says
+    #[arg(long, value_name = "ROLE")]
+    role: Option<RoleArgument>,
+    /// The number of this primacy, by whoever counts them; one that is lower than the node's own is passed over
+    #[arg(long, value_name = "N")]
+    term: Option<u64>,
+    /// This primary may go on alone without asking, until both nodes hold the same
+    #[arg(long)]
+    go_alone: bool,
+    /// Become the primary though this copy is not whole, or the other node may have gone on without it: whatever only the other node has
+    /// is not part of what goes on. Needs --reason
+    #[arg(long, requires = "reason")]
+    force_promote: bool,
+    /// Why, for the record (decisions.log in the state directory)
+    #[arg(long, value_name = "TEXT", requires = "force_promote")]
+    reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RoleArgument {
+    /// Runs the application; its directory is the original
+    Primary,
+    /// Holds the copy
+    Secondary,
 }
 
 /// Run a node in the foreground.
@@ -22,9 +47,16 @@ pub struct Arguments {
 /// # Errors
 /// What keeps it from starting before logging is set up; later errors are logged.
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
-    let config = load(arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)))?;
+    let mut config = load(arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG)))?;
+    if let Some(role) = arguments.role {
+        config.take_role(match role {
+            RoleArgument::Primary => Role::Primary,
+            RoleArgument::Secondary => Role::Secondary,
+        })?;
+    }
+    let instructions = arguments.instructions(config.node.role)?;
     telemetry::start(config.log)?;
-    match start(config) {
+    match start(config, &instructions) {
         Ok(()) => Ok(exit::OK),
         Err(error) => {
             tracing::error!("{}", one_line(&error));
@@ -33,12 +65,28 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
 }
 
-fn start(config: Config) -> anyhow::Result<()> {
+impl Arguments {
+    fn instructions(&self, role: Role) -> anyhow::Result<Instructions> {
+        let primary = self.term.is_some() || self.go_alone || self.force_promote;
+        if primary && role != Role::Primary {
+            bail!(
+                "--term, --go-alone and --force-promote are for a primary; this node is the secondary (--role primary)"
+            );
+        }
+        let force = self.reason.clone().filter(|_| self.force_promote);
+        if force.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+            bail!("a reason is needed, for the record");
+        }
+        Ok(Instructions { term: self.term, go_alone: self.go_alone, force })
+    }
+}
+
+fn start(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
     for warning in config.validate_system()? {
         tracing::warn!("{warning}");
     }
     if let Some(obstacle) = doctor::obstacle(&config) {
         bail!("{obstacle}; \"replicator doctor\" tells more");
     }
-    daemon::run(config)
+    daemon::run(config, instructions)
 }

@@ -185,6 +185,8 @@ pub enum WhenAlone {
     Release,
     /// They are held until a peer is there, at most for the hold limit; then they fail.
     Hold,
+    /// They are held likewise, until whoever decides on roles says that this node may go on alone.
+    Ask,
 }
 
 /// What happens when there is no more room for what only the secondary has.
@@ -284,7 +286,7 @@ impl Choice for Mode {
 
 impl Choice for WhenAlone {
     const CHOICES: &'static [(&'static str, WhenAlone)] =
-        &[("release", WhenAlone::Release), ("hold", WhenAlone::Hold)];
+        &[("release", WhenAlone::Release), ("hold", WhenAlone::Hold), ("ask", WhenAlone::Ask)];
 }
 
 impl Choice for WhenFull {
@@ -380,6 +382,16 @@ impl Config {
     /// [`ConfigError`], the first that is found.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         validate::validate(document::Document::parse(text)?)
+    }
+
+    /// Take a role, whatever `node.role` says.
+    ///
+    /// # Errors
+    /// [`ConfigError::RoleNeeds`]: the link has no address for it.
+    pub fn take_role(&mut self, role: Role) -> Result<(), ConfigError> {
+        validate::require_address(role, self.link.peer.is_some(), self.link.listen.is_some())?;
+        self.node.role = role;
+        Ok(())
     }
 
     /// Check what the configuration says against this machine: that the directories are there and apart from each other and

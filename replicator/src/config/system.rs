@@ -33,7 +33,7 @@ pub(super) fn validate(config: &Config) -> Result<Vec<ConfigWarning>, ConfigErro
     refuse_overlap(&directories)?;
     refuse_inside(config, &directories, &mounts)?;
     key_file(config, &mut warnings)?;
-    if config.mirror.mode == Mode::Async && config.mirror.when_alone == WhenAlone::Hold {
+    if config.mirror.mode == Mode::Async && config.mirror.when_alone != WhenAlone::Release {
         let why = "in mode \"async\" no fsync is ever held";
         warnings.push(ConfigWarning::WithoutEffect { key: "mirror.when-alone", why });
     }

@@ -82,6 +82,21 @@ fn name(key: &'static str, value: Option<String>, remedy: &'static str) -> Resul
     Ok(value)
 }
 
+/// What a role needs of the link.
+pub(super) fn require_address(role: Role, peer: bool, listen: bool) -> Result<(), ConfigError> {
+    match role {
+        Role::Primary if !peer => {
+            let remedy = "name where the secondary listens, like \"10.0.0.2:7400\"";
+            Err(ConfigError::RoleNeeds { role, key: "link.peer", remedy })
+        }
+        Role::Secondary if !listen => {
+            let remedy = "name the address to listen on, like \"10.0.0.2:7400\"";
+            Err(ConfigError::RoleNeeds { role, key: "link.listen", remedy })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn link(link: Link, role: Role) -> Result<LinkConfig, ConfigError> {
     let listen = link.listen.as_deref().map(|value| address("link.listen", value)).transpose()?;
     let peer = link.peer.as_deref().map(|value| address("link.peer", value)).transpose()?;
@@ -93,17 +108,7 @@ fn link(link: Link, role: Role) -> Result<LinkConfig, ConfigError> {
     {
         return Err(ConfigError::AddressNotDialable { key: "link.peer", value: peer.to_string() });
     }
-    match role {
-        Role::Primary if peer.is_none() => {
-            let remedy = "name where the secondary listens, like \"10.0.0.2:7400\"";
-            return Err(ConfigError::RoleNeeds { role, key: "link.peer", remedy });
-        }
-        Role::Secondary if listen.is_none() => {
-            let remedy = "name the address to listen on, like \"10.0.0.2:7400\"";
-            return Err(ConfigError::RoleNeeds { role, key: "link.listen", remedy });
-        }
-        _ => {}
-    }
+    require_address(role, peer.is_some(), listen.is_some())?;
     let keep_alive_interval = positive("link.keep-alive-interval", link.keep_alive_interval, "250ms")?;
     let dead_after = positive("link.dead-after", link.dead_after, "3s")?;
     if dead_after <= keep_alive_interval {

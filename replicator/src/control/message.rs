@@ -28,6 +28,19 @@ pub enum Request {
         /// Why, for the record.
         reason: String,
     },
+    /// This primary may go on alone; answered when it is on record.
+    GoAlone {
+        /// As the primary of this term.
+        term: u64,
+        /// In this absence of its peer (see the status); none: whichever it is.
+        #[serde(default)]
+        absence: Option<u64>,
+    },
+    /// The primary may go on without this secondary; answered when it is on record.
+    Outdate {
+        /// In this term.
+        term: u64,
+    },
     /// Delete what was kept aside under a name.
     DiscardDivergence {
         /// The name.
@@ -60,6 +73,8 @@ pub enum Response {
     },
     /// It has begun.
     Begun,
+    /// It is on record.
+    Recorded,
     /// The request was not taken; nothing was changed.
     Refused {
         /// Why, for a person.

@@ -12,6 +12,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 pub use client::{REQUEST_LIMIT, request, request_within};
@@ -50,6 +51,23 @@ pub trait NodeView: Send + Sync {
     /// Why that is not done, for a person.
     fn overwrite_peer(&self, _reason: &str) -> Result<(), String> {
         Err("this node has no peer to be overwritten".to_owned())
+    }
+
+    /// This primary may go on alone, as the primary of this term, in this absence of its peer (none: whichever it is). Returns at once; what
+    /// is returned is answered when that is on record, or passed over, with a word why.
+    ///
+    /// # Errors
+    /// Why that is not done, for a person.
+    fn go_alone(&self, _term: u64, _absence: Option<u64>) -> Result<Receiver<Result<(), String>>, String> {
+        Err("this node does not go on alone".to_owned())
+    }
+
+    /// The primary may go on without this secondary, in this term. As [`NodeView::go_alone`].
+    ///
+    /// # Errors
+    /// Why that is not done, for a person.
+    fn outdate(&self, _term: u64) -> Result<Receiver<Result<(), String>>, String> {
+        Err("this node has no copy".to_owned())
     }
 
     /// Delete what was kept aside under a name. Returns at once.

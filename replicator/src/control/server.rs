@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt}
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use super::{ControlError, NodeView, REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX, Reque
 pub const CLIENTS_MAX: usize = 16;
 /// Longest pause of a client before it is let go, and longest time it may take to accept an answer.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time until what a node is told is on record; shorter than clients wait.
+const RECORD_LIMIT: Duration = Duration::from_secs(3);
 /// Pause after accept(2) failed, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -182,8 +185,11 @@ async fn converse(stream: tokio::net::UnixStream, view: &dyn NodeView) -> io::Re
             Ok(Ok(_)) => {}
         }
         let whole = line.last() == Some(&b'\n');
-        let response =
-            if whole { answer(&line, view) } else { refusal("a request is one line of at most 4096 bytes") };
+        let response = if whole {
+            answer(&line, view).await
+        } else {
+            refusal("a request is one line of at most 4096 bytes")
+        };
         let bytes = encode(&response);
         let written = tokio::time::timeout(IDLE_LIMIT, writer.write_all(&bytes)).await;
         // After the answer, which would be lost if the daemon were gone first.
@@ -198,7 +204,7 @@ async fn converse(stream: tokio::net::UnixStream, view: &dyn NodeView) -> io::Re
     }
 }
 
-fn answer(line: &[u8], view: &dyn NodeView) -> Response {
+async fn answer(line: &[u8], view: &dyn NodeView) -> Response {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => Response::Status { status: Box::new(view.status()) },
         Ok(Request::Stop) => Response::Stopping,
@@ -213,8 +219,33 @@ fn answer(line: &[u8], view: &dyn NodeView) -> Response {
         }
         Ok(Request::VerifyReport) => Response::VerifyReport { report: view.verify_report() },
         Ok(Request::OverwritePeer { reason }) => begun(view.overwrite_peer(&reason)),
+        Ok(Request::GoAlone { term, absence }) => {
+            tracing::info!(term, absence, "over the control socket: this primary may go on alone");
+            recorded(view.go_alone(term, absence)).await
+        }
+        Ok(Request::Outdate { term }) => {
+            tracing::info!(term, "over the control socket: the primary may go on without this copy");
+            recorded(view.outdate(term)).await
+        }
         Ok(Request::DiscardDivergence { id }) => begun(view.discard_divergence(&id)),
         Err(error) => refusal(&format!("not a request: {error}")),
+    }
+}
+
+/// Wait until it is on record, on a thread that may wait.
+async fn recorded(begun: Result<Receiver<Result<(), String>>, String>) -> Response {
+    let answered = match begun {
+        Ok(answered) => answered,
+        Err(message) => return refusal(&message),
+    };
+    let waited = tokio::task::spawn_blocking(move || answered.recv_timeout(RECORD_LIMIT)).await;
+    match waited {
+        Ok(Ok(Ok(()))) => Response::Recorded,
+        Ok(Ok(Err(message))) => refusal(&message),
+        Ok(Err(RecvTimeoutError::Timeout)) => refusal(
+            "it is taken, but not on record yet: the disk with the state directory is slow, or fails; look at the status",
+        ),
+        Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => refusal("the node is stopping"),
     }
 }
 

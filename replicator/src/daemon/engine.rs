@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use replicator_core::action::{Action, Body, CloseReason};
+use replicator_core::action::{Action, Body, CloseReason, Notice};
 use replicator_core::event::{Event, ReceivedBody};
 use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
 use replicator_core::node::Node;
@@ -23,6 +23,7 @@ use super::safe_set::SafeSet;
 use super::sessions::Sessions;
 use super::settling::Settling;
 use super::state::StateKeeper;
+use super::told::Told;
 use super::workers::Workers;
 use crate::link::handshake::Established;
 use crate::link::{Connection, LinkEvent, Payload};
@@ -135,6 +136,10 @@ pub struct Core {
     /// What was kept by an earlier run is being looked at: nobody is connected to, or answered, until it is known whether it holds.
     pub(super) preparing: Option<Waiting>,
     pub(super) ending: Option<Ending>,
+    /// What is to be on record before it is answered.
+    pub(super) told: Vec<Told>,
+    /// What the status tells is to be renewed at once.
+    stale: bool,
     /// Which files may differ from the peer's after a crash.
     pub(super) settling: Settling,
 }
@@ -257,6 +262,8 @@ impl<R: Role> Engine<R> {
             publisher,
             preparing: prepares.then(Waiting::default),
             ending: None,
+            told: Vec::new(),
+            stale: false,
             settling,
         };
         Engine { core, role, priority: Priority::default() }
@@ -293,9 +300,10 @@ impl<R: Role> Engine<R> {
             self.core.tell(Event::Tick);
             self.settle();
             self.settle_members();
+            self.review_told();
             self.pump();
             self.priority.set(self.role.is_awaited());
-            if published.elapsed() > PUBLISH_EVERY {
+            if self.core.stale || published.elapsed() > PUBLISH_EVERY {
                 published = Instant::now();
                 self.publish();
             }
@@ -375,6 +383,8 @@ impl<R: Role> Engine<R> {
             Message::NestedMounts(points) => self.core.publisher.on_nested_mounts(&points),
             Message::Answer(event) => self.core.tell(event),
             Message::Overrule { reason } => self.on_overrule(&reason),
+            Message::GoAlone { term, absence, answer } => self.on_go_alone(term, absence, answer),
+            Message::Outdate { term, answer } => self.on_outdate(term, answer),
             Message::Prepared { holds } => self.on_prepared(holds),
             Message::Surveyed(found) => self.on_surveyed(found),
             Message::SafeSetBegun(_) | Message::SafeSetEstablished(_) | Message::Looked(_) => {
@@ -471,6 +481,8 @@ impl<R: Role> Engine<R> {
             Action::Report(notice) => {
                 self.core.on_begun(&notice);
                 self.core.publisher.on_notice(&notice);
+                // Whoever decides on roles waits for nothing else.
+                self.core.stale |= matches!(notice, Notice::Phase { .. } | Notice::Deposed { .. });
             }
             other => self.role.perform(&mut self.core, other),
         }
@@ -520,6 +532,7 @@ impl<R: Role> Engine<R> {
     }
 
     fn publish(&mut self) {
+        self.core.stale = false;
         let snapshot = self.core.node.snapshot();
         let listed = self.role.volumes().iter().map(|volume| volume.listed_bytes()).sum();
         self.core.publisher.renew(

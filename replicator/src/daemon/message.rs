@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use replicator_core::event::{AppliedOutcome, Event, ReadOutcome, SyncScope};
 use replicator_core::extent::Extent;
-use replicator_core::ids::{FileId, ReadId, Sequence, SessionId};
+use replicator_core::ids::{FileId, ReadId, Sequence, SessionId, Term};
 use replicator_core::verify::{Looked, VerifyRequest};
 use replicator_core::wire::namespace::Operation;
 
 use super::safe_set::Idle;
 use super::settling::Look;
+use super::told::Answer;
 use crate::control::ResyncScope;
 use crate::gate::sink::SyncReply;
 use crate::gate::{Counters, GateReport};
@@ -144,6 +145,22 @@ pub enum Message {
     Overrule {
         /// Why.
         reason: String,
+    },
+    /// This primary may go on alone.
+    GoAlone {
+        /// As the primary of this term.
+        term: Term,
+        /// In this absence of its peer; none: whichever it is.
+        absence: Option<u64>,
+        /// Told when it is on record.
+        answer: Answer,
+    },
+    /// The primary may go on without this secondary.
+    Outdate {
+        /// In this term.
+        term: Term,
+        /// Told when it is on record.
+        answer: Answer,
     },
     /// Delete what was kept aside under that name.
     Discard {

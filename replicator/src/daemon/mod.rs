@@ -17,6 +17,7 @@ mod checkpoint;
 mod ending;
 mod engine;
 mod gatekeeper;
+mod instructions;
 mod mailbox;
 mod meeting;
 mod message;
@@ -33,7 +34,9 @@ mod settings;
 mod settling;
 mod start;
 mod state;
+mod told;
 mod workers;
 mod writeback;
 
+pub use instructions::{Instructions, Refused};
 pub use start::run;

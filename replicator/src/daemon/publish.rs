@@ -21,7 +21,7 @@ use crate::link::handshake::Established;
 use crate::link::{LinkError, Statistics};
 use crate::notify::Change;
 use crate::notify::local_changes::Found;
-use crate::status::{self, BehindStatus, SafeSet, Status};
+use crate::status::{self, BehindStatus, SafeSet, StateStatus, Status};
 use crate::tracer::TracerReport;
 
 /// Percentiles are over the barriers of the last one to two such spans.
@@ -288,6 +288,13 @@ impl Publisher {
                 self.status.counters.widened += 1;
                 tracing::debug!(%file, "marks widened");
             }
+            Notice::Deposed { term } => {
+                error!(
+                    term = term.0,
+                    "a later primacy was heard of: this node lets no fsync return; stop it, and start it as the secondary"
+                );
+                self.status.counters.errors += 1;
+            }
             Notice::HoldExpired { tickets } => {
                 error!(tickets, "held syncs failed: no peer within hold-limit");
                 self.status.counters.errors += 1;
@@ -349,6 +356,7 @@ impl Publisher {
         status.resync.resumed = snapshot.beginning == Some(Beginning::Resumed);
         status.resync.why = snapshot.beginning.map_or_else(String::new, |how| how.text().to_owned());
         status.reunion = super::meeting::status_of(snapshot);
+        status.state = StateStatus::of_running(snapshot);
         status.counters.widened = snapshot.counters.widened;
         status.counters.frames_sent = total.frames_queued;
         status.counters.frames_received = total.frames_received;

@@ -64,6 +64,16 @@ fn mode(config: &Config) -> replicator_core::config::Mode {
     }
 }
 
+/// What a primary does when its peer is lost.
+pub fn when_alone(config: &Config) -> replicator_core::config::WhenAlone {
+    use replicator_core::config::WhenAlone as Core;
+    match config.mirror.when_alone {
+        WhenAlone::Release => Core::Release,
+        WhenAlone::Hold => Core::Hold,
+        WhenAlone::Ask => Core::Ask,
+    }
+}
+
 fn link_times(config: &Config) -> LinkTimes {
     LinkTimes { keep_alive: config.link.keep_alive_interval, dead_after: config.link.dead_after }
 }
@@ -75,10 +85,7 @@ pub fn primary_config(config: &Config, volumes: &[Arc<Volume>]) -> PrimaryConfig
         volumes.iter().map(|volume| VolumeRoot { volume: volume.id, root: volume.root_file() }).collect();
     PrimaryConfig {
         mode: mode(config),
-        when_alone: match mirror.when_alone {
-            WhenAlone::Release => replicator_core::config::WhenAlone::Release,
-            WhenAlone::Hold => replicator_core::config::WhenAlone::Hold,
-        },
+        when_alone: when_alone(config),
         settle: mirror.settle,
         confirm_interval: mirror.confirm_interval,
         window_bytes: mirror.window,

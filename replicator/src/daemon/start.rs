@@ -6,14 +6,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use replicator_core::action::StateRecord;
 use replicator_core::config::{PrimaryConfig, SecondaryConfig};
-use replicator_core::ids::{FileId, Time, VolumeId};
-use replicator_core::lineage::Tag;
+use replicator_core::ids::{FileId, Term, Time, VolumeId};
 use replicator_core::node::Node;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -24,6 +24,7 @@ use super::capture::{self, Selected};
 use super::checkpoint::{Preparation, fitting, identity as checkpoint_identity, lasting_identity};
 use super::engine::{Engine, Parts, Role as RoleParts};
 use super::gatekeeper::Gatekeeper;
+use super::instructions::{self, Instructions};
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::nested::NestedMounts;
@@ -65,7 +66,8 @@ const GATE_CHECK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What keeps the node from starting or going on.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
+    let began = Instant::now();
     if !nix::unistd::geteuid().is_root() {
         bail!(
             "a node needs root (it opens files by handle, mounts, and loads kernel programs); run it as root"
@@ -78,9 +80,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         warn!(path = %path.display(), "a read-only mount left by a crashed daemon was taken away");
     }
     let volumes = open_volumes(&config)?;
-    let found = load_record(&config, &state)?;
-    let node = StartedNode::start(&config, state, volumes, found)?;
-    info!(node = %config.node.name, role = %config.node.role, "running");
+    let found = load_record(&config, instructions, &state)?;
+    let term = found.now.term.0;
+    let node = StartedNode::start(&config, instructions, state, volumes, found)?;
+    info!(node = %config.node.name, role = %config.node.role, term, took = ?began.elapsed(), "running");
     let stop = node.stop_handle();
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
@@ -137,7 +140,11 @@ struct Found {
 }
 
 /// What the state file says, and what this run makes of it.
-fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<Found> {
+fn load_record(
+    config: &Config,
+    instructions: &Instructions,
+    state: &StateDirectory,
+) -> anyhow::Result<Found> {
     let path = config.node.state_directory.display();
     let record = match state.load() {
         Loaded::State(found) => {
@@ -159,10 +166,7 @@ fn load_record(config: &Config, state: &StateDirectory) -> anyhow::Result<Found>
             Some(StateRecord { lost: true, ..StateRecord::unknown() })
         }
     };
-    let now = match config.node.role {
-        Role::Primary => StateRecord::begin_primary(record, Tag(random_bits()?)),
-        Role::Secondary => StateRecord::begin_secondary(record),
-    };
+    let now = instructions::begin(config, instructions, state, record)?;
     if now.crashed {
         info!("an earlier run of this node as the primary did not end in order");
     }
@@ -279,6 +283,24 @@ impl NodeView for Stop {
         Ok(())
     }
 
+    fn go_alone(&self, term: u64, absence: Option<u64>) -> Result<Receiver<Result<(), String>>, String> {
+        if self.status().role != Role::Primary {
+            return Err("only a primary goes on alone: this node is the secondary".to_owned());
+        }
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.mailbox.post_urgent(Message::GoAlone { term: Term(term), absence, answer });
+        Ok(answered)
+    }
+
+    fn outdate(&self, term: u64) -> Result<Receiver<Result<(), String>>, String> {
+        if self.status().role != Role::Secondary {
+            return Err("only a secondary is outdated: this node is the primary".to_owned());
+        }
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.mailbox.post_urgent(Message::Outdate { term: Term(term), answer });
+        Ok(answered)
+    }
+
     fn discard_divergence(&self, id: &str) -> Result<(), String> {
         if self.status().role != Role::Secondary {
             return Err("only a secondary deletes what it kept aside: this node is the primary".to_owned());
@@ -291,6 +313,7 @@ impl NodeView for Stop {
 impl StartedNode {
     fn start(
         config: &Config,
+        instructions: &Instructions,
         state: StateDirectory,
         volumes: Vec<Arc<Volume>>,
         found: Found,
@@ -305,8 +328,8 @@ impl StartedNode {
         let lasting = lasting_identity(role, &ids, &volumes);
         let activity = state.activity()?;
         let left = if kept.is_none() && role == Role::Primary { crashed(&activity, lasting) } else { None };
-        if role == Role::Primary {
-            // Before the first caller is answered it must be on record how callers are answered.
+        // Before the first caller is answered it must be on record how callers are answered; and what a node is that was in the other role.
+        if role == Role::Primary || found.before != record {
             state.store(&ids)?;
         }
         let ring = Ring::new(RING_ENTRIES)?;
@@ -384,8 +407,12 @@ impl StartedNode {
                 publisher.on_watch(watching);
                 // Where names change that nobody tells of, only a comparison finds them.
                 let incarnation = (watched || row == "fentry").then(random).transpose()?;
-                let settings =
-                    PrimaryConfig { incarnation, tags: random_bits()?, ..primary_config(config, &volumes) };
+                let settings = PrimaryConfig {
+                    incarnation,
+                    tags: random_bits()?,
+                    go_alone: instructions.go_alone,
+                    ..primary_config(config, &volumes)
+                };
                 let mut node = Node::primary(settings, record, Time(0));
                 let strict: Vec<_> = volumes.iter().map(|_| strict_files(config)).collect();
                 let mut primary = Primary::new(volumes.clone(), strict.clone(), tracer, !config.mirror.gate);

@@ -152,6 +152,20 @@ impl StateDirectory {
         Ok(StateDirectory { path: path.to_owned(), directory, failed: Mutex::new(false), _lock: lock })
     }
 
+    /// What is on record of a node that is stopped, for whoever decides in which role it is started; `None`: it has never run. Nothing is changed,
+    /// and the node cannot be started while this reads.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`]: it runs, and is to be asked for its status. What is wrong with the file.
+    pub fn record_of_stopped(path: &Path) -> Result<Option<NodeState>, StateError> {
+        if !path.try_exists().map_err(system("look at", path))? {
+            return Ok(None);
+        }
+        let directory = StateDirectory::open(path)?;
+        let bytes = directory.read(FILE, STATE_BYTES as u64 + 1);
+        bytes.map_err(system("read", &path.join("state")))?.map(|bytes| NodeState::decode(&bytes)).transpose()
+    }
+
     /// Read the state. A file that cannot be used is renamed, so that it neither is overwritten nor read again.
     #[must_use]
     pub fn load(&self) -> Loaded {

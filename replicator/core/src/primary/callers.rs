@@ -36,8 +36,8 @@ impl Primary {
     /// Whether callers are answered without the peer now.
     fn is_local_only(&self) -> bool {
         let closing = self.session.as_ref().is_some_and(|session| session.resync.holds_callers());
-        let alone = self.phase != Phase::Mirrored && self.record.says_alone() && !closing;
-        !self.deposed && (alone || self.config.mode == Mode::Async)
+        let alone = self.phase != Phase::Mirrored && self.is_alone() && !closing;
+        self.deposed.is_none() && (alone || self.config.mode == Mode::Async)
     }
 
     /// Let go who has all that was asked for; begin with the peer's part where that is due.

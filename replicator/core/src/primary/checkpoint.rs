@@ -13,10 +13,16 @@ impl Primary {
     /// is marked, for the next run.
     pub(super) fn on_stop(&mut self) {
         self.stopping = true;
-        self.record.wanted.running = false;
+        let told = self.is_mirrored() && self.log.is_empty() && self.unconfirmed.is_empty();
+        let all = told && self.marks.files.values().all(|marks| marks.is_clean());
         self.send_frame(Kind::Goodbye, |_| {}, Body::Empty);
         self.close(CloseReason::Stopping);
         self.end_greeting(CloseReason::Stopping);
+        // What the peer may not have would be overwritten, if it was promoted: then it is to be kept aside, as after a crash. One that runs
+        // alone has a generation that tells of it.
+        let wanted = &mut self.record.wanted;
+        wanted.crashed |= !all && !wanted.alone;
+        wanted.running = false;
     }
 
     /// Whether nothing is under way that the checkpoint would miss.

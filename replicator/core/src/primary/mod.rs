@@ -30,10 +30,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::action::{Action, Notice, Phase, StateRecord};
-use crate::config::PrimaryConfig;
+use crate::config::{PrimaryConfig, WhenAlone};
 use crate::dirty::{DirtySet, WaiterId};
 use crate::event::Event;
-use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Time, VolumeId};
+use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Term, Time, VolumeId};
 use crate::record::Record;
 use crate::resume::{Beginning, LastStream, StreamId, Why};
 use crate::snapshot::Counters;
@@ -94,8 +94,12 @@ pub(crate) struct Primary {
     config: PrimaryConfig,
     phase: Phase,
     record: Record,
-    /// A peer with a higher term was heard: this node answers nobody any more.
-    deposed: bool,
+    /// A peer with this higher term was heard: this node answers nobody any more.
+    deposed: Option<Term>,
+    /// It may go on alone in the present absence of the peer; always, where nobody is to be asked.
+    permitted: bool,
+    /// Counts the absences of the peer.
+    absence: u64,
     /// Told to stop: nobody is connected to any more.
     stopping: bool,
     now: Time,
@@ -146,11 +150,12 @@ pub(crate) struct Primary {
 
 impl Primary {
     pub fn new(config: PrimaryConfig, record: StateRecord, now: Time) -> Primary {
-        let phase = if record.alone { Phase::Alone } else { Phase::Holding };
         let mut primary = Primary {
-            phase,
+            phase: Phase::Holding,
             record: Record::new(record),
-            deposed: false,
+            deposed: None,
+            permitted: config.go_alone || config.when_alone != WhenAlone::Ask,
+            absence: 1,
             stopping: false,
             now,
             awake: now,
@@ -187,6 +192,9 @@ impl Primary {
             out: Vec::new(),
             config,
         };
+        if primary.is_alone() {
+            primary.phase = Phase::Alone;
+        }
         primary.unprotect();
         // A run that was alone begins with a generation of its own ([`StateRecord::begin_primary`]): the one before may have ended after it told
         // the peer that both hold the same, and before it recorded that.
@@ -237,9 +245,13 @@ impl Primary {
             Event::FramesSent { session, upto } => self.on_frames_sent(session, upto),
             Event::SessionLost { session } => self.on_session_lost(session),
             Event::Overrule => self.on_overrule(),
+            Event::GoAlone { term, absence } => self.on_go_alone(term, absence),
             Event::Stop => self.on_stop(),
             // Not a primary's: the edge answers nothing that was not ordered.
-            Event::Applied { .. } | Event::MadeDurable { .. } | Event::CopyChanged => {}
+            Event::Applied { .. }
+            | Event::MadeDurable { .. }
+            | Event::CopyChanged
+            | Event::Outdate { .. } => {}
             _ => {}
         }
     }
@@ -285,7 +297,7 @@ impl Primary {
             session.and_then(|_| self.names.retry_at()),
             self.greeting_deadline(),
             session.and_then(|_| self.closing_deadline()),
-            self.dial.deadline().filter(|_| self.wants_session()),
+            self.dial.deadline().filter(|_| self.may_dial()),
             self.record.retry_at(),
             self.queues.settling.front().map(|(due, _)| *due),
             self.queues.delayed.first().map(|(due, _)| *due),

@@ -1,8 +1,8 @@
 //! What the primary's state record says, and what may be done only after it does.
 
-use crate::action::{DataState, Notice, Phase};
+use crate::action::{CloseReason, DataState, Notice, Phase};
 use crate::config::WhenAlone;
-use crate::ids::{Errno, PersistId};
+use crate::ids::{Errno, PersistId, Term};
 
 use super::Primary;
 
@@ -19,8 +19,8 @@ impl Primary {
         if let Err(errno) = result {
             self.report(Notice::PersistFailed { errno });
         }
-        if self.session.is_none() && self.phase == Phase::Holding && self.record.says_alone() && !self.deposed
-        {
+        let deposed = self.deposed.is_some();
+        if self.session.is_none() && self.phase == Phase::Holding && self.is_alone() && !deposed {
             self.set_phase(Phase::Alone);
         }
     }
@@ -32,18 +32,32 @@ impl Primary {
         wanted.data = DataState::UpToDate;
         wanted.lineage.share();
         (wanted.crashed, wanted.lost) = (false, false);
+        // What was permitted was so until now.
+        self.permitted = self.config.when_alone != WhenAlone::Ask;
+    }
+
+    /// Whether callers are answered without the peer: that is on record, and nobody is to be asked.
+    pub(super) fn is_alone(&self) -> bool {
+        self.permitted && self.record.says_alone()
     }
 
     /// There is no session: go on alone, or hold. `exposed`: the peer may take itself for up to date, so that going on
     /// alone begins a new history.
     pub(super) fn decide_without_peer(&mut self, exposed: bool) {
-        if self.deposed {
+        let asks = self.config.when_alone == WhenAlone::Ask;
+        if asks && exposed {
+            // The peer may be promoted now: another absence begins, for which nobody has said anything.
+            self.permitted = false;
+            self.record.wanted.alone = false;
+            self.absence += 1;
+        }
+        if self.deposed.is_some() {
             self.set_phase(Phase::Holding);
             return;
         }
         let was_alone = self.record.wanted.alone;
         if was_alone && !exposed {
-            self.set_phase(if self.record.says_alone() { Phase::Alone } else { Phase::Holding });
+            self.set_phase(if self.is_alone() { Phase::Alone } else { Phase::Holding });
             return;
         }
         self.set_phase(Phase::Holding);
@@ -53,5 +67,45 @@ impl Primary {
             self.record.wanted.alone = true;
             self.record.wanted.lineage.begin_generation(tag, exposed || !was_alone);
         }
+    }
+
+    /// A peer with this higher term was heard.
+    pub(super) fn depose(&mut self, term: Term) {
+        if self.deposed.is_none_or(|known| known < term) {
+            self.deposed = Some(term);
+            self.report(Notice::Deposed { term });
+        }
+    }
+
+    /// The number of the absence for which this node has to be told that it may go on alone, if it has.
+    pub(super) fn asks(&self) -> Option<u64> {
+        let asks = self.config.when_alone == WhenAlone::Ask && !self.stopping;
+        let told = self.permitted && self.record.wanted.alone && self.deposed.is_none();
+        (asks && !told && !self.is_exposed()).then_some(self.absence)
+    }
+
+    /// Whether the peer may take itself for up to date in the present session.
+    fn is_exposed(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.resync.is_exposed())
+    }
+
+    pub(super) fn on_go_alone(&mut self, term: Term, absence: Option<u64>) {
+        let heard = self.deposed.unwrap_or_default().max(self.record.wanted.term);
+        let present = self.asks().is_some_and(|asks| absence.is_none_or(|absence| absence == asks));
+        if !present || term < heard {
+            return;
+        }
+        // Whoever spoke of this term spoke of this primacy.
+        self.deposed = None;
+        // What was told of this node's data and its term is not so any more.
+        self.end_greeting(CloseReason::GoingAlone);
+        self.close(CloseReason::GoingAlone);
+        let (was_alone, tag) = (self.record.wanted.alone, self.draw_tag());
+        let wanted = &mut self.record.wanted;
+        wanted.term = term;
+        wanted.alone = true;
+        wanted.lineage.begin_generation(tag, !was_alone);
+        (self.permitted, self.review) = (true, true);
+        self.set_phase(Phase::Holding);
     }
 }

@@ -71,6 +71,11 @@ impl Primary {
             self.out.push(Action::CloseSession { session: id, reason });
             return;
         }
+        if !self.is_term_durable() {
+            let reason = CloseReason::GoingAlone;
+            self.out.push(Action::CloseSession { session: id, reason });
+            return self.pause_dialing();
+        }
         self.version = version;
         if version < VERSION_RESUMES {
             self.begin_session(id, Beginning::Compared(Why::Unable), None, None, None);
@@ -85,6 +90,7 @@ impl Primary {
             return;
         }
         if header.term > self.record.durable().term {
+            self.depose(header.term);
             return self.end_greeting(CloseReason::StaleTerm);
         }
         if self.greeting.as_ref().is_some_and(|greeting| greeting.over) {
@@ -164,7 +170,6 @@ impl Primary {
         let Some(greeting) = self.greeting.take() else { return };
         self.out.push(Action::CloseSession { session: greeting.id, reason });
         if reason == CloseReason::StaleTerm {
-            self.deposed = true;
             self.decide_without_peer(false);
         }
         self.pause_dialing();
@@ -236,7 +241,13 @@ impl Primary {
     /// A session has ended: what of it the next one may go on from. Comes before its log and its marks are looked at.
     pub(super) fn keep_stream(&mut self, session: &mut Session, reason: Option<CloseReason>) {
         let failed = match reason {
-            None | Some(CloseReason::PeerSilent | CloseReason::BarrierLate | CloseReason::Stopping) => None,
+            None
+            | Some(
+                CloseReason::PeerSilent
+                | CloseReason::BarrierLate
+                | CloseReason::Stopping
+                | CloseReason::GoingAlone,
+            ) => None,
             Some(_) => Some(Why::Failed),
         };
         let why = if self.untold { Some(Why::Untold) } else { failed };

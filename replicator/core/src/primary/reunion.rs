@@ -65,7 +65,7 @@ impl Primary {
         }
     }
 
-    fn account(&self) -> Account {
+    pub(super) fn account(&self) -> Account {
         let record = &self.record.wanted;
         Account {
             lineage: record.lineage,

@@ -142,12 +142,21 @@ impl Dial {
 impl Primary {
     /// Whether there is no connection, and one is wanted.
     pub(super) fn wants_session(&self) -> bool {
-        self.session.is_none() && !self.deposed && !self.stopping
+        self.session.is_none() && self.deposed.is_none() && !self.stopping
+    }
+
+    /// Whether it may be connected now: a stream has one term, which is on record before anybody hears of it.
+    pub(super) fn may_dial(&self) -> bool {
+        self.wants_session() && self.is_term_durable()
+    }
+
+    pub(super) fn is_term_durable(&self) -> bool {
+        self.record.durable().term == self.record.wanted.term
     }
 
     /// Connect if there is no connection and the pause is over.
     pub(super) fn connect(&mut self) {
-        if !self.wants_session() {
+        if !self.may_dial() {
             return;
         }
         if let DialState::Pausing(until) = self.dial.state
@@ -185,9 +194,6 @@ impl Primary {
     pub(super) fn close(&mut self, reason: CloseReason) {
         let Some(session) = &self.session else { return };
         self.out.push(Action::CloseSession { session: session.id, reason });
-        if reason == CloseReason::StaleTerm {
-            self.deposed = true;
-        }
         self.lose_session(Some(reason));
     }
 
@@ -288,6 +294,7 @@ impl Primary {
         };
         session.silence = Duration::ZERO;
         if header.term > self.record.durable().term {
+            self.depose(header.term);
             self.close(CloseReason::StaleTerm);
             return;
         }

@@ -19,6 +19,9 @@ impl Primary {
         Snapshot {
             phase: self.phase,
             record: self.record.durable(),
+            account: self.account(),
+            asks: self.asks(),
+            deposed: self.deposed,
             positions: session.map(|session| session.positions).unwrap_or_default(),
             dirty_files: marked.count() as u64,
             dirty_bytes: bytes.sum(),

@@ -149,6 +149,7 @@ impl Secondary {
             Event::MadeDurable { session, barrier, result } => self.on_made_durable(session, barrier, result),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
             Event::CopyChanged => self.held = None,
+            Event::Outdate { term } => self.on_outdate(term),
             Event::Stop => self.on_stop(),
             Event::Tick => {
                 if let Some(session) = &mut self.session {
@@ -209,7 +210,7 @@ impl Secondary {
             received: Sequence(0),
             version,
             told: None,
-            term: self.record.durable().term,
+            term: self.record.wanted.term.max(self.record.durable().term),
             silence: Duration::ZERO,
             last_sent: self.now,
             acked: Ack::default(),
@@ -253,6 +254,20 @@ impl Secondary {
             if Some(session) != closed {
                 self.out.push(Action::CloseSession { session, reason });
             }
+        }
+    }
+
+    /// The primary may go on without this copy from now on.
+    fn on_outdate(&mut self, term: Term) {
+        if term < self.record.wanted.term.max(self.record.durable().term) {
+            return;
+        }
+        // Confirms nothing to anybody who has not heard of it.
+        self.close(CloseReason::Outdated);
+        let wanted = &mut self.record.wanted;
+        wanted.term = term;
+        if matches!(wanted.data, DataState::UpToDate | DataState::Consistent) {
+            wanted.data = DataState::Outdated;
         }
     }
 
@@ -328,6 +343,11 @@ impl Secondary {
             // The answer carries this node's term: the peer learns that its primacy is over.
             self.send_frame(Kind::KeepAlive, |_| {}, Body::Empty);
             self.close(CloseReason::StaleTerm);
+            return;
+        }
+        if header.term > session.term && session.received.0 > 0 {
+            // What is confirmed is confirmed to a primacy that is on record here, since the stream began.
+            self.close(CloseReason::Protocol("another term within a stream"));
             return;
         }
         session.term = header.term;
@@ -439,6 +459,9 @@ impl Secondary {
         Snapshot {
             phase: self.phase,
             record: self.record.durable(),
+            account: self.account(),
+            asks: None,
+            deposed: None,
             positions: Positions { queued: received, sent: received, received, applied, synced },
             dirty_files: 0,
             dirty_bytes: 0,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use replicator_core::ids::FileKind;
 
-use super::{File, Files, PAGE, root_of, volume_of};
+use super::{File, Files, PAGE, at, root_of, volume_of};
 use crate::disk::PowerCut;
 use crate::random::Random;
 
@@ -159,10 +159,4 @@ impl File {
         self.attributes.mode = *at(&self.mode_history, moded);
         self.mode_history.push((now, self.attributes.mode));
     }
-}
-
-/// What held at that version.
-fn at<T>(history: &[(u64, T)], version: u64) -> &T {
-    let found = history.iter().rposition(|(from, _)| *from <= version).unwrap_or(0);
-    &history[found].1
 }

@@ -195,6 +195,12 @@ impl World {
         file.links -= 1;
         let last = file.links == 0;
         file.open |= last && hold && file.kind == FileKind::Regular;
+        if last {
+            // A power cut may bring it back here, after the copy was told that it is gone and what has its number since.
+            let uid = file.uid;
+            self.acknowledged.remove(&uid);
+            self.told.remove(&uid);
+        }
         (inode, last)
     }
 

@@ -5,6 +5,7 @@ mod acknowledged_is_durable;
 mod names_in_order;
 mod nothing_forgotten;
 mod nothing_thrown_away;
+mod one_primary;
 mod positions;
 mod prefix;
 mod same_tree;
@@ -49,7 +50,7 @@ impl World {
         self.check_stale(&self.replica.known.clone());
         if self.primary_disk.record.surely(|record| record.alone) {
             self.stats.acknowledged_alone += 1;
-            return;
+            return self.check_may_be_alone();
         }
         let replica = match self.mode {
             Mode::Sync => self.replica.clone(),

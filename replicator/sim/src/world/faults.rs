@@ -17,6 +17,9 @@ impl World {
                 self.kill_primary();
             }
         }
+        if self.controller.is_some() && self.random.chance(8) {
+            self.change_roles();
+        }
         match self.random.below(26) {
             0..=3 => self.break_link(),
             4 => self.crash_secondary(),
@@ -39,7 +42,7 @@ impl World {
                 let syncs = self.random.below(30);
                 self.some_patience().slow_down(syncs);
             }
-            19 => self.restore_older_state(),
+            19 if self.controller.is_none() => self.restore_older_state(),
             _ => {}
         }
     }
@@ -209,7 +212,11 @@ impl World {
         let record = *self.primary_disk.record.get();
         self.older.push(record);
         // On record before anything follows from it.
-        let begun = StateRecord::begin_primary(Some(record), Tag(self.config.tags.rotate_left(7) | 1));
+        let start = self.start_of_primary(Tag(self.config.tags.rotate_left(7) | 1));
+        let begun = match StateRecord::begin_primary(Some(record), start) {
+            Ok(begun) => begun,
+            Err(why) => return self.fail(format!("a primary does not begin again: {record:?}: {why}")),
+        };
         self.primary_disk.record.replace(begun, Reached::Synced);
         self.primary = Node::primary(self.config.clone(), begun, self.now);
     }

@@ -27,7 +27,9 @@ impl World {
         {
             link.to_secondary.append(&mut former.to_secondary);
         }
-        let version = if self.random.chance(5) && !self.stale { VERSION_MIN } else { VERSION };
+        // Nodes that take turns say what their data is, which an older version cannot.
+        let old = self.random.chance(5) && !self.stale && self.controller.is_none();
+        let version = if old { VERSION_MIN } else { VERSION };
         self.tell_secondary(Event::SessionOpened { session: secondary, version });
         self.tell_primary(Event::SessionOpened { session, version });
     }

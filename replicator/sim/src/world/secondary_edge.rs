@@ -31,6 +31,7 @@ impl World {
                     Body::Structured(body) => Payload::Structured(body),
                     _ => Payload::None,
                 };
+                self.check_term(&header, &payload);
                 let early = self.sabotage == Sabotage::EarlyBarrierDone && header.kind == Kind::BarrierDone;
                 let done = early && self.replica.known.len() < usize::MAX;
                 if let Some(link) =
@@ -99,7 +100,10 @@ impl World {
                 let result = self.make_durable(&scope, fails);
                 Event::MadeDurable { session, barrier, result }
             }
-            Serving::Persist { persist, record } => {
+            Serving::Persist { persist, mut record } => {
+                if self.sabotage == Sabotage::UnrecordedTerm {
+                    record.term = self.secondary_disk.record.get().term;
+                }
                 let fails = self.faults && self.random.chance(3);
                 let reached = self.reached(fails);
                 self.secondary_disk.record.replace(record, reached);

@@ -12,7 +12,10 @@ impl World {
             return;
         }
         self.restored = false;
-        if !self.stale {
+        // One that was the primary, and has what the present one has not.
+        let had_more =
+            self.controller.as_mut().map(|controller| std::mem::take(&mut controller.loser_had_more));
+        if !self.stale && had_more != Some(true) {
             return;
         }
         let kept = self.secondary_disk.record.get().keeping;
@@ -21,7 +24,7 @@ impl World {
             return self
                 .fail(format!("nothing-thrown-away: {found:?}, keeping {:?}, {kept:?}", self.keeping));
         }
-        self.stats.overruled += 1;
+        self.stats.overruled += u64::from(self.stale);
         self.stale = false;
     }
 }
