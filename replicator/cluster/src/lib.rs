@@ -2,12 +2,12 @@
 //!
 //! Decisions are the core's (`replicator_core::cluster`); here is what carries them out, one edge each, none of which knows another.
 
-pub mod daemon;
-pub mod heartbeat;
 pub mod address;
-pub mod health;
 pub mod arbiter;
-pub mod witness;
+pub mod daemon;
+pub mod health;
+pub mod heartbeat;
 pub mod membership;
-pub mod remote;
 pub mod module;
+pub mod remote;
+pub mod witness;

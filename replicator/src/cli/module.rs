@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use replicator_cluster::daemon::control::{Answer, Order, Request};
-use replicator_cluster::module::{Shelf, Systemctl, check};
+use replicator_cluster::module::{Listed, Shelf, Systemctl, check};
 
 use super::places::PlacesArguments;
 use super::{exit, pretty_json, print};
@@ -173,8 +173,8 @@ fn shelf(places: &PlacesArguments) -> Shelf {
 fn list(shelf: &Shelf) -> anyhow::Result<u8> {
     let mut text = String::new();
     let mut code = exit::OK;
-    for (name, found) in shelf.list()? {
-        match found {
+    for Listed { name, description } in shelf.list()? {
+        match description {
             Ok(description) => text += &format!("{name:<20} {}\n", description.description),
             Err(error) => {
                 code = exit::FAILED;

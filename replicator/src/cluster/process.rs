@@ -13,11 +13,13 @@ use nix::unistd::Pid;
 use replicator_cluster::daemon::mirror::{Look, Mirror};
 use replicator_cluster::daemon::service::MirrorPlace;
 use replicator_cluster::module::Description;
+use replicator_core::action::StateRecord;
 use replicator_core::cluster::{CopyState, MirrorView, Role};
 use replicator_core::ids::Term;
 use tokio::time::{Instant, sleep};
 
 use super::settings::configuration;
+use crate::daemon::name_id;
 use crate::control::{self, ControlError, Order, Request, Response, ResyncScope};
 use crate::status::{StateStatus, Status};
 use crate::storage::state::{StateDirectory, StateError};
@@ -139,9 +141,15 @@ impl MirrorProcess {
     }
 
     fn copy_of_stopped(&self) -> Result<CopyState, StateError> {
-        let record = StateDirectory::record_of_stopped(&self.state)?;
-        let record =
-            record.map_or_else(replicator_core::action::StateRecord::unknown, |state| state.record);
+        let record = match StateDirectory::record_of_stopped(&self.state) {
+            Ok(Some(state)) => state.record,
+            Ok(None) => StateRecord::unknown(),
+            Err(error @ (StateError::InUse { .. } | StateError::System { .. } | StateError::Newer { .. })) => {
+                return Err(error);
+            }
+            // Nothing is known of the copy. The mirror puts the file aside when it starts.
+            Err(_) => StateRecord { lost: true, ..StateRecord::unknown() },
+        };
         Ok(CopyState { account: record.account(), term: record.term, alone: record.alone })
     }
 
@@ -248,7 +256,7 @@ impl Mirror for MirrorProcess {
     async fn outdate(&self, term: Term) -> Result<(), String> {
         let (state, names) = (self.state.clone(), self.names.clone());
         let outdated = tokio::task::spawn_blocking(move || {
-            StateDirectory::outdate_stopped(&state, (&names.0, &names.1), term)
+            StateDirectory::outdate_stopped(&state, (name_id(&names.0), name_id(&names.1)), term)
         });
         outdated.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }

@@ -39,4 +39,4 @@ mod workers;
 mod writeback;
 
 pub use instructions::{Instructions, Refused};
-pub use start::run;
+pub use start::{name_id, run};

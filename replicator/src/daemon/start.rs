@@ -193,7 +193,7 @@ fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<Base>
 }
 
 /// A name as the fixed-size id of the state file.
-fn name_id(name: &str) -> [u8; 16] {
+pub fn name_id(name: &str) -> [u8; 16] {
     let mut id = [0; 16];
     id.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..16]);
     id

@@ -21,6 +21,9 @@ use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::fsync;
 
+use replicator_core::action::{DataState, StateRecord};
+use replicator_core::ids::Term;
+
 use super::activity::ActivityDirectory;
 use super::own_files;
 pub use format::{MAGIC, NodeState, STATE_BYTES, VERSION};
@@ -164,6 +167,29 @@ impl StateDirectory {
         let directory = StateDirectory::open(path)?;
         let bytes = directory.read(FILE, STATE_BYTES as u64 + 1);
         bytes.map_err(system("read", &path.join("state")))?.map(|bytes| NodeState::decode(&bytes)).transpose()
+    }
+
+    /// Mark a stopped node's copy durably as one that the other node may go on without, in this term. What cannot be used of its state is put aside: a
+    /// copy of which nothing is known is not gone on from either. `ids`: whose state it is, if there is none.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`]: it runs. [`StateError::Newer`]. What the system says; then it is marked, or not.
+    pub fn outdate_stopped(path: &Path, ids: ([u8; 16], [u8; 16]), term: Term) -> Result<(), StateError> {
+        let directory = StateDirectory::open(path)?;
+        let mut state = match directory.load() {
+            Loaded::State(state) => state,
+            Loaded::First => NodeState { cluster: ids.0, node: ids.1, record: StateRecord::unknown() },
+            Loaded::Newer { found } => return Err(StateError::Newer { found }),
+            Loaded::Unusable { .. } => {
+                let record = StateRecord { lost: true, ..StateRecord::unknown() };
+                NodeState { cluster: ids.0, node: ids.1, record }
+            }
+        };
+        let record = &mut state.record;
+        record.term = record.term.max(term);
+        record.alone = false;
+        record.data = record.data.min(DataState::Outdated);
+        directory.store(&state)
     }
 
     /// Read the state. A file that cannot be used is renamed, so that it neither is overwritten nor read again.

@@ -208,9 +208,9 @@ fn setup(places: &Places, options: &Options, membership: &Membership) -> Result<
     };
     let shelf = Shelf::at(&places.modules);
     let mut modules = Vec::new();
-    for (name, found) in shelf.list()? {
+    for module::Listed { name, description } in shelf.list()? {
         let path = shelf.path(&name);
-        match found {
+        match description {
             Ok(description) => modules.push((description, path)),
             // The others go on; this one is not there until it is right.
             Err(error) => tracing::error!(module = name, %error, "a module is passed over"),
