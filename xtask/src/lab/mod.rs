@@ -6,6 +6,7 @@
 //! daemon is built: it is started, asked for its status, killed, and its directories are looked at from outside.
 
 pub mod aligned;
+pub mod cluster;
 pub mod compare;
 pub mod config;
 pub mod crash_disk;

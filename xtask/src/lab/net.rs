@@ -211,6 +211,11 @@ impl Namespace {
         self.nft(rules)
     }
 
+    /// Take an address away, if it is there.
+    pub fn remove_address(&self, address: IpAddr) {
+        let _ = ip(&self.name, &["address", "del", &format!("{address}/24"), "dev", DEVICE]);
+    }
+
     /// Kill -9 everything that runs in it, and wait until it is gone.
     ///
     /// # Errors
