@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_peer;
 mod behind_the_gate;
 mod capture_rows;
+mod cluster;
 mod commands;
 mod crash_compares_the_safe_set;
 mod daemon_crash_mount_replaced;
@@ -172,6 +173,7 @@ pub const ALL: &[Scenario] = &[
     scenario("tree_bounds", 180, tree_bounds::run),
     scenario("guarded_copy", 180, guarded_copy::run),
     scenario("excluded_names", 180, excluded_names::run),
+    scenario("cluster_failover", 240, cluster::failover::run),
     scenario("commands", 120, commands::run),
     scenario("bad_input", 180, bad_input::run),
     scenario("bad_peer", 180, bad_peer::run),

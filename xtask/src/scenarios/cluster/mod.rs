@@ -1,0 +1,44 @@
+//! Situations of a whole cluster: two nodes, a client on the virtual address, a witness.
+
+pub mod failover;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::lab::cluster::Cluster;
+use crate::lab::ledger::Client;
+use crate::lab::wait;
+
+/// What the daemons complain of wherever a node or a network is lost.
+pub const LOST: &[&str] = &[
+    "lost", "peer", "session", "link", "the other node", "did not run", "crashed", "mount", "arbiter", "heartbeat",
+    "everything will be compared", "kept aside", "safe set",
+];
+
+/// Longest time until a service answers again.
+pub const SERVICE_BOUND: Duration = Duration::from_secs(60);
+
+/// Wait until the client has got some more answers.
+///
+/// # Errors
+/// It gets none.
+pub fn wait_answers(client: &Client, more: u64) -> Result<()> {
+    let from = client.answered();
+    wait::until("answers for the client", SERVICE_BOUND, || Ok((client.answered() >= from + more).then_some(())))
+}
+
+/// The longest time without answers that began after so many gaps were known.
+#[must_use]
+pub fn longest_gap(client: &Client, known: usize) -> Duration {
+    client.gaps().iter().skip(known).map(|gap| gap.span()).max().unwrap_or_default()
+}
+
+/// Wait until a node is active alone and ready.
+///
+/// # Errors
+/// It does not become so.
+pub fn wait_alone(cluster: &mut Cluster, node: usize) -> Result<()> {
+    let module = crate::lab::cluster::MODULE;
+    cluster.wait_for(node, module, "alone, ready", SERVICE_BOUND, |found| found.here.is_ready("alone")).map(drop)
+}
