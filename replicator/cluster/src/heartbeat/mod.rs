@@ -5,7 +5,7 @@
 //! daemon publishes. A node is dead that was silent on all paths for twelve beats.
 //!
 //! The heartbeat has a thread of its own, with locked memory and real-time priority where that is granted. It touches no disk, writes no
-//! log, and waits for no lock. Its logic is a state machine without sockets and clock, [`Pulse`](pulse::Pulse).
+//! log, and waits for no lock. Its logic is a state machine without sockets and clock, `Pulse`.
 //!
 //! # Whom to believe
 //!
@@ -58,6 +58,9 @@
 //! notices that it was not there tells [`Event::Late`] before anything else, and counts from zero. It notices by a tick that comes later
 //! than half the time until death, by a clock that counts the machine's sleep; or, since the clock of a paused guest may show
 //! nothing, by ticks of the peer that advanced by more than that beyond the own clock.
+//!
+//! Half the time until death, and not all of it: who was away for so long and comes back gives up its authority before the other node,
+//! which counts the full time, takes it.
 
 mod config;
 mod error;

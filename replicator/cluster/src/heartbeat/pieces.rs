@@ -39,6 +39,11 @@ impl Assembly {
         }
     }
 
+    /// Where the buffer is.
+    pub(crate) fn place(&self) -> (*const u8, usize) {
+        (self.buffer.as_ptr(), self.buffer.len())
+    }
+
     /// Forget everything: another session begins.
     pub(crate) fn reset(&mut self) {
         self.complete = 0;

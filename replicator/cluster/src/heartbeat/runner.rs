@@ -83,8 +83,13 @@ impl<'a, E: Fn(Event)> Runner<'a, E> {
         if let Some(mut snapshot) = try_lock(&self.shared.snapshot) {
             self.pulse.snapshot(&mut snapshot);
         }
+        let [pulse, paths, assembly, rounds] = self.pulse.places();
         let memory = lock_memory(&[
-            (&raw const *self.pulse as *const u8, size_of::<Pulse>()),
+            pulse,
+            paths,
+            assembly,
+            rounds,
+            (std::ptr::from_ref(self.shared).cast(), size_of::<Shared>()),
             (self.out.as_ptr().cast(), self.out.capacity() * size_of::<Output>()),
             (self.buffer.as_ptr(), self.buffer.len()),
         ]);

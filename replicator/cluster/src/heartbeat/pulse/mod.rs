@@ -196,6 +196,17 @@ impl Pulse {
         }
     }
 
+    /// Where its parts are that stay where they are and are used with every beat: address and bytes, to be locked. Before the first
+    /// input, after which the place of [`Rounds`] cannot be told.
+    pub(crate) fn places(&self) -> [(*const u8, usize); 4] {
+        [
+            (std::ptr::from_ref(self).cast(), size_of::<Pulse>()),
+            (self.paths.as_ptr().cast(), size_of_val(&self.paths[..])),
+            self.assembly.place(),
+            self.rounds.place(),
+        ]
+    }
+
     /// The system did not send what it was told to.
     pub(crate) fn count_send_failure(&mut self, path: usize) {
         if let Some(watch) = self.paths.get_mut(path) {

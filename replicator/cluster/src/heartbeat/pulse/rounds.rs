@@ -22,6 +22,12 @@ impl Rounds {
         Rounds(VecDeque::with_capacity(MAX))
     }
 
+    /// Where they will be. Valid while there are none.
+    pub(super) fn place(&self) -> (*const u8, usize) {
+        let (first, _) = self.0.as_slices();
+        (first.as_ptr().cast(), self.0.capacity() * size_of::<Round>())
+    }
+
     pub(super) fn push(&mut self, first: u64, last: u64, sent: Duration, tick: bool) {
         if self.0.len() >= MAX {
             self.0.pop_front();
