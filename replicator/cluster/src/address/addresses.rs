@@ -238,12 +238,12 @@ impl Addresses {
         }
         let watch = Watch::open()
             .map_err(|source| AddressError::Netlink { operation: "watch the addresses", source })?;
-        self.note(&kept);
+        let earlier = self.note(&kept);
         let mut added = Vec::new();
         for kept in &kept {
-            let Place { entry, link, route, .. } = &kept.place;
-            if let Err(source) = state.route.add(entry, *route) {
-                self.roll_back(&mut state, &added);
+            let Place { entry, link, manner, .. } = &kept.place;
+            if let Err(source) = state.route.add(entry, *manner) {
+                self.roll_back(&mut state, &added, &earlier);
                 let (address, interface) = (entry.address, link.name.clone());
                 return Err(AddressError::Add { address, interface, source });
             }
@@ -264,10 +264,11 @@ impl Addresses {
         Ok(())
     }
 
-    /// Note that these are about to be added. A state directory that is full must not keep the service down: the marks in the kernel tell as
-    /// much.
-    fn note(&self, kept: &[Arc<Kept>]) {
-        let mut noted = self.record.read();
+    /// Note that these are about to be added; what was noted before. A state directory that is full must not keep the service down: the
+    /// marks in the kernel tell as much.
+    fn note(&self, kept: &[Arc<Kept>]) -> Vec<Noted> {
+        let earlier = self.record.read();
+        let mut noted = earlier.clone();
         for one in kept.iter().map(|kept| Noted::from(&kept.place.entry)) {
             if !noted.contains(&one) {
                 noted.push(one);
@@ -276,18 +277,23 @@ impl Addresses {
         if let Err(error) = self.record.write(&noted) {
             tracing::warn!(%error, "cannot note the addresses before they are added");
         }
+        earlier
     }
 
-    fn roll_back(&self, state: &mut State, added: &[Entry]) {
+    /// As it was before. What cannot be removed again stays noted.
+    fn roll_back(&self, state: &mut State, added: &[Entry], earlier: &[Noted]) {
+        let mut noted = earlier.to_vec();
         for entry in added {
             if let Err(error) = state.route.remove(entry) {
                 tracing::error!(address = %entry.address, %error,
                     "cannot remove an address again that is not to be here; remove it by hand");
-                return;
+                noted.push(Noted::from(entry));
             }
         }
-        if state.held.is_none() {
+        if noted.is_empty() {
             removal::clear(&self.record);
+        } else if let Err(error) = self.record.write(&noted) {
+            tracing::warn!(%error, "cannot note which addresses are here");
         }
     }
 }
