@@ -93,6 +93,18 @@ fn without_its_note_the_mark_tells() {
     assert!(!ground.a.has(V4) && !ground.a.has(V6));
 }
 
+/// A state directory that is full, say.
+#[test]
+fn a_note_that_cannot_be_written_does_not_keep_the_service_down() {
+    let Some(ground) = Ground::new() else { return };
+    let node = Node::start(&ground.a, both());
+    std::fs::create_dir(node.state.path().join("addresses.new")).unwrap();
+    node.call(|node| async move { node.take(true).await.unwrap() });
+    assert!(ground.a.has(V4) && ground.a.has(V6));
+    assert_eq!(node.call(|node| async move { node.give_up().unwrap() }).removed.len(), 2);
+    assert!(!ground.a.has(V4) && !ground.a.has(V6));
+}
+
 /// The configuration was changed while the daemon was down.
 #[test]
 fn what_is_no_longer_configured_is_removed_by_the_note() {

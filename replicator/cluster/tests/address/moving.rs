@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
-use replicator_cluster::address::{AddressError, Unprobed};
+use replicator_cluster::address::{AddressError, Addresses, Unprobed};
 
 use super::ground::{Ground, INTERFACE, LIMIT, Namespace, Node, V4, V6, both, configured, ip, wait};
 
@@ -147,6 +147,20 @@ fn who_gives_up_overtakes_who_still_asks() {
     });
     assert!(matches!(taken, Err(AddressError::Overtaken)), "{taken:?}");
     assert!(!ground.a.has(V4) && !ground.a.has(V6));
+}
+
+/// So that the daemon may take on any of its threads and give up on another.
+#[test]
+fn orders_may_come_from_any_thread() {
+    fn sends<T: Send>(_: &T) {}
+    fn shares<T: Send + Sync>(_: &T) {}
+    let directory = tempfile::tempdir().unwrap();
+    let (events, _told) = tokio::sync::mpsc::unbounded_channel();
+    let addresses = Addresses::new(Vec::new(), directory.path(), events).unwrap();
+    shares(&addresses);
+    sends(&addresses.take(true));
+    // And a module without addresses has nothing to give up.
+    assert_eq!(addresses.give_up().unwrap().removed, []);
 }
 
 #[test]
