@@ -54,8 +54,8 @@ impl Held {
 }
 
 impl Addresses {
-    /// The addresses of a module, none of them taken. `state_dir`: this module's own directory, made if it is missing; a directory that does not
-    /// survive a restart of the machine is enough. `events` gets what happens to addresses that are held.
+    /// The addresses of a module, none of them taken. `state_dir`: this module's own directory, made if it is missing; a directory that
+    /// does not survive a restart of the machine is enough. `events` gets what happens to addresses that are held.
     ///
     /// # Errors
     /// [`AddressError::NotForAService`], [`AddressError::Twice`], [`AddressError::State`], [`AddressError::Netlink`].
@@ -114,8 +114,8 @@ impl Addresses {
     /// is known that the other node is gone (fenced).
     ///
     /// # Errors
-    /// [`AddressError::Duplicate`], [`AddressError::Foreign`] and all others but those of removal and state. Of the addresses that were not held before none is added
-    /// then.
+    /// [`AddressError::Duplicate`], [`AddressError::Foreign`] and all others but those of removal and state. Of the addresses that were
+    /// not held before none is added then.
     pub async fn take(&self, probe: bool) -> Result<Taken, AddressError> {
         let (turn, places, present) = self.begin()?;
         let live = Arc::new(Live::default());
@@ -164,7 +164,8 @@ impl Addresses {
         given_up
     }
 
-    /// Announce all addresses that are held anew, from the start of the schedule: after anything that may have let others believe otherwise.
+    /// Announce all addresses that are held anew, from the start of the schedule: after anything that may have let others believe
+    /// otherwise.
     pub fn announce(&self) {
         if let Some(held) = &self.state().held {
             held.kept.iter().for_each(|kept| kept.again.notify_one());
@@ -314,12 +315,17 @@ impl State {
         self.held.iter().flat_map(|held| &held.kept).map(|kept| kept.place.entry).collect()
     }
 
+    /// The addresses of this node.
+    pub(super) fn present(&mut self) -> Result<Vec<Entry>, AddressError> {
+        let operation = "list the addresses";
+        self.route.addresses().map_err(|source| AddressError::Netlink { operation, source })
+    }
+
     /// The interfaces and addresses of this node.
     pub(super) fn look(&mut self) -> Result<(Vec<Link>, Vec<Entry>), AddressError> {
         let netlink = |operation| move |source: io::Error| AddressError::Netlink { operation, source };
         let links = self.route.links().map_err(netlink("list the interfaces"))?;
-        let present = self.route.addresses().map_err(netlink("list the addresses"))?;
-        Ok((links, present))
+        Ok((links, self.present()?))
     }
 }
 
