@@ -54,8 +54,8 @@ impl Held {
 }
 
 impl Addresses {
-    /// The addresses of a module, none of them taken. `state_dir`: this module's own directory, made if it is missing; a directory that does not
-    /// survive a restart of the machine is enough. `events` gets what happens to addresses that are held.
+    /// The addresses of a module, none of them taken. `state_dir`: this module's own directory, made if it is missing; a directory that
+    /// does not survive a restart of the machine is enough. `events` gets what happens to addresses that are held.
     ///
     /// # Errors
     /// [`AddressError::NotForAService`], [`AddressError::Twice`], [`AddressError::State`], [`AddressError::Netlink`].
@@ -114,8 +114,8 @@ impl Addresses {
     /// is known that the other node is gone (fenced).
     ///
     /// # Errors
-    /// [`AddressError::Duplicate`], [`AddressError::Foreign`] and all others but those of removal and state. Of the addresses that were not held before none is added
-    /// then.
+    /// [`AddressError::Duplicate`], [`AddressError::Foreign`] and all others but those of removal and state. Of the addresses that were
+    /// not held before none is added then.
     pub async fn take(&self, probe: bool) -> Result<Taken, AddressError> {
         let (turn, places, present) = self.begin()?;
         let live = Arc::new(Live::default());
@@ -164,7 +164,8 @@ impl Addresses {
         given_up
     }
 
-    /// Announce all addresses that are held anew, from the start of the schedule: after anything that may have let others believe otherwise.
+    /// Announce all addresses that are held anew, from the start of the schedule: after anything that may have let others believe
+    /// otherwise.
     pub fn announce(&self) {
         if let Some(held) = &self.state().held {
             held.kept.iter().for_each(|kept| kept.again.notify_one());
@@ -238,12 +239,12 @@ impl Addresses {
         }
         let watch = Watch::open()
             .map_err(|source| AddressError::Netlink { operation: "watch the addresses", source })?;
-        self.note(&kept);
+        let earlier = self.note(&kept);
         let mut added = Vec::new();
         for kept in &kept {
-            let Place { entry, link, route, .. } = &kept.place;
-            if let Err(source) = state.route.add(entry, *route) {
-                self.roll_back(&mut state, &added);
+            let Place { entry, link, manner, .. } = &kept.place;
+            if let Err(source) = state.route.add(entry, *manner) {
+                self.roll_back(&mut state, &added, &earlier);
                 let (address, interface) = (entry.address, link.name.clone());
                 return Err(AddressError::Add { address, interface, source });
             }
@@ -264,10 +265,11 @@ impl Addresses {
         Ok(())
     }
 
-    /// Note that these are about to be added. A state directory that is full must not keep the service down: the marks in the kernel tell as
-    /// much.
-    fn note(&self, kept: &[Arc<Kept>]) {
-        let mut noted = self.record.read();
+    /// Note that these are about to be added; what was noted before. A state directory that is full must not keep the service down: the
+    /// marks in the kernel tell as much.
+    fn note(&self, kept: &[Arc<Kept>]) -> Vec<Noted> {
+        let earlier = self.record.read();
+        let mut noted = earlier.clone();
         for one in kept.iter().map(|kept| Noted::from(&kept.place.entry)) {
             if !noted.contains(&one) {
                 noted.push(one);
@@ -276,18 +278,23 @@ impl Addresses {
         if let Err(error) = self.record.write(&noted) {
             tracing::warn!(%error, "cannot note the addresses before they are added");
         }
+        earlier
     }
 
-    fn roll_back(&self, state: &mut State, added: &[Entry]) {
+    /// As it was before. What cannot be removed again stays noted.
+    fn roll_back(&self, state: &mut State, added: &[Entry], earlier: &[Noted]) {
+        let mut noted = earlier.to_vec();
         for entry in added {
             if let Err(error) = state.route.remove(entry) {
                 tracing::error!(address = %entry.address, %error,
                     "cannot remove an address again that is not to be here; remove it by hand");
-                return;
+                noted.push(Noted::from(entry));
             }
         }
-        if state.held.is_none() {
+        if noted.is_empty() {
             removal::clear(&self.record);
+        } else if let Err(error) = self.record.write(&noted) {
+            tracing::warn!(%error, "cannot note which addresses are here");
         }
     }
 }
@@ -308,12 +315,17 @@ impl State {
         self.held.iter().flat_map(|held| &held.kept).map(|kept| kept.place.entry).collect()
     }
 
+    /// The addresses of this node.
+    pub(super) fn present(&mut self) -> Result<Vec<Entry>, AddressError> {
+        let operation = "list the addresses";
+        self.route.addresses().map_err(|source| AddressError::Netlink { operation, source })
+    }
+
     /// The interfaces and addresses of this node.
     pub(super) fn look(&mut self) -> Result<(Vec<Link>, Vec<Entry>), AddressError> {
         let netlink = |operation| move |source: io::Error| AddressError::Netlink { operation, source };
         let links = self.route.links().map_err(netlink("list the interfaces"))?;
-        let present = self.route.addresses().map_err(netlink("list the addresses"))?;
-        Ok((links, present))
+        Ok((links, self.present()?))
     }
 }
 

@@ -15,6 +15,10 @@ pub struct AddressConfig {
     pub interface: Option<String>,
     /// Ask the LAN whether somebody else has the address before it is taken.
     pub probe: bool,
+    /// Of a v6 address: whether the node's own connections may go out from it. While an address is held that may, the kernel prefers it to
+    /// the node's own (it was added last, and the choice by RFC 6724 is a tie), and connections that went out so are reset when it is given
+    /// up: the cluster's own among them, if they are not bound. A v4 address in the node's own subnet is never chosen.
+    pub outgoing: bool,
 }
 
 /// Whether a service can have these addresses.
@@ -58,6 +62,7 @@ mod tests {
             address: address.parse().unwrap(),
             interface: None,
             probe: true,
+            outgoing: false,
         };
         validate(&addresses.iter().map(one).collect::<Vec<_>>())
     }

@@ -54,7 +54,8 @@ pub enum AddressError {
     Packets { address: IpAddr, interface: String, source: io::Error },
     /// The kernel does not add it.
     #[error(
-        "cannot add {address} to {interface}: {source}; does the daemon have CAP_NET_ADMIN, and is IPv6 enabled there if it is a v6 address?"
+        "cannot add {address} to {interface}: {source}; does the daemon have CAP_NET_ADMIN, \
+         and is IPv6 enabled there if it is a v6 address?"
     )]
     Add { address: IpAddr, interface: String, source: io::Error },
     /// `give_up` or another `take` came while this one asked the LAN.

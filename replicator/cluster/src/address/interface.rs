@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::netlink::{Entry, Link};
+use super::netlink::{Entry, Link, Manner};
 use super::{AddressConfig, AddressError};
 
 /// An address and where it goes.
@@ -12,9 +12,9 @@ use super::{AddressConfig, AddressError};
 pub(super) struct Place {
     pub entry: Entry,
     pub link: Link,
-    /// Whether the address brings the route to its subnet. Not where the interface has one by an address of its own, and would lose it
-    /// with this one.
-    pub route: bool,
+    /// The address brings the route to its subnet, but not where the interface has one by an address of its own, and would lose it with
+    /// this one.
+    pub manner: Manner,
     /// Whether the LAN is asked first.
     pub probe: bool,
 }
@@ -70,7 +70,8 @@ pub(super) fn choose(
     };
     let entry = Entry { index: link.index, address, prefix: config.address.prefix_len(), marked: true };
     let route = !covering.iter().any(|entry| entry.index == link.index);
-    Ok(Place { entry, link: link.clone(), route, probe: config.probe })
+    let manner = Manner { route, outgoing: config.outgoing };
+    Ok(Place { entry, link: link.clone(), manner, probe: config.probe })
 }
 
 /// The nodes' own addresses in whose subnets the address lies. Link-local subnets are everywhere and tell nothing.
@@ -126,6 +127,7 @@ mod tests {
             address: address.parse().unwrap(),
             interface: interface.map(str::to_owned),
             probe: true,
+            outgoing: false,
         }
     }
 
@@ -150,14 +152,14 @@ mod tests {
         assert_eq!(place("10.0.0.9/24").link.name, "eth0");
         assert_eq!(place("10.1.0.9/24").link.name, "eth1");
         assert_eq!(place("fd00::9/64").link.name, "eth1");
-        assert!(!place("10.0.0.9/32").route, "the subnet's route is there");
+        assert!(!place("10.0.0.9/32").manner.route, "the subnet's route is there");
     }
 
     #[test]
     fn a_name_goes_before_subnets() {
         let (links, entries) = machine();
         let place = choose(&config("192.168.1.9/24", Some("eth0")), &links, &entries).unwrap();
-        assert_eq!((place.link.name.as_str(), place.route), ("eth0", true));
+        assert_eq!((place.link.name.as_str(), place.manner.route), ("eth0", true));
         let place = choose(&config("fe80::9/64", Some("eth0")), &links, &entries).unwrap();
         assert_eq!(
             place.entry,

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! [`Addresses::give_up`] is synchronous and needs no new descriptor: it is called before authority is given up, and must work on a
-//! machine that has run out of everything. An address that this edge added carries a mark of its own in the kernel (`ip address` shows
-//! `proto 0x72`; Linux 5.18) and is noted in a file before it is added: what a killed daemon leaves behind is found by either.
+//! machine that has run out of everything. An address that this edge added carries a mark of its own in the kernel (IFA_PROTO 0x72, from
+//! Linux 5.18 on) and is noted in a file before it is added: what a killed daemon leaves behind is found by either.
 //!
 //! The packets are Ethernet's. On an interface without Ethernet addresses (loopback, a tunnel) an address is added and removed, but
 //! neither probed nor announced; where the network is routed, or a cloud's, no announcement moves an address and the health URL is the

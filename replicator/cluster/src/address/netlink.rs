@@ -14,7 +14,7 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator, Parseable,
 };
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
 use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkLayerType, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -65,6 +65,16 @@ pub(super) struct Entry {
     pub prefix: u8,
     /// Whether this edge added it, as far as the kernel keeps such marks.
     pub marked: bool,
+}
+
+/// How an address is added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Manner {
+    /// With a route to its subnet.
+    pub route: bool,
+    /// As one from which the kernel may let the node's own connections go out. Of v6 only; else it is deprecated (RFC 4862, 5.5.4), which
+    /// makes no difference to who connects to it.
+    pub outgoing: bool,
 }
 
 /// A message of the kernel about links and addresses.
@@ -189,17 +199,20 @@ impl Netlink {
             .collect())
     }
 
-    /// Add an address; that it is there already is fine. `route`: with a route to its subnet.
-    ///
-    /// A v6 address is at once what it will be: neither tentative nor deprecated.
-    pub fn add(&mut self, entry: &Entry, route: bool) -> io::Result<()> {
+    /// Add an address; that it is there already is fine. A v6 address can be used at once: it is never tentative.
+    pub fn add(&mut self, entry: &Entry, manner: Manner) -> io::Result<()> {
         let mut message = message(entry);
         let mut flags = AddressFlags::empty();
         if entry.address.is_ipv6() {
             flags |= AddressFlags::Nodad;
             message.header.flags = AddressHeaderFlags::Nodad;
+            if !manner.outgoing {
+                let mut lifetimes = CacheInfo::default();
+                lifetimes.ifa_valid = u32::MAX;
+                message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+            }
         }
-        if !route {
+        if !manner.route {
             flags |= AddressFlags::Noprefixroute;
         }
         message.attributes.push(AddressAttribute::Flags(flags));

@@ -43,8 +43,8 @@ pub struct GivenUp {
 pub struct Recovered {
     /// Addresses that it had added, now removed.
     pub removed: Vec<IpNet>,
-    /// Configured addresses that are on this node though no daemon added them, with their interfaces. They were left alone. Either the system's
-    /// network configuration has them, and must not, or the node's own address is configured as the service's.
+    /// Configured addresses that are on this node though no daemon added them, with their interfaces. They were left alone. Either the
+    /// system's network configuration has them, and must not, or the node's own address is configured as the service's.
     pub foreign: Vec<(IpNet, String)>,
 }
 

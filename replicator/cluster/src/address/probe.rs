@@ -1,8 +1,8 @@
 //! Is somebody else at the address? Three questions in 200 ms, which is what a failover can spare.
 //!
 //! RFC 5227 takes up to 7 s for the same and RFC 4862 one; here another node of a cluster, or a machine given the same address by
-//! mistake, is looked for, both of which answer in less than a millisecond. Who is only asking as well does not have the address yet and is no
-//! duplicate: who of two may take it has been decided elsewhere.
+//! mistake, is looked for, both of which answer in less than a millisecond. Who is only asking as well does not have the address yet and
+//! is no duplicate: who of two may take it has been decided elsewhere.
 
 use std::io;
 use std::time::Duration;

@@ -54,8 +54,8 @@ pub(super) fn remove(
     record: &Record,
     held: &[Entry],
 ) -> Result<GivenUp, AddressError> {
-    let present = match state.look() {
-        Ok((_, present)) => present,
+    let present = match state.present() {
+        Ok(present) => present,
         // What is known by heart can be removed still.
         Err(error) if !held.is_empty() => {
             tracing::error!(%error, "cannot look which addresses are there");

@@ -85,6 +85,16 @@ fn head_is_get_without_the_word() {
 }
 
 #[test]
+fn a_check_of_the_old_kind_is_answered() {
+    let fixture = Fixture::new();
+    let mut stream = fixture.connect();
+    stream.write_all(b"GET /health/db HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n") && answer.ends_with("\r\n\r\nprimary\n"), "{answer}");
+}
+
+#[test]
 fn other_questions_are_refused() {
     let fixture = Fixture::new();
     for path in ["/", "/healthy", "/health/other", "/health/db/more", "/health/%64%62", "//health"] {

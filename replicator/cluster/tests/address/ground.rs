@@ -196,7 +196,7 @@ pub fn both() -> Vec<AddressConfig> {
 }
 
 pub fn configured(address: &str) -> AddressConfig {
-    AddressConfig { address: address.parse().unwrap(), interface: None, probe: true }
+    AddressConfig { address: address.parse().unwrap(), interface: None, probe: true, outgoing: false }
 }
 
 /// Wait until something is there.

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
-use replicator_cluster::address::{AddressError, Unprobed};
+use replicator_cluster::address::{AddressError, Addresses, Unprobed};
 
 use super::ground::{Ground, INTERFACE, LIMIT, Namespace, Node, V4, V6, both, configured, ip, wait};
 
@@ -80,9 +80,10 @@ fn addresses_are_added_as_a_service_needs_them() {
     // The node's own address stays the one that its connections go out from.
     assert!(line(V4).contains("secondary") && line(V4).contains("noprefixroute"), "{shown}");
     assert!(line(V6).contains("nodad"), "{shown}");
-    for word in ["tentative", "deprecated", "dadfailed"] {
+    for word in ["tentative", "dadfailed"] {
         assert!(!line(V6).contains(word), "{shown}");
     }
+    assert!(source(&ground.a, "10.9.0.3", "10.9.0.1") && source(&ground.a, "fd00:9::3", "fd00:9::1"));
     let routes = ground.a.ip("route show");
     assert!(routes.contains("172.30.0.0/24") && routes.matches("10.9.0.0/24").count() == 1, "{routes}");
     // Gone by the end of the daemon, with nothing of the node's own.
@@ -90,6 +91,24 @@ fn addresses_are_added_as_a_service_needs_them() {
     assert!(!ground.a.has(V4) && !ground.a.has(V6) && !ground.a.has("172.30.0.9"));
     assert!(ground.a.has("10.9.0.1") && ground.a.has("fd00:9::1"));
     assert!(ground.a.ip("route show").contains("10.9.0.0/24"));
+}
+
+/// Whether a connection to somebody would go out from that address.
+fn source(namespace: &Namespace, to: &str, from: &str) -> bool {
+    namespace.ip(&format!("route get {to}")).contains(&format!("src {from} "))
+}
+
+#[test]
+fn a_v6_address_may_be_the_one_that_connections_go_out_from() {
+    let Some(ground) = Ground::new() else { return };
+    let mut addresses = both();
+    addresses[1].outgoing = true;
+    let node = Node::start(&ground.a, addresses);
+    node.call(|node| async move { node.take(true).await.unwrap() });
+    assert!(!ground.a.ip("-o -6 address show").contains("deprecated"));
+    assert!(source(&ground.a, "fd00:9::3", V6));
+    node.call(|node| async move { node.give_up().unwrap() });
+    assert!(source(&ground.a, "fd00:9::3", "fd00:9::1"));
 }
 
 #[test]
@@ -128,6 +147,20 @@ fn who_gives_up_overtakes_who_still_asks() {
     });
     assert!(matches!(taken, Err(AddressError::Overtaken)), "{taken:?}");
     assert!(!ground.a.has(V4) && !ground.a.has(V6));
+}
+
+/// So that the daemon may take on any of its threads and give up on another.
+#[test]
+fn orders_may_come_from_any_thread() {
+    fn sends<T: Send>(_: &T) {}
+    fn shares<T: Send + Sync>(_: &T) {}
+    let directory = tempfile::tempdir().unwrap();
+    let (events, _told) = tokio::sync::mpsc::unbounded_channel();
+    let addresses = Addresses::new(Vec::new(), directory.path(), events).unwrap();
+    shares(&addresses);
+    sends(&addresses.take(true));
+    // And a module without addresses has nothing to give up.
+    assert_eq!(addresses.give_up().unwrap().removed, []);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Others on the LAN who have the address, or say so.
 
-use replicator_cluster::address::{AddressError, AddressEvent};
+use replicator_cluster::address::{AddressError, AddressEvent, AddressStatus};
 
 use super::ground::{Ground, INTERFACE, Node, V4, V6, both, ip, wait};
 
@@ -34,6 +34,11 @@ fn a_rival_is_told_and_the_lan_learns_the_truth_again() {
         let entry = format!("neigh replace {address} lladdr {} dev {INTERFACE} nud stale", ground.a.mac());
         ground.client.ip(&entry);
     }
+    // The burst is over, and nothing is due for a minute: what repairs the client's entry is the answer to the rival.
+    let burst = |one: &AddressStatus| one.announced >= 7;
+    wait("the end of the burst", || {
+        a.call(|node| async move { node.status().unwrap() }).iter().all(burst).then_some(())
+    });
     // Taken without a question, announced, and given up again: a secondary that was wrong for a moment.
     b.call(|node| async move {
         node.take(false).await.unwrap();

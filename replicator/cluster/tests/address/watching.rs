@@ -1,6 +1,6 @@
 //! What others do to the interface and the addresses of a node that holds them.
 
-use replicator_cluster::address::{AddressEvent, AddressStatus};
+use replicator_cluster::address::{AddressEvent, AddressStatus, Unprobed};
 
 use super::ground::{Ground, INTERFACE, Node, V4, V6, both, ip, wait};
 
@@ -64,6 +64,19 @@ fn the_carrier_is_told_and_its_return_announced() {
         let now = announced(&node);
         now.iter().zip(&before).all(|(now, before)| *now >= before + 3).then_some(())
     });
+    assert!(ground.a.has(V4) && ground.a.has(V6));
+}
+
+#[test]
+fn without_a_carrier_nobody_is_asked_and_the_address_is_taken() {
+    let Some(ground) = Ground::new() else { return };
+    let node = Node::start(&ground.a, both());
+    ground.cable(1, false);
+    wait("the carrier to go", || ground.a.ip("link show eth0").contains("NO-CARRIER").then_some(()));
+    let taken = node.call(|node| async move { node.take(true).await.unwrap() });
+    assert_eq!(taken.unprobed, [(ip(V4), Unprobed::NoCarrier), (ip(V6), Unprobed::NoCarrier)]);
+    ground.cable(1, true);
+    quiet(&node);
     assert!(ground.a.has(V4) && ground.a.has(V6));
 }
 

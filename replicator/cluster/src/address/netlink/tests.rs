@@ -26,7 +26,7 @@ fn a_refusal_is_the_kernels_number() {
     let mut netlink = Netlink::route().unwrap();
     // A prefix longer than the address: refused before anything is looked at.
     let entry = Entry { index: 1, address: [127, 0, 0, 99].into(), prefix: 33, marked: false };
-    let error = netlink.add(&entry, true).unwrap_err();
+    let error = netlink.add(&entry, Manner { route: true, outgoing: true }).unwrap_err();
     let number = error.raw_os_error();
     assert!(number == Some(libc::EINVAL) || number == Some(libc::EPERM), "{error}");
     // And the socket still answers the next question.
