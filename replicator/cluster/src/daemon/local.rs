@@ -368,7 +368,7 @@ fn address_configs(description: &Description) -> Vec<AddressConfig> {
     let config = |address: &module::Address| {
         // The prefix was checked with the description.
         let net = ipnet::IpNet::new(address.address, address.prefix).unwrap_or_else(|_| address.address.into());
-        AddressConfig { address: net, interface: address.interface.clone(), probe: true }
+        AddressConfig { address: net, interface: address.interface.clone(), probe: true, outgoing: false }
     };
     description.addresses.iter().map(config).collect()
 }
