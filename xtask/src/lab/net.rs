@@ -224,6 +224,31 @@ impl Namespace {
         kill_in(&self.path())
     }
 
+    /// Stop everything that runs in it (SIGSTOP).
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn pause_all(&self) -> Result<()> {
+        self.signal_all(Signal::SIGSTOP)
+    }
+
+    /// Let it go on.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn resume_all(&self) -> Result<()> {
+        self.signal_all(Signal::SIGCONT)
+    }
+
+    fn signal_all(&self, signal: Signal) -> Result<()> {
+        let namespace = fs::metadata(self.path()).context("look at the namespace")?;
+        for pid in processes(namespace.dev(), namespace.ino()) {
+            // One that ended meanwhile needs no signal.
+            let _ = kill(pid, signal);
+        }
+        Ok(())
+    }
+
     fn path(&self) -> PathBuf {
         Path::new(DIRECTORY).join(&self.name)
     }

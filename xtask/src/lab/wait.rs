@@ -44,3 +44,8 @@ pub fn until_uninterrupted<T>(
         std::thread::sleep(INTERVAL);
     }
 }
+
+/// Let a situation last: a cable that is out for half a second. Nothing is waited for.
+pub fn pause(span: Duration) {
+    std::thread::sleep(span);
+}

@@ -1,6 +1,12 @@
 //! Situations of a whole cluster: two nodes, a client on the virtual address, a witness.
 
+pub mod application;
+pub mod arbiters;
 pub mod failover;
+pub mod isolation;
+pub mod paths;
+pub mod paused;
+pub mod restarts;
 
 use std::time::Duration;
 
