@@ -66,7 +66,7 @@ pub fn run_availability_first(context: &Context) -> Result<Outcome> {
     wait_alone(&mut cluster, 0)?;
     wait_alone(&mut cluster, 1)?;
     wait_answers(&client, 200)?;
-    client.stop();
+    drop(client);
     cluster.namespace(0).unblock()?;
     let active = wait::until("one to stay", SETTLE_BOUND, || {
         let active = cluster.active()?;
