@@ -1,6 +1,7 @@
-//! `cargo xtask run`: two nodes on this machine mirror a live directory.
+//! `cargo xtask run`: a cluster of two nodes on this machine, or only two nodes that mirror a live directory.
 
 pub mod applications;
+pub mod cluster;
 pub mod live;
 mod smoke;
 
@@ -18,6 +19,9 @@ const IMAGE: u64 = 2048 * MIB;
 pub struct Args {
     #[command(flatten)]
     kind: Kind,
+    /// Only the mirror: no daemon decides who is the primary, and there is a directory to write in.
+    #[arg(long)]
+    mirror: bool,
     /// Leave the file systems mounted after Ctrl-C, until the next run.
     #[arg(long)]
     keep: bool,
@@ -33,6 +37,10 @@ pub fn run(args: Args) -> Result<()> {
     if args.smoke {
         let modes = args.kind.mode.as_deref().map_or(vec!["sync", "semi-sync"], |mode| vec![mode]);
         return smoke::run(&options, &modes);
+    }
+    if !args.mirror {
+        let filesystem = args.kind.surroundings.fs;
+        return cluster::show(&crate::lab::cluster::Options { filesystem, ..Default::default() });
     }
     let mut mirror = Mirror::start(&options)?;
     live::introduce(&mirror);

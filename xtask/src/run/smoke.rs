@@ -27,6 +27,7 @@ const ROUNDS: u32 = 4;
 /// # Errors
 /// One of them did not hold.
 pub fn run(options: &Options, modes: &[&str]) -> Result<()> {
+    let cluster = crate::lab::cluster::Options { filesystem: options.filesystem, ..Default::default() };
     let _bound = watchdog::arm("the smoke test", BOUND);
     place::clear_dead();
     let mut report = Report::default();
@@ -40,6 +41,8 @@ pub fn run(options: &Options, modes: &[&str]) -> Result<()> {
         }
         interrupt::check()?;
     }
+    // A failure has its line in the report.
+    let _ = super::cluster::smoke(&mut report, &cluster);
     println!("{}", report.summary());
     if !report.is_good() {
         bail!("the smoke test failed");

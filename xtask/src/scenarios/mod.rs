@@ -8,7 +8,7 @@ mod bad_input;
 mod bad_peer;
 mod behind_the_gate;
 mod capture_rows;
-mod cluster;
+pub mod cluster;
 mod commands;
 mod crash_compares_the_safe_set;
 mod daemon_crash_mount_replaced;

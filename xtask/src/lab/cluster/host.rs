@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -30,6 +30,7 @@ pub struct Host {
     pub program: PathBuf,
     home: PathBuf,
     daemon: Option<Child>,
+    ended: Option<Instant>,
     image: LoopImage,
 }
 
@@ -38,7 +39,7 @@ impl Host {
         let home = place.path().join(name);
         fs::create_dir_all(&home)?;
         let image = LoopImage::new(place.path(), name, options.filesystem, 256 * MIB)?;
-        let host = Host { name, program: program.to_owned(), home, daemon: None, image };
+        let host = Host { name, program: program.to_owned(), home, daemon: None, ended: None, image };
         for number in 0..options.modules {
             fs::create_dir_all(host.data(number))?;
         }
@@ -119,6 +120,33 @@ impl Host {
     /// Whether the daemon was started and has not ended.
     pub fn is_running(&mut self) -> bool {
         self.daemon.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub(super) fn command_line(&self, namespace: &Namespace, words: &str) -> String {
+        let mut line = format!("ip netns exec {} {} {words}", namespace.name(), self.program.display());
+        for (place, directory) in [("directory", "cluster"), ("run", "run")] {
+            line += &format!(" --{place} {}", self.home.join(directory).display());
+        }
+        line
+    }
+
+    /// How long ago the daemon was found to have ended.
+    pub fn dead_for(&mut self) -> Duration {
+        if self.is_running() {
+            self.ended = None;
+            return Duration::ZERO;
+        }
+        self.ended.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// When the application was started last, in seconds since the machine started.
+    ///
+    /// # Errors
+    /// It never was.
+    pub fn started_at(&self) -> Result<f64> {
+        let text = fs::read_to_string(self.file("started")).context("the application was never started")?;
+        let last = text.lines().last().and_then(|line| line.split(' ').next()).unwrap_or_default();
+        last.parse().with_context(|| format!("{text:?} is no time"))
     }
 
     /// The daemon.

@@ -221,6 +221,12 @@ impl Cluster {
         self.hosts[node].module(&self.lan.hosts[node], arguments)
     }
 
+    /// A command on a node as a person types it.
+    #[must_use]
+    pub fn command_line(&self, node: usize, words: &str) -> String {
+        self.hosts[node].command_line(&self.lan.hosts[node], words)
+    }
+
     /// What a node's daemon says.
     ///
     /// # Errors
