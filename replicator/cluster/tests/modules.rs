@@ -100,8 +100,11 @@ fn each_has_what_a_module_needs() {
 
 #[tokio::test]
 async fn nothing_is_wrong_with_them_but_what_is_not_installed_here() {
-    for (path, module) in modules() {
-        let findings = check(&module, &path, &Systemctl::default()).await;
+    let here = tempfile::tempdir().expect("a directory");
+    let shelf = Shelf::at(here.path().join("modules"));
+    for (path, _) in modules() {
+        let module = shelf.install(&path, false).expect("installed");
+        let findings = check(&module, &shelf.path(&module.name), &Systemctl::default()).await;
         let installed = |finding: &&Finding| {
             !matches!(
                 finding,

@@ -1,6 +1,6 @@
 //! Starts a program, with its environment and output, in a group of its own.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -96,6 +96,7 @@ fn attempt(mut prepared: Command) -> io::Result<Started> {
             Ok(child) => {
                 let group = child.id().and_then(|pid| i32::try_from(pid).ok());
                 let group = group.ok_or(io::ErrorKind::InvalidData)?;
+                expose(group);
                 return Ok(Started { guard: GroupGuard::new(group), child });
             }
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
@@ -103,5 +104,16 @@ fn attempt(mut prepared: Command) -> io::Result<Started> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Take from a script, and so from the application, the protection against a lack of memory that the node may have for itself
+/// (`OOMScoreAdjust=` of its unit): it is inherited, and whoever needs too much would then be the last to be ended.
+fn expose(pid: i32) {
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    if own.trim().starts_with('-')
+        && let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), "0")
+    {
+        tracing::debug!(pid, %error, "a script keeps the node's protection against a lack of memory");
     }
 }
