@@ -15,10 +15,11 @@
 //! reverse: the services, then `stop-primary`. What does not stop is stopped by force: the unit is killed, the script is run a second
 //! time with `REPLICATOR_FORCE=1`.
 
+mod circumstances;
+mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +27,13 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::run::{Leftover, Outcome, Output, RunError, Runner};
+use super::run::{Output, Runner};
 use super::service::{ServiceError, ServiceManager, Systemctl};
 use super::{Description, Role, ScriptName};
+
+pub use circumstances::Circumstances;
+pub(super) use circumstances::variables;
+pub use report::{ApplicationError, Report, Step};
 
 /// How often the logs are cut whose writers stay.
 const BOUND_INTERVAL: Duration = Duration::from_secs(30);
@@ -55,21 +60,6 @@ impl Paths {
     }
 }
 
-/// What scripts are told about the cluster.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Circumstances {
-    /// This node's name.
-    pub node: String,
-    /// The peer's name.
-    pub peer: String,
-    /// The peer's state, in the operator's word.
-    pub peer_state: String,
-    /// Why the script is run.
-    pub reason: String,
-    /// Number of the primacy.
-    pub term: u64,
-}
-
 /// What is known of the application.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -79,58 +69,6 @@ pub enum State {
     Stopped,
     /// It was started in this role.
     Started(Role),
-}
-
-/// What was done, in order.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Report {
-    /// Each step, the failed ones included.
-    pub steps: Vec<Step>,
-    /// Whether anything had to be stopped by force.
-    pub forced: bool,
-}
-
-/// One step of a start or stop.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Step {
-    /// The script, or the unit.
-    pub name: String,
-    /// Whether it was done by force.
-    pub force: bool,
-    /// How long it took.
-    pub duration: Duration,
-    /// What became of the script; `None` for a unit.
-    pub outcome: Option<Outcome>,
-    /// What went wrong, in words.
-    pub failure: Option<String>,
-}
-
-/// Why the application is not as it should be. [`State::Unknown`] afterwards, but for the first two.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum ApplicationError {
-    /// It runs already.
-    #[error("the application was already started as {role}")]
-    AlreadyStarted { role: Role },
-    /// It has another role.
-    #[error("the application was started as {role}; stop it first")]
-    StopFirst { role: Role },
-    /// Scripts of an earlier life of this node cannot be ended.
-    #[error(
-        "{script} of an earlier start still runs (processes {pids:?}) and cannot be killed; nothing is started beside it: \
-         look what it waits for (cat /proc/PID/stack), or restart the machine",
-        script = leftover.script, pids = leftover.pids
-    )]
-    Leftover { leftover: Leftover },
-    /// A script failed.
-    #[error("{name} {ended}{said}{see}", name = outcome.script, ended = outcome.ended, said = said(outcome), see = see(outcome))]
-    Script { outcome: Outcome },
-    /// A script was not run.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// A unit did not do what it was asked for.
-    #[error(transparent)]
-    Service(#[from] ServiceError),
 }
 
 /// The application of one module.
@@ -433,35 +371,3 @@ impl Drop for Application {
 /// What stops the application, and which role.
 const STOPPING: [(ScriptName, Role); 2] =
     [(ScriptName::StopSecondary, Role::Secondary), (ScriptName::StopPrimary, Role::Primary)];
-
-/// What a script finds in its environment about the cluster.
-pub(super) fn variables(
-    description: &Description,
-    role: Option<Role>,
-    circumstances: &Circumstances,
-    force: bool,
-) -> Vec<(&'static str, String)> {
-    let directories: Vec<String> =
-        description.directories.iter().map(|directory| directory.path.display().to_string()).collect();
-    let addresses: Vec<String> =
-        description.addresses.iter().map(|address| address.address.to_string()).collect();
-    vec![
-        ("REPLICATOR_ROLE", role.map(|role| role.to_string()).unwrap_or_default()),
-        ("REPLICATOR_NODE", circumstances.node.clone()),
-        ("REPLICATOR_PEER", circumstances.peer.clone()),
-        ("REPLICATOR_PEER_STATE", circumstances.peer_state.clone()),
-        ("REPLICATOR_REASON", circumstances.reason.clone()),
-        ("REPLICATOR_TERM", circumstances.term.to_string()),
-        ("REPLICATOR_FORCE", u8::from(force).to_string()),
-        ("REPLICATOR_DIRECTORIES", directories.join("\n")),
-        ("REPLICATOR_ADDRESSES", addresses.join("\n")),
-    ]
-}
-
-fn said(outcome: &Outcome) -> impl fmt::Display {
-    outcome.last_line.as_ref().map(|line| format!(": {line}")).unwrap_or_default()
-}
-
-fn see(outcome: &Outcome) -> impl fmt::Display {
-    outcome.log.as_ref().map(|log| format!(" (its output: {})", log.display())).unwrap_or_default()
-}

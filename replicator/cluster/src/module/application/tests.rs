@@ -247,6 +247,6 @@ async fn a_start_that_is_given_up_leaves_nothing_behind() {
     }
     assert_eq!(application.state(), State::Unknown);
     application.stop(&circumstances(), false).await.expect("stop");
-    assert!(application.runner.leftovers().expect("look").is_empty());
+    assert!(application.runner.running().expect("look").is_empty());
     assert_eq!(application.state(), State::Stopped);
 }

@@ -96,12 +96,12 @@ async fn one_that_hangs_is_down_and_holds_up_no_other() {
     drop(checkers);
     // Its script is ended with it.
     for _ in 0..500 {
-        if place.application.runner().leftovers().expect("look").is_empty() {
+        if place.application.runner().running().expect("look").is_empty() {
             return;
         }
         sleep(Duration::from_millis(20)).await;
     }
-    panic!("{:?}", place.application.runner().leftovers());
+    panic!("{:?}", place.application.runner().running());
 }
 
 #[tokio::test]

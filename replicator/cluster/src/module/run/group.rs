@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp};
 use tokio::time::{Instant, sleep};
 
 /// Pause between two looks whether a group has ended.
@@ -72,7 +72,7 @@ pub(super) fn runs(group: i32) -> bool {
 /// Tell each process of the group. One that has none is no error: it has ended meanwhile.
 pub(super) fn signal(group: i32, signal: Signal) {
     // Zero and one would be this node's own group and every process there is.
-    if group > 1 {
+    if group > 1 && group != getpgrp().as_raw() {
         let _ = killpg(Pid::from_raw(group), signal);
     }
 }
@@ -103,25 +103,31 @@ pub(super) async fn ends(group: i32, limit: Duration) -> bool {
 
 /// The group of a child that has not been waited for yet; ended at once if this is dropped before.
 pub(super) struct GroupGuard {
-    group: Option<i32>,
+    group: i32,
+    waited_for: bool,
 }
 
 impl GroupGuard {
     /// Of the child `group`, which leads a group of its own.
     pub(super) fn new(group: i32) -> GroupGuard {
-        GroupGuard { group: Some(group) }
+        GroupGuard { group, waited_for: false }
+    }
+
+    /// Its number.
+    pub(super) fn group(&self) -> i32 {
+        self.group
     }
 
     /// The child was waited for.
     pub(super) fn waited_for(&mut self) {
-        self.group = None;
+        self.waited_for = true;
     }
 }
 
 impl Drop for GroupGuard {
     fn drop(&mut self) {
-        if let Some(group) = self.group {
-            signal(group, Signal::SIGKILL);
+        if !self.waited_for {
+            signal(self.group, Signal::SIGKILL);
         }
     }
 }

@@ -9,8 +9,16 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
+use tokio::time::timeout;
+
+use super::super::aside::aside;
+
+/// How long a disk is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Attempts to find a name that is free: one for each microsecond.
 const ATTEMPTS_MAX: usize = 10_000;
 /// Bytes of a log that are looked at for its last line.
@@ -24,11 +32,18 @@ pub(super) struct Logs {
     directory: PathBuf,
     runs: usize,
     bytes: u64,
+    bounding: Arc<AtomicBool>,
+}
+
+/// Do something with the logs, which lie on a disk that may hang: then the application must be started and stopped nevertheless.
+pub(super) async fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let done = timeout(PATIENCE, aside("logs", work)?).await.map_err(|_| io::ErrorKind::TimedOut)?;
+    done.map_err(|_| io::ErrorKind::Other.into())
 }
 
 impl Logs {
     pub(super) fn new(directory: PathBuf, runs: usize, bytes: u64) -> Logs {
-        Logs { directory, runs, bytes }
+        Logs { directory, runs, bytes, bounding: Arc::default() }
     }
 
     /// A new log of `script`; what is older than the last runs is removed.
@@ -62,6 +77,21 @@ impl Logs {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
         file.set_len(0)?;
         Ok((path, file))
+    }
+
+    /// Cut every log that has become too large, on a thread of its own; nothing happens while the last time still goes on.
+    pub(super) fn bound_aside(&self) {
+        if self.bounding.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let logs = self.clone();
+        let begun = aside("logs", move || {
+            logs.bound();
+            logs.bounding.store(false, Ordering::Release);
+        });
+        if begun.is_err() {
+            self.bounding.store(false, Ordering::Release);
+        }
     }
 
     /// Cut every log that has become too large.

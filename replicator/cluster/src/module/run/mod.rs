@@ -8,6 +8,7 @@
 mod group;
 mod log;
 mod record;
+mod spawn;
 #[cfg(test)]
 mod tests;
 
@@ -17,15 +18,15 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::ScriptCommand;
-use group::GroupGuard;
 pub(super) use group::{Process, processes};
 use log::Logs;
 use record::Record;
@@ -36,8 +37,6 @@ const RUN_VARIABLE: &str = "REPLICATOR_RUN";
 const BOUND_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a process that was killed may take to be gone: longer if it hangs in the kernel.
 const KILLED_LIMIT: Duration = Duration::from_secs(2);
-/// How long a program may be open for writing.
-const BUSY_LIMIT: Duration = Duration::from_secs(1);
 /// How long an earlier run that was just killed is waited for.
 const ENDING_LIMIT: Duration = Duration::from_secs(1);
 
@@ -91,7 +90,7 @@ pub struct Outcome {
     pub last_line: Option<String>,
 }
 
-/// A script that an earlier life of this node left running.
+/// A script that still runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leftover {
     /// The script's name.
@@ -191,51 +190,66 @@ impl Runner {
         self.refuse_second(script).await?;
         let run = run_number();
         let record = Record::begin(&self.records, script, &run)?;
-        let log = self.log(script, output);
+        let log = self.log(script, output).await;
         let begun = Instant::now();
-        let spawned = self.spawn(script, command, variables, &run, log.as_ref().map(|(_, file)| file)).await;
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(error) => {
+        let deadline = begun + command.timeout;
+        let prepared = self.command(script, command, variables, &run, log.as_ref().map(|(_, file)| file));
+        let mut started = match spawn::spawn(prepared, deadline).await {
+            Ok(started) => started,
+            Err(source) => {
                 record.ended();
-                return Err(error);
+                let (script, program) = (script.to_owned(), self.program(command));
+                return Err(RunError::Start { script, program, source });
             }
         };
         let path = log.map(|(path, _)| path);
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        let mut guard = GroupGuard::new(pid);
+        let pid = started.guard.group();
         if let Some(process) = Process::look(pid) {
             record.running(&process)?;
         }
-        let ended = match self.wait(&mut child, begun + command.timeout).await {
+        let ended = match self.wait(&mut started.child, deadline).await {
             Some(Ok(status)) => Ended::of(status),
             Some(Err(source)) => return Err(RunError::Wait { script: script.to_owned(), source }),
-            None => self.end(&mut child, pid).await,
+            None => self.end(&mut started.child, pid).await,
         };
         if !matches!(ended, Ended::TimedOut { remains: true, .. }) {
-            guard.waited_for();
+            started.guard.waited_for();
             record.ended();
         }
-        self.bound_logs();
-        let last_line = path.as_deref().and_then(log::last_line);
+        let last_line = self.last_line(path.clone()).await;
         let script = script.to_owned();
         Ok(Outcome { script, ended, duration: begun.elapsed(), log: path, last_line })
     }
 
-    /// The scripts of an earlier life of this node that still run.
+    /// The scripts that an earlier life of this node left running.
     ///
     /// # Errors
     /// [`RunError::Record`]
     pub fn leftovers(&self) -> Result<Vec<Leftover>, RunError> {
-        let mut leftovers = Vec::new();
+        self.recorded(|run| !run.starts_with(own_life()))
+    }
+
+    /// The scripts that run now, whoever started them.
+    ///
+    /// # Errors
+    /// [`RunError::Record`]
+    pub fn running(&self) -> Result<Vec<Leftover>, RunError> {
+        self.recorded(|_| true)
+    }
+
+    fn recorded(&self, chosen: impl Fn(&str) -> bool) -> Result<Vec<Leftover>, RunError> {
+        let mut found = Vec::new();
         for script in record::scripts(&self.records) {
+            if !record::run(&self.records, &script)?.is_some_and(|run| chosen(&run)) {
+                continue;
+            }
             let pids: Vec<i32> =
                 record::alive(&self.records, &script)?.into_iter().map(|process| process.pid).collect();
             if !pids.is_empty() {
-                leftovers.push(Leftover { script, pids });
+                found.push(Leftover { script, pids });
             }
         }
-        Ok(leftovers)
+        Ok(found)
     }
 
     /// End them, each with its group. Those that cannot be ended are returned.
@@ -257,9 +271,9 @@ impl Runner {
         self.leftovers()
     }
 
-    /// Cut the logs that have become too large.
+    /// Cut the logs that have become too large; not waited for.
     pub(super) fn bound_logs(&self) {
-        self.logs.bound();
+        self.logs.bound_aside();
     }
 
     /// Refuse a second run while the first is alive. One that was killed just now gets a moment to be gone.
@@ -276,71 +290,28 @@ impl Runner {
     }
 
     /// A log; none if that is impossible: an application that does not start because its log cannot be written is worse.
-    fn log(&self, script: &str, output: Output) -> Option<(PathBuf, File)> {
-        let log = match output {
-            Output::Kept => self.logs.begin(script),
-            Output::Latest => self.logs.begin_anew(script),
-        };
-        log.inspect_err(|error| {
-            tracing::warn!(module = %self.module, script, %error, "no log can be written; the script runs without");
-        })
-        .ok()
+    async fn log(&self, script: &str, output: Output) -> Option<(PathBuf, File)> {
+        let (logs, name) = (self.logs.clone(), script.to_owned());
+        let log = log::patiently(move || match output {
+            Output::Kept => logs.begin(&name),
+            Output::Latest => logs.begin_anew(&name),
+        });
+        log.await
+            .and_then(|log| log)
+            .inspect_err(|error| {
+                tracing::warn!(module = %self.module, script, %error, "no log can be written; the script runs without");
+            })
+            .ok()
     }
 
-    /// Start the program. One that somebody has open for writing, such as an editor, gets a moment to be closed.
-    async fn spawn(
-        &self,
-        script: &str,
-        command: &ScriptCommand,
-        variables: &[(&str, String)],
-        run: &str,
-        log: Option<&File>,
-    ) -> Result<Child, RunError> {
-        let program = self.program(command);
-        let output = || match log.map(File::try_clone) {
-            Some(Ok(file)) => Stdio::from(file),
-            _ => Stdio::null(),
+    /// The last line of a log, which is not let grow too large before.
+    async fn last_line(&self, log: Option<PathBuf>) -> Option<String> {
+        let (logs, log) = (self.logs.clone(), log?);
+        let last_line = move || {
+            logs.bound();
+            log::last_line(&log)
         };
-        let mut prepared = Command::new(&program);
-        prepared
-            .args(command.argv.iter().skip(1))
-            .current_dir(&self.directory)
-            .stdin(Stdio::null())
-            .stdout(output())
-            .stderr(output())
-            .process_group(0)
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", "/root")
-            .env("LANG", "C.UTF-8")
-            .envs(&self.environment)
-            .env("REPLICATOR_MODULE", &self.module)
-            .env("REPLICATOR_MODULE_DIRECTORY", &self.directory)
-            .env("REPLICATOR_SCRIPT", script)
-            .env("REPLICATOR_TIMEOUT", command.timeout.as_secs().to_string())
-            .env(RUN_VARIABLE, run);
-        for (name, value) in variables {
-            // A NUL would end the value, and starting the script would be refused for it.
-            prepared.env(name, value.replace('\0', " "));
-        }
-        let deadline = Instant::now() + BUSY_LIMIT;
-        loop {
-            match prepared.spawn() {
-                Ok(child) => return Ok(child),
-                Err(error)
-                    if error.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline =>
-                {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Err(source) => return Err(RunError::Start { script: script.to_owned(), program, source }),
-            }
-        }
-    }
-
-    /// What is run: a path below the module's directory, one from / on, or a name to be looked for.
-    fn program(&self, command: &ScriptCommand) -> PathBuf {
-        let program = command.argv.first().map(String::as_str).unwrap_or_default();
-        if program.contains('/') { self.directory.join(program) } else { PathBuf::from(program) }
+        log::patiently(last_line).await.ok().flatten()
     }
 
     /// Wait for the process until `deadline`; `None` if it has not ended by then.
@@ -368,6 +339,11 @@ impl Runner {
 /// A number that no other run on this machine has.
 fn run_number() -> String {
     static RUNS: AtomicU64 = AtomicU64::new(0);
-    let random = getrandom::u64().unwrap_or_default();
-    format!("{:x}-{}-{:x}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed), random)
+    format!("{}{}", own_life(), RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// With what the numbers of this life of the node begin.
+fn own_life() -> &'static str {
+    static LIFE: OnceLock<String> = OnceLock::new();
+    LIFE.get_or_init(|| format!("{:x}-{:x}-", std::process::id(), getrandom::u64().unwrap_or_default()))
 }

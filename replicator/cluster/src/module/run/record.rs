@@ -62,6 +62,19 @@ impl Record {
     }
 }
 
+/// The number of the script's run that is recorded.
+///
+/// # Errors
+/// [`RunError::Record`]: it cannot be read.
+pub(super) fn run(directory: &Path, script: &str) -> Result<Option<String>, RunError> {
+    let path = path(directory, script);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(parse(&text).map(|content| content.run)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RunError::Record { path, source }),
+    }
+}
+
 /// The processes of the script's last run that are still alive; its record is removed if there are none.
 ///
 /// # Errors

@@ -190,6 +190,9 @@ async fn a_script_is_not_run_twice_at_a_time() {
         tokio::spawn(async move { runner.run("x", &command, &[], Output::Kept).await })
     };
     let pid = place.pid("first").await;
+    let running = Leftover { script: "x".into(), pids: vec![pid] };
+    assert_eq!(runner.running().expect("look"), [running]);
+    assert_eq!(runner.leftovers().expect("look"), [], "it is of this life");
     let second = runner.run("x", &command, &[], Output::Kept).await;
     assert!(
         matches!(second, Err(RunError::StillRunning { pid: running, .. }) if running == pid),
@@ -224,7 +227,7 @@ async fn a_program_that_is_not_there_is_told_and_nothing_is_left() {
     let refused = runner.run("x", &command, &[], Output::Kept).await;
     let expected = place.path().join("scripts/none");
     assert!(matches!(refused, Err(RunError::Start { program, .. }) if program == expected));
-    assert!(runner.leftovers().expect("look").is_empty());
+    assert!(runner.running().expect("look").is_empty());
 }
 
 #[tokio::test]

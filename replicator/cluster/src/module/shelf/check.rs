@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::super::service::{ServiceError, ServiceManager};
-use super::super::{Description, ProbeDescription, ScriptCommand, ScriptName};
+use super::super::{Description, MODULE_FILE, ProbeDescription, ScriptCommand, ScriptName};
 
 /// Where bare names of programs are looked for; as the scripts find it.
 const PATH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -78,6 +78,11 @@ impl Findings {
 /// Look whether the module in `directory` can run on this machine. Changes nothing.
 pub async fn check(description: &Description, directory: &Path, services: &dyn ServiceManager) -> Findings {
     let mut findings = Findings::default();
+    for path in [directory.to_owned(), directory.join(MODULE_FILE)] {
+        if fs::metadata(&path).is_ok_and(|metadata| writable(&metadata)) {
+            findings.add(Finding::Writable { script: MODULE_FILE.to_owned(), path });
+        }
+    }
     for (name, command) in &description.scripts.commands {
         program(name.word(), command, directory, &mut findings);
     }
@@ -118,8 +123,7 @@ fn program(script: &str, command: &ScriptCommand, directory: &Path, findings: &m
     if !executable(&path) {
         findings.add(Finding::NotExecutable { script: script.clone(), path: path.clone() });
     }
-    // Root and who installed the module may; a group or everybody may not.
-    if metadata.mode() & 0o022 != 0 {
+    if writable(&metadata) {
         findings.add(Finding::Writable { script: script.clone(), path: path.clone() });
     }
     match interpreter(&path) {
@@ -129,6 +133,11 @@ fn program(script: &str, command: &ScriptCommand, directory: &Path, findings: &m
         Some(None) => findings.add(Finding::NoInterpreter { script, path }),
         _ => {}
     }
+}
+
+/// Whether others than its owner can change it.
+fn writable(metadata: &fs::Metadata) -> bool {
+    metadata.mode() & 0o022 != 0
 }
 
 fn executable(path: &Path) -> bool {

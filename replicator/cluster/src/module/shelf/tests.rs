@@ -62,6 +62,9 @@ fn module(parent: &Path, name: &str, more: &str) -> PathBuf {
     let directory = parent.join(name);
     fs::create_dir_all(directory.join("scripts")).expect("create");
     fs::write(directory.join(MODULE_FILE), format!("[module]\nname = {name:?}\n{more}")).expect("write");
+    for (path, mode) in [(directory.clone(), 0o755), (directory.join(MODULE_FILE), 0o644)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    }
     script(&directory, "start", "#!/bin/sh\n", 0o775);
     directory
 }
@@ -144,9 +147,11 @@ async fn what_is_wrong_with_a_module_is_found() {
     script(&directory, "strange", "#!/usr/bin/there-is-none -x\n", 0o755);
     let services = Played::new(&[("a.service", true, false), ("b.service", true, true)]);
     let description = Description::load(&directory).expect("a module");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).expect("chmod");
     let findings = check(&description, &directory, &services).await;
     let path = |name| directory.join("scripts").join(name);
     let expected = [
+        Finding::Writable { script: "module.toml".into(), path: directory.clone() },
         Finding::ScriptMissing { script: "prestart".into(), path: path("none") },
         Finding::NotExecutable { script: "start-primary".into(), path: path("plain") },
         Finding::Writable { script: "start-secondary".into(), path: path("open") },

@@ -86,3 +86,38 @@ fn judge(question: &Question, answer: &[u8], ended: bool) -> Option<Result<(), S
     let ended = ended || whole.is_some_and(|whole| body.len() >= whole);
     ended.then(|| Err(format!("the body does not contain {:?}", question.contains)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn question() -> Question {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let (host, target) = ("h".to_owned(), "/".to_owned());
+        Question { address, host, target, status: vec![200], contains: "ready".into() }
+    }
+
+    proptest! {
+        /// Whatever comes, in whatever pieces, there is a judgement at the end, and one that was good stays so.
+        #[test]
+        fn every_answer_is_judged(
+            head in prop::sample::select(vec!["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"]),
+            body in proptest::collection::vec(prop_oneof![Just(b"ready".to_vec()), proptest::collection::vec(any::<u8>(), 0..9)], 0..4),
+        ) {
+            let answer = [head.as_bytes().to_vec(), body.concat()].concat();
+            let mut good = false;
+            for length in 0..=answer.len() {
+                let judged = judge(&question(), answer.get(..length).unwrap_or_default(), false);
+                good |= judged == Some(Ok(()));
+                if good {
+                    prop_assert_eq!(judged, Some(Ok(())));
+                }
+            }
+            let last = judge(&question(), &answer, true);
+            prop_assert!(last.is_some());
+            prop_assert_eq!(good, last == Some(Ok(())));
+        }
+    }
+}
