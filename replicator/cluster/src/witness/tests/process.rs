@@ -38,21 +38,18 @@ async fn a_killed_witness_keeps_its_grants() {
         let before = acknowledged.load(Ordering::SeqCst);
         let enough = before + 1 + 3 * kill as u64;
         until("grants were given", || acknowledged.load(Ordering::SeqCst) > enough).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
         killed.store(true, Ordering::SeqCst);
         known = asking.await.unwrap();
         assert_eq!(known.unwrap().term, Term(acknowledged.load(Ordering::SeqCst)));
     }
-    let (mut child, address) = start(directory.path()).await;
+    let (_child, address) = start(directory.path()).await;
     let arbiter = WitnessArbiter::new(vec![address], key).unwrap();
     let query = Query { register: ask(CLUSTER, "db", 1, 1).register, known };
     let reading = arbiter.read(&query, PATIENCE).await.unwrap();
     // It may hold one more: the last one before a kill was perhaps stored and not answered.
     let last = acknowledged.load(Ordering::SeqCst);
     assert!((last..=last + 1).contains(&reading.value.unwrap().term.0), "{reading:?}, acknowledged {last}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 /// Ask for term after term until the witness is killed; what is known at the end.
@@ -80,8 +77,25 @@ async fn ask_on(
     }
 }
 
+/// Killed when dropped, also by a test that fails.
+struct Process(Child);
+
+impl Process {
+    fn kill(&mut self) {
+        // With SIGKILL. It fails only for one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// This binary again, as a witness.
-async fn start(directory: &Path) -> (Child, SocketAddr) {
+async fn start(directory: &Path) -> (Process, SocketAddr) {
     let _ = fs::remove_file(directory.join(ADDRESS));
     let name = "witness::tests::process::a_killed_witness_keeps_its_grants";
     let child = Command::new(std::env::current_exe().unwrap())
@@ -91,6 +105,7 @@ async fn start(directory: &Path) -> (Child, SocketAddr) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    let child = Process(child);
     let path = directory.join(ADDRESS);
     until("the witness listens", || path.exists()).await;
     (child, fs::read_to_string(path).unwrap().parse().unwrap())
