@@ -55,7 +55,8 @@ impl Statistics {
     }
 }
 
-/// Serve one connection. `limit` bounds each of: everything before the request is proven, and the sending of the answer.
+/// Serve one connection. `limit` bounds each of: everything before the request is proven, waiting for the register, and the sending of
+/// the answer.
 ///
 /// # Errors
 /// [`Unanswered`]: the other side was told nothing.
@@ -76,7 +77,8 @@ pub(super) async fn converse(
     };
     timeout(limit, exchange).await.map_err(|_| Unanswered::Slow("send a request"))??;
     let (request, key) = admit(store, &bytes, &challenge, peer).await?;
-    let (status, value) = store.answer(request).await;
+    let reply = store.answer(request, limit).await;
+    let (status, value) = reply.ok_or(Unanswered::Slow("get at the register: its disk is slow"))?;
     let answer = Answer { status, witness: store.directory().identity(), value };
     let answer = answer.encode(&key, &challenge, &bytes);
     let exchange = async {

@@ -53,7 +53,7 @@ pub struct Limits {
     pub connections: usize,
     /// Connections open at a time from one address.
     pub connections_per_address: usize,
-    /// Time for everything before a request is proven, and again for taking the answer.
+    /// Time for everything before a request is proven, again for waiting until its register is free, and again for taking the answer.
     pub conversation: Duration,
     /// Registers of one cluster.
     pub registers_per_cluster: usize,

@@ -16,10 +16,12 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::fcntl::Flock;
 use replicator_core::ids::Term;
 use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
 
 use super::directory::Directory;
 use super::error::RegisterError;
@@ -70,24 +72,26 @@ impl Store {
         &self.directory
     }
 
-    /// Answer a request whose proof holds.
-    pub(super) async fn answer(self: &Arc<Self>, request: Request) -> Reply {
+    /// Answer a request whose proof holds. `None`: for all of `patience` the register was busy with other requests (its disk is slow):
+    /// nothing was done.
+    pub(super) async fn answer(self: &Arc<Self>, request: Request, patience: Duration) -> Option<Reply> {
         if request.witness != self.directory.identity() {
-            return (Status::OtherWitness, None);
+            return Some((Status::OtherWitness, None));
         }
         if let Operation::Acquire(asked) = &request.operation
             && (asked.term == Term(0) || asked.term == Term(u64::MAX))
         {
-            return (Status::Senseless, None);
+            return Some((Status::Senseless, None));
         }
         let register = request.register.clone();
         let slot = self.slots().entry(register.clone()).or_default().clone();
-        let mut held = slot.clone().lock_owned().await;
+        // Without a bound, those who have long gone would keep the places of others.
+        let mut held = timeout(patience, slot.clone().lock_owned()).await.ok()?;
         let store = self.clone();
         // Once begun, it is carried to its end, whether or not the node still waits.
         let done = tokio::task::spawn_blocking(move || store.apply(&mut held, &request)).await;
         self.forget(&register, slot);
-        match done {
+        Some(match done {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
                 tracing::error!("{error}");
@@ -97,7 +101,7 @@ impl Store {
                 tracing::error!(%error, "a request was not carried to its end");
                 (Status::NotDurable, None)
             }
-        }
+        })
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<RegisterName, SharedSlot>> {

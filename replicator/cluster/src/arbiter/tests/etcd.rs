@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use replicator_core::ids::Term;
 use tempfile::TempDir;
 use ureq::Agent;
@@ -13,7 +14,8 @@ use ureq::Agent;
 use super::contract::{self, PATIENCE, acquire, ask, held, read, untrustworthy, won};
 use crate::arbiter::etcd::gateway;
 use crate::arbiter::{
-    Acquire, AnyArbiter, Arbiter, ArbiterError, ClusterId, Distrust, EtcdArbiter, EtcdConfig, SetupError,
+    Acquire, AnyArbiter, Arbiter, ArbiterError, ClusterId, Distrust, EtcdArbiter, EtcdConfig, EtcdTls,
+    SetupError,
 };
 
 const CLUSTER: ClusterId = ClusterId([0xc1; 16]);
@@ -27,13 +29,22 @@ struct Etcd {
 impl Etcd {
     /// Start it on this directory, and wait until it answers. `None` if it is not installed.
     async fn start(directory: &Path, token: &str) -> Option<Etcd> {
-        let [client, peer] = free_ports().map(|port| format!("http://127.0.0.1:{port}"));
+        let etcd = Etcd::spawn(directory, token, "http", &[])?;
+        // With the patience of a read: it is asked again until it answers.
+        read(&etcd.arbiter(), CLUSTER, "is-it-up").await;
+        Some(etcd)
+    }
+
+    fn spawn(directory: &Path, token: &str, scheme: &str, more: &[&str]) -> Option<Etcd> {
+        let [client, peer] = free_ports();
+        let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
         let child = Command::new("etcd")
             .arg("--data-dir")
             .arg(directory)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}"), "--initial-cluster-token", token])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -46,10 +57,7 @@ impl Etcd {
             }
             Err(error) => panic!("{error}"),
         };
-        let etcd = Etcd { child, client };
-        // With the patience of a read: it is asked again until it answers.
-        read(&etcd.arbiter(), CLUSTER, "is-it-up").await;
-        Some(etcd)
+        Some(Etcd { child, client })
     }
 
     fn arbiter(&self) -> AnyArbiter {
@@ -159,6 +167,66 @@ async fn an_endpoint_that_is_dead_or_something_else_is_passed_over() {
     assert_eq!(read(&etcd.arbiter(), CLUSTER, "db").await.value, Some(held(1, 1)));
 }
 
+/// A certificate authority, and a certificate with its key for 127.0.0.1, as files.
+struct Certificates {
+    authority: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Certificates {
+    fn make(directory: &Path, name: &str) -> Certificates {
+        let place = |kind: &str| directory.join(format!("{name}-{kind}.pem"));
+        let files = Certificates { authority: place("ca"), certificate: place("cert"), key: place("key") };
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_key = KeyPair::generate().unwrap();
+        fs::write(&files.authority, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
+        let issuer = Issuer::new(authority, authority_key);
+        let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        leaf.distinguished_name.push(DnType::CommonName, name);
+        // etcd's gateway is a client of etcd with the server's certificate.
+        leaf.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        fs::write(&files.certificate, leaf.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    fn arbiter(&self, endpoint: &str, authority: &Path, shown: bool) -> AnyArbiter {
+        let identity = shown.then(|| (self.certificate.clone(), self.key.clone()));
+        let tls = Some(EtcdTls { authority: authority.to_owned(), identity });
+        let config = EtcdConfig { tls, ..EtcdConfig::new(vec![endpoint.to_owned()]) };
+        AnyArbiter::Etcd(EtcdArbiter::new(config).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn certificates_are_checked_on_both_sides() {
+    let directory = TempDir::new().unwrap();
+    let good = Certificates::make(directory.path(), "good");
+    let other = Certificates::make(directory.path(), "other");
+    let paths = [&good.authority, &good.certificate, &good.key].map(|path| path.to_str().unwrap());
+    let [authority, certificate, key] = paths;
+    let options =
+        ["--client-cert-auth", "--trusted-ca-file", authority, "--cert-file", certificate, "--key-file", key];
+    let data = directory.path().join("data");
+    let Some(etcd) = Etcd::spawn(&data, "one", "https", &options) else { return };
+    let trusted = good.arbiter(&etcd.client, &good.authority, true);
+    assert!(won(&acquire(&trusted, &ask(CLUSTER, "db", 1, 1)).await));
+    let strangers = [
+        ("without a certificate", good.arbiter(&etcd.client, &good.authority, false)),
+        ("with another authority's", other.arbiter(&etcd.client, &good.authority, true)),
+        ("etcd's is another authority's", good.arbiter(&etcd.client, &other.authority, true)),
+    ];
+    for (who, stranger) in strangers {
+        let result = stranger.acquire(&ask(CLUSTER, "db", 2, 2), Duration::from_millis(500)).await;
+        assert!(matches!(result, Err(ArbiterError::Unreachable { .. })), "{who}: {result:?}");
+    }
+    assert_eq!(read(&trusted, CLUSTER, "db").await.value, Some(held(1, 1)));
+}
+
 #[test]
 fn what_is_no_endpoint_is_refused() {
     let refused = |endpoint: &str| EtcdArbiter::new(EtcdConfig::new(vec![endpoint.to_owned()])).unwrap_err();
@@ -179,7 +247,7 @@ fn certificates_that_are_none_are_refused() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("ca.pem");
     let config = |authority| EtcdConfig {
-        tls: Some(crate::arbiter::EtcdTls { authority, identity: None }),
+        tls: Some(EtcdTls { authority, identity: None }),
         ..EtcdConfig::new(vec!["https://h:2379".to_owned()])
     };
     assert!(matches!(EtcdArbiter::new(config(path.clone())), Err(SetupError::Read { .. })));

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use replicator_core::ids::Term;
 
 use super::{CLUSTER, config, until};
 use crate::arbiter::tests::contract::{PATIENCE, ask, won};
-use crate::arbiter::{Acquire, Arbiter, Known, Query, WitnessArbiter, WitnessKey};
+use crate::arbiter::{Acquire, Arbiter, ArbiterError, Known, Query, WitnessArbiter, WitnessKey};
 use crate::witness::{Limits, Witness, add_cluster};
 
 /// Set where this binary is to be a witness instead of a test: its directory.
@@ -33,51 +33,69 @@ async fn a_killed_witness_keeps_its_grants() {
     let mut known: Option<Known> = None;
     for kill in 0..KILLS {
         let (mut child, address) = start(directory.path()).await;
-        let asking = tokio::spawn(ask_on(address, key.clone(), known, acknowledged.clone()));
+        let killed = Arc::new(AtomicBool::new(false));
+        let asking = tokio::spawn(ask_on(address, key.clone(), known, acknowledged.clone(), killed.clone()));
         let before = acknowledged.load(Ordering::SeqCst);
         let enough = before + 1 + 3 * kill as u64;
         until("grants were given", || acknowledged.load(Ordering::SeqCst) > enough).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill();
+        killed.store(true, Ordering::SeqCst);
         known = asking.await.unwrap();
         assert_eq!(known.unwrap().term, Term(acknowledged.load(Ordering::SeqCst)));
     }
-    let (mut child, address) = start(directory.path()).await;
+    let (_child, address) = start(directory.path()).await;
     let arbiter = WitnessArbiter::new(vec![address], key).unwrap();
     let query = Query { register: ask(CLUSTER, "db", 1, 1).register, known };
     let reading = arbiter.read(&query, PATIENCE).await.unwrap();
     // It may hold one more: the last one before a kill was perhaps stored and not answered.
     let last = acknowledged.load(Ordering::SeqCst);
     assert!((last..=last + 1).contains(&reading.value.unwrap().term.0), "{reading:?}, acknowledged {last}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
-/// Ask for term after term until nobody answers; what is known at the end.
+/// Ask for term after term until the witness is killed; what is known at the end.
 async fn ask_on(
     address: SocketAddr,
     key: WitnessKey,
     mut known: Option<Known>,
     acknowledged: Arc<AtomicU64>,
+    killed: Arc<AtomicBool>,
 ) -> Option<Known> {
     let arbiter = WitnessArbiter::new(vec![address], key).unwrap();
     loop {
         let term = acknowledged.load(Ordering::SeqCst) + 1;
         let asked = Acquire { known, ..ask(CLUSTER, "db", term, 1) };
-        match arbiter.acquire(&asked, Duration::from_millis(1500)).await {
+        match arbiter.acquire(&asked, Duration::from_millis(300)).await {
             Ok(outcome) => {
                 assert!(won(&outcome), "nobody else asks: {outcome:?}");
                 known = outcome.known;
                 acknowledged.store(term, Ordering::SeqCst);
             }
-            Err(crate::arbiter::ArbiterError::Unreachable { .. }) => return known,
+            Err(ArbiterError::Unreachable { .. }) if killed.load(Ordering::SeqCst) => return known,
+            Err(ArbiterError::Unreachable { .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }
 }
 
+/// Killed when dropped, also by a test that fails.
+struct Process(Child);
+
+impl Process {
+    fn kill(&mut self) {
+        // With SIGKILL. It fails only for one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// This binary again, as a witness.
-async fn start(directory: &Path) -> (Child, SocketAddr) {
+async fn start(directory: &Path) -> (Process, SocketAddr) {
     let _ = fs::remove_file(directory.join(ADDRESS));
     let name = "witness::tests::process::a_killed_witness_keeps_its_grants";
     let child = Command::new(std::env::current_exe().unwrap())
@@ -87,6 +105,7 @@ async fn start(directory: &Path) -> (Child, SocketAddr) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    let child = Process(child);
     let path = directory.join(ADDRESS);
     until("the witness listens", || path.exists()).await;
     (child, fs::read_to_string(path).unwrap().parse().unwrap())
