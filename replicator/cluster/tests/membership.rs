@@ -144,7 +144,7 @@ async fn a_node_that_was_replaced_is_a_stranger_and_other_clusters_are_too() {
     let refused =
         async { while !matches!(old.ask(&Question::Who, LONG).await, Err(AskError::NotAccepted { .. })) {} };
     tokio::time::timeout(LONG, refused).await.expect("the node before is refused");
-    // It still has the authority's key, and cannot become the node of now with it, only itself again: see the module's words on that.
+    // That it could make itself another certificate with the authority's key is the price which the module's documentation names.
     let refusals = server.statistics().refused;
     assert!(refusals.iter().any(|(kind, _)| *kind == Refusal::NotThePeer), "{refusals:?}");
 

@@ -4,13 +4,16 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::super::authority;
 use super::super::directory::{Membership, NewNode, TokenOrder};
 use super::super::error::{MembershipError, TokenError};
+use super::super::identity::node_uri;
 use super::super::pending::{Pending, Verdict, WRONG_MAX};
 use super::super::secrets::{KeyFile, Secret};
 use super::super::tests::{Place, alpha, new_node, place};
@@ -121,7 +124,17 @@ async fn a_token_is_used_once() {
     let again = join(&place().path, &token, beta()).await;
     assert!(matches!(again, Err(MembershipError::JoinRefused { .. })), "{again:?}");
     assert_eq!(Membership::open(&waiting.host.path).unwrap().description().version, 2);
-    waiting.task.abort();
+    // Two that would replace the same node, where there is room for either.
+    let (one, other) = (place(), place());
+    let (first, second) = tokio::join!(
+        join(&one.path, &waiting.token, new_node("beta", 4)),
+        join(&other.path, &waiting.token, new_node("beta", 5))
+    );
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    let (host, joined) = waiting.end().await;
+    let member = first.or(second).unwrap();
+    assert_eq!(joined.unwrap().node.id, member.id());
+    assert_eq!(Membership::open(&host.path).unwrap().peer().unwrap().id, member.id());
 }
 
 #[tokio::test]
@@ -222,10 +235,17 @@ async fn a_proof_is_good_on_its_own_channel_only_and_wrong_ones_withdraw_the_tok
 #[tokio::test]
 async fn who_is_in_between_with_another_authority_is_told_nothing() {
     use tokio::io::AsyncReadExt;
-    let (waiting, other) = (founded().await, place());
-    // It has a certificate for the right node and cluster, of an authority of its own.
-    let fake = alpha(&other).tls();
-    let config = channel::server(vec![fake.certificate, fake.authority], fake.key).unwrap();
+    let waiting = founded().await;
+    // It has a certificate for the right node of the right cluster, of an authority of its own.
+    let real = Membership::open(&waiting.host.path).unwrap();
+    let made = authority::found("shop", SystemTime::now()).unwrap();
+    let shown = authority::certificate_in(made.certificate.as_bytes()).unwrap();
+    let uri = node_uri(real.description().id, real.name(), real.id());
+    let own = authority::Authority::load(&shown, &made.key).unwrap();
+    let fake = own.issue(real.name(), &uri, SystemTime::now()).unwrap();
+    let certificate = authority::certificate_in(fake.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(fake.key.as_bytes()).unwrap();
+    let config = channel::server(vec![certificate, shown], key).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let heard = tokio::spawn(async move {
@@ -346,7 +366,7 @@ async fn a_directory_that_is_taken_is_seen_before_the_token_is_used() {
 #[tokio::test]
 async fn a_join_that_died_in_between_is_repeated_with_a_new_token() {
     let waiting = founded().await;
-    let requested = super::super::authority::request("beta").unwrap();
+    let requested = authority::request("beta").unwrap();
     let node = beta();
     let newcomer = Newcomer {
         name: node.name,

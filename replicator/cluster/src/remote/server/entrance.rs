@@ -57,8 +57,11 @@ async fn shake(
         uri: configured.peer.uri.clone(),
         not_after: not_after(certificate),
     };
-    let session = inside.sessions.clone().try_acquire_owned();
-    let session = session.map_err(|_| (Refusal::Crowded, "the peer has too many connections".to_owned()))?;
+    let Ok(session) = inside.sessions.clone().try_acquire_owned() else {
+        // An orderly end, so that the peer does not take it for a broken network.
+        let _ = stream.shutdown().await;
+        return Err((Refusal::Crowded, "the peer has too many connections".to_owned()));
+    };
     let greeting = encode(&Greeting { replicator_control: VERSION }, GREETING_BYTES_MAX)
         .map_err(|_| (Refusal::Invalid, "the greeting cannot be written".to_owned()))?;
     stream.write_all(&greeting).await.map_err(left)?;
