@@ -64,7 +64,7 @@ fn start(host: &Host) -> Result<String> {
         program = worker::program()?.display(),
         file = host.data(0).join("ledger").display(),
         log = host.file("ledger.log").display(),
-        pid = host.file("ledger.pid").display(),
+        pid = host.file("run/ledger.pid").display(),
     ))
 }
 
@@ -72,7 +72,7 @@ fn stop(host: &Host) -> String {
     format!(
         "#!/bin/sh\nset -eu\n[ -e {pid} ] || exit 0\nkill -9 \"$(cat {pid})\" 2>/dev/null || true\n\
          while kill -0 \"$(cat {pid})\" 2>/dev/null; do sleep 0.02; done\nrm -f {pid}\n",
-        pid = host.file("ledger.pid").display(),
+        pid = host.file("run/ledger.pid").display(),
     )
 }
 
