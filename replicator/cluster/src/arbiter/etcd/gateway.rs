@@ -55,10 +55,17 @@ struct Range {
     kvs: Vec<Pair>,
 }
 
+/// A range within a transaction. Its header names no cluster; that of the transaction does.
+#[derive(Deserialize)]
+struct Pairs {
+    #[serde(default)]
+    kvs: Vec<Pair>,
+}
+
 #[derive(Deserialize)]
 struct Step {
     #[serde(default)]
-    response_range: Option<Range>,
+    response_range: Option<Pairs>,
 }
 
 #[derive(Deserialize)]

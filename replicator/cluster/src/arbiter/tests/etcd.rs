@@ -147,6 +147,25 @@ async fn a_foreign_value_is_not_taken_for_none() {
     }
 }
 
+/// The one step that makes it exclusive, whatever the timing: who has seen an older revision changes nothing.
+#[tokio::test]
+async fn who_was_overtaken_changes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let Some(etcd) = Etcd::start(&directory.path().join("data"), "one").await else { return };
+    let endpoint = etcd.client.clone();
+    let exchanges = move || {
+        let (agent, limit) = (Agent::new_with_defaults(), Duration::from_secs(30));
+        let put = |value: &[u8]| gateway::exchange(&agent, &endpoint, "/key", "0", value, limit).unwrap();
+        assert!(matches!(put(b"first"), gateway::Exchange::Done));
+        let gateway::Exchange::Overtaken(state) = put(b"second") else { panic!("it was put over the first") };
+        assert_eq!(state.found.value.as_deref(), Some(b"first".as_slice()));
+        assert_ne!(state.found.revision, "0");
+        let now = gateway::read(&agent, &endpoint, "/key", limit).unwrap();
+        assert_eq!((now.found.value, now.cluster), (state.found.value, state.cluster));
+    };
+    tokio::task::spawn_blocking(exchanges).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_endpoint_that_is_dead_or_something_else_is_passed_over() {
     let directory = TempDir::new().unwrap();
