@@ -236,8 +236,12 @@ fn address_of_one_node(node: &Node, key: &str, address: &SocketAddr) -> Result<(
 /// Whether an address and port can be those of one machine.
 pub(super) fn is_dialable(address: &SocketAddr) -> bool {
     let ip = address.ip();
-    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+    let of_no_one = match ip {
+        IpAddr::V4(ip) => ip.is_broadcast(),
+        // Its scope is an interface's number, which is another on the other node.
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !of_no_one
 }
 
 fn check_networks(one: &Node, other: &Node) -> Result<(), DescriptionError> {

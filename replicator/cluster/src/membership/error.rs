@@ -53,7 +53,7 @@ pub enum DescriptionError {
     TooManyAddresses { node: String, key: &'static str, count: usize, limit: usize },
     /// An address nobody can reach.
     #[error(
-        "node {node}: {key}: {value} cannot be the address of one node; name its own address and a port other than 0"
+        "node {node}: {key}: {value} cannot be the address of one node; name its own address (not a link-local one) and a port other than 0"
     )]
     Address { node: String, key: String, value: String },
     /// The same address twice.

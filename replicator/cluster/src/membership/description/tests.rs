@@ -92,7 +92,7 @@ type Case = (fn(&mut Description), fn(&DescriptionError) -> bool);
 #[test]
 fn what_does_not_fit_together_is_refused() {
     use DescriptionError as E;
-    let cases: [Case; 17] = [
+    let cases: [Case; 18] = [
         (|d| d.version = 0, |e| matches!(e, E::VersionZero)),
         (|d| d.name = "a b".into(), |e| matches!(e, E::Name { key: "cluster.name", .. })),
         (|d| d.nodes[0].name = "../x".into(), |e| matches!(e, E::Name { key: "node.name", .. })),
@@ -113,6 +113,7 @@ fn what_does_not_fit_together_is_refused() {
         ),
         (|d| d.nodes[0].control.set_port(0), |e| matches!(e, E::Address { .. })),
         (|d| d.nodes[0].mirror = vec!["0.0.0.0".parse().unwrap()], |e| matches!(e, E::Address { .. })),
+        (|d| d.nodes[0].control = "[fe80::1%2]:7411".parse().unwrap(), |e| matches!(e, E::Address { .. })),
         (|d| d.nodes[1].control = d.nodes[0].control, |e| matches!(e, E::AddressTwice { .. })),
         (
             |d| d.nodes[1].heartbeat.retain(|network, _| network != "lan"),

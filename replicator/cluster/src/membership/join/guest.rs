@@ -29,6 +29,9 @@ use super::{JoinRequest, JoinResponse, Newcomer, RESPONSE_BYTES_MAX, VERSION, We
 
 /// For a connection to one address.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How often all addresses are tried, and the pause between.
+const ROUNDS: u32 = 3;
+const BETWEEN: Duration = Duration::from_secs(1);
 /// For the issuing node's answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -54,23 +57,36 @@ pub async fn join(directory: &Path, token: &Token, node: NewNode) -> Result<Memb
         heartbeat: node.heartbeat,
     };
     let request = JoinRequest { version: VERSION, node: newcomer, request: requested.request.clone() };
+    let (address, stream) = reach(token).await?;
+    // From here on the token may be used up: nothing is tried again.
+    let welcome = ask(address, stream, token, &request).await?;
+    let garbage = |why| MembershipError::JoinGarbage { address, why };
+    let content = check(token, id, &requested, &welcome, directory, now).map_err(garbage)?;
+    content.write(&staging)?;
+    staging.finish()?;
+    Membership::open(directory)
+}
+
+/// A channel over the first of the token's addresses that has the node that issued it. Nothing is told to the others.
+async fn reach(token: &Token) -> Result<(SocketAddr, TlsStream<TcpStream>), MembershipError> {
     let mut failed = MembershipError::Token(TokenError::Mistyped);
-    for address in &token.addresses {
-        let stream = match connect(*address, token).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::info!(%address, %error, "cannot join over this address");
-                failed = error;
-                continue;
+    for round in 0..ROUNDS {
+        if round > 0 {
+            // Strangers may have taken all places for a moment.
+            tokio::time::sleep(BETWEEN).await;
+        }
+        for address in &token.addresses {
+            match connect(*address, token).await {
+                Ok(stream) => return Ok((*address, stream)),
+                Err(error) => {
+                    tracing::info!(%address, %error, "cannot join over this address");
+                    failed = error;
+                }
             }
-        };
-        // From here on the token may be used up: no other address is tried.
-        let welcome = ask(*address, stream, token, &request).await?;
-        let garbage = |why| MembershipError::JoinGarbage { address: *address, why };
-        let content = check(token, id, &requested, &welcome, directory, now).map_err(garbage)?;
-        content.write(&staging)?;
-        staging.finish()?;
-        return Membership::open(directory);
+        }
+        if matches!(failed, MembershipError::NotTheInviter { .. }) {
+            break;
+        }
     }
     Err(failed)
 }

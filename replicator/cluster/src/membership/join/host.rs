@@ -104,6 +104,10 @@ pub async fn host_join(
                 let host = Host { directory: directory.to_owned(), acceptor, limits, from, admitting };
                 conversations.spawn(async move {
                     let result = host.serve(stream).await;
+                    if result.is_none() {
+                        // Who tries again and again fills its places and not the journal.
+                        tokio::time::sleep(limits.pause).await;
+                    }
                     drop(place);
                     result
                 });
@@ -168,7 +172,6 @@ impl Host {
             }
             Err(Ended::Refused(why)) => {
                 tracing::warn!(%from, why, "refused a node that wants to join");
-                tokio::time::sleep(self.limits.pause).await;
                 let _ = self.tell(&mut stream, JoinResponse::Refused(why)).await;
                 None
             }

@@ -19,7 +19,7 @@
 //! removes) or is a member; the issuing node may name a member that never came to be. The remedy is the same always: a new
 //! token, made with the name of the node to be replaced, and on the joining node another attempt.
 //!
-//! Strangers: connections are few at a time and short, a wrong proof costs its maker a pause, wrong proofs under the token's
+//! Strangers: connections are few at a time and short, one that fails keeps its place for a pause, wrong proofs under the token's
 //! id are counted on the disk and withdraw it, and all are logged with their address.
 
 mod channel;
@@ -55,7 +55,7 @@ pub struct JoinLimits {
     pub connections: usize,
     /// For a whole conversation.
     pub conversation: Duration,
-    /// How long a wrong proof keeps its connection's place.
+    /// How long the place of a connection stays taken that made no member.
     pub pause: Duration,
 }
 
