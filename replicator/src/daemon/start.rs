@@ -247,6 +247,8 @@ impl GuardedCopy {
 struct Stop {
     mailbox: Arc<Mailbox<Message>>,
     requested: Arc<AtomicBool>,
+    /// The next run is one in the other role.
+    hands_over: Arc<AtomicBool>,
     waiter: thread::Thread,
     published: Published,
     orders: Arc<Orders>,
@@ -268,6 +270,10 @@ impl NodeView for Stop {
     fn request_stop(&self) {
         self.requested.store(true, Ordering::Release);
         self.waiter.unpark();
+    }
+
+    fn hand_over(&self) {
+        self.hands_over.store(true, Ordering::Release);
     }
 
     fn overwrite_peer(&self, reason: &str) -> Result<(), String> {
@@ -345,6 +351,7 @@ impl StartedNode {
         let stop = Stop {
             mailbox: Arc::clone(&mailbox),
             requested: Arc::default(),
+            hands_over: Arc::default(),
             waiter: thread::current(),
             published,
             orders,
@@ -524,7 +531,8 @@ impl StartedNode {
         }
         let changes = self.copy.as_mut().and_then(|copy| copy.changes.take());
         let watch = Box::new((self.behind, changes));
-        self.mailbox.post_urgent(Message::Stop { watch, keeps: result.is_ok() });
+        let keeps = result.is_ok() && !self.stop.hands_over.load(Ordering::Acquire);
+        self.mailbox.post_urgent(Message::Stop { watch, keeps });
         match self.data_plane.join() {
             Ok(ended) => ended.and(result),
             Err(_) => bail!("the data plane broke down; what it was is in the log above"),

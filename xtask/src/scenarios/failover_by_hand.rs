@@ -88,7 +88,8 @@ fn require_state(node: &mut Node, term: u64, data: &str) -> Result<Status> {
 /// `b` becomes the primary. Says how long that took.
 fn take_over(mirror: &mut Mirror) -> Result<String> {
     let began = Instant::now();
-    mirror.secondary.stop()?;
+    mirror.secondary.request(&json!({"command": "hand-over"}))?;
+    mirror.secondary.wait_end(START_BOUND)?;
     let stopped = began.elapsed();
     mirror.secondary.arguments = words("--role primary --term 2 --go-alone");
     let began = Instant::now();
