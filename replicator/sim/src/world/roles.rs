@@ -35,8 +35,8 @@ pub(super) struct Controller {
     pub(super) confirmed: Sequence,
     /// Since its start, or since both held the same, the primary was told that it may go on alone.
     pub(super) has_permitted: bool,
-    /// The tree that the secondary had as a primary is not that of the present one.
-    pub(super) loser_had_more: bool,
+    /// What the secondary had as a primary that the present one has not.
+    pub(super) loser_had: Option<String>,
 }
 
 impl Controller {
@@ -51,7 +51,7 @@ impl Controller {
             yielding: None,
             confirmed: Sequence(0),
             has_permitted: false,
-            loser_had_more: false,
+            loser_had: None,
         }
     }
 
@@ -382,7 +382,7 @@ impl World {
         let former = std::mem::replace(&mut self.files, Files::new(self.shape.volumes));
         let (files, inodes) = Files::of_copy(&self.replica, &former);
         let loser = Replica::of_files(&former, self.shape.volumes);
-        self.controller().loser_had_more = self.replica.same_tree(&former, false).is_err();
+        self.controller().loser_had = self.replica.same_tree(&former, false).err();
         self.files = files;
         self.take_over_promises(&former, &meant, &inodes);
         self.replica = loser;
