@@ -146,6 +146,10 @@ fn yield_and_return(mirror: &mut Mirror, writers: &mut Writers) -> Result<()> {
     let outdated = mirror.primary.request(&json!({"command": "outdate", "term": 3}))?;
     ensure!(outdated["answer"] == "recorded", "{outdated}");
     require_state(&mut mirror.primary, 3, "outdated")?;
+    // Before it can be brought up to date again, which a primary of a lower term cannot do.
+    mirror.primary.stop()?;
+    mirror.primary.arguments = words("--role primary --term 9 --go-alone");
+    mirror.primary.refused(&mirror.net.a)?.naming(&["must not become the primary", "--force-promote"])?;
     let status = mirror.secondary.wait_for("it asks", wait::SHORT, |status| status.state.asks > 0)?;
     ensure!(status.phase == "Holding" && !status.state.alone, "{}", status.summary());
     let absence = status.state.asks;
@@ -157,9 +161,6 @@ fn yield_and_return(mirror: &mut Mirror, writers: &mut Writers) -> Result<()> {
     require_state(&mut mirror.secondary, 3, "up-to-date")?;
     writers.wait_for(RECORDS, BOUND)?;
 
-    mirror.primary.stop()?;
-    mirror.primary.arguments = words("--role primary --term 9 --go-alone");
-    mirror.primary.refused(&mirror.net.a)?.naming(&["must not become the primary", "--force-promote"])?;
     mirror.primary.arguments = words("--role secondary");
     mirror.primary.start(&mirror.net.a)?;
     wait_mirrored(mirror)?;
