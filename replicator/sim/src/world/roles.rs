@@ -107,6 +107,13 @@ impl World {
             controller.yielding = None;
             controller.permissions.push_back((term, absence));
         }
+        // Who was told may have been killed before that was on record.
+        if let Some((term, _)) = self.controller().yielding
+            && !self.secondary_off
+            && self.controller().random.chance(1)
+        {
+            self.tell_secondary(Event::Outdate { term });
+        }
         let soon = if self.faults { 2 } else { 20 };
         if self.controller().random.chance(soon)
             && let Some((term, absence)) = self.controller().permissions.pop_front()
