@@ -16,6 +16,9 @@ pub struct Args {
     /// Print everything that happens.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Worlds in which nodes take turns as the primary.
+    #[arg(long)]
+    roles: bool,
     /// How many seeds to run.
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
@@ -40,6 +43,9 @@ pub fn run(args: Args) -> Result<()> {
     .context("build the simulation")?;
     let mut command = Command::new(product::target()?.join("sim/replicator-sim"));
     command.stdin(Stdio::null());
+    if args.roles {
+        command.arg("--roles");
+    }
     match args.seed {
         Some(seed) => {
             command.args(["--seed", &seed.to_string()]);

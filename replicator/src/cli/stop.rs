@@ -21,6 +21,9 @@ pub struct Arguments {
     /// Longest time to wait for its end, like "30s"; "0s" does not wait
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     within: Duration,
+    /// It starts next in the other role: nothing is kept for one in this, which saves a look at all files
+    #[arg(long)]
+    hand_over: bool,
 }
 
 /// Ask a node to stop and wait until it is gone.
@@ -29,7 +32,8 @@ pub struct Arguments {
 /// No daemon answers, or it is not gone in time.
 pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let socket = arguments.node.socket()?;
-    control::request(&socket, &Request::Stop)?;
+    let request = if arguments.hand_over { Request::HandOver } else { Request::Stop };
+    control::request(&socket, &request)?;
     if arguments.within.is_zero() {
         print("stopping\n")?;
         return Ok(exit::OK);

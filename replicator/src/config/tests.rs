@@ -522,12 +522,28 @@ fn a_key_without_effect_is_told() {
     let machine = Machine::new(&["a"]);
     let mut config = machine.config(&["a"]);
     config.mirror.mode = Mode::Async;
-    config.mirror.when_alone = WhenAlone::Hold;
-    let warnings = config.validate_system().unwrap();
-    assert!(
-        warnings.iter().any(|warning| matches!(warning, ConfigWarning::WithoutEffect { .. })),
-        "{warnings:?}"
-    );
+    for held in [WhenAlone::Hold, WhenAlone::Ask] {
+        config.mirror.when_alone = held;
+        let warnings = config.validate_system().unwrap();
+        assert!(
+            warnings.iter().any(|warning| matches!(warning, ConfigWarning::WithoutEffect { .. })),
+            "{warnings:?}"
+        );
+    }
+}
+
+#[test]
+fn a_role_is_taken_if_the_link_has_an_address_for_it() {
+    assert_eq!(with(&[("mirror", "when-alone = \"ask\"")]).unwrap().mirror.when_alone, WhenAlone::Ask);
+    let mut config = with(&[]).unwrap();
+    (config.link.peer, config.link.listen) = ("10.0.0.2:7400".parse().ok(), None);
+    config.take_role(Role::Primary).unwrap();
+    assert_eq!(config.node.role, Role::Primary);
+    refused!(config.take_role(Role::Secondary), ConfigError::RoleNeeds { key: "link.listen", .. });
+    assert_eq!(config.node.role, Role::Primary);
+    (config.link.peer, config.link.listen) = (None, "10.0.0.2:7400".parse().ok());
+    refused!(config.take_role(Role::Primary), ConfigError::RoleNeeds { key: "link.peer", .. });
+    config.take_role(Role::Secondary).unwrap();
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub enum Request {
     Status,
     /// An orderly stop.
     Stop,
+    /// The same, and it starts next in the other role: nothing is looked at for a next run in this one, which takes time with the number of files.
+    HandOver,
     /// Nothing: is a daemon there?
     Ping,
     /// Long work.

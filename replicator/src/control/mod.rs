@@ -36,6 +36,9 @@ pub trait NodeView: Send + Sync {
     /// Begin an orderly stop. Returns at once; a second call changes nothing.
     fn request_stop(&self);
 
+    /// The stop that is requested next is followed by a start in the other role: nothing need be kept for one in this.
+    fn hand_over(&self) {}
+
     /// Begin long work. Returns at once, with the number under which the status tells of it.
     ///
     /// # Errors

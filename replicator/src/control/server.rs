@@ -208,6 +208,10 @@ async fn answer(line: &[u8], view: &dyn NodeView) -> Response {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => Response::Status { status: Box::new(view.status()) },
         Ok(Request::Stop) => Response::Stopping,
+        Ok(Request::HandOver) => {
+            view.hand_over();
+            Response::Stopping
+        }
         Ok(Request::Ping) => Response::Pong,
         Ok(Request::Order { order }) => {
             let taken = view.order(&order);

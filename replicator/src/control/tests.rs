@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -33,6 +33,24 @@ impl NodeView for Node {
             Order::StopVerify => Err("nothing to stop".to_owned()),
             _ => Ok(7),
         }
+    }
+
+    /// On record at once; terms below 3 never are, and for those of 3 nobody is left to say so.
+    fn go_alone(
+        &self,
+        term: u64,
+        absence: Option<u64>,
+    ) -> Result<mpsc::Receiver<Result<(), String>>, String> {
+        if absence == Some(9) {
+            return Err("not this one".to_owned());
+        }
+        let (answer, answered) = mpsc::sync_channel(1);
+        match term {
+            0..3 => answer.send(Err("passed over".to_owned())).unwrap(),
+            3 => {}
+            _ => answer.send(Ok(())).unwrap(),
+        }
+        Ok(answered)
     }
 
     fn verify_report(&self) -> VerifyReport {
@@ -96,6 +114,26 @@ fn orders_are_taken_or_refused() {
     assert!(matches!(ask(Order::StopVerify), Err(ControlError::Refused { .. })));
     let report = scene.node.verify_report();
     assert_eq!(request(&scene.socket(), &Request::VerifyReport).unwrap(), Response::VerifyReport { report });
+}
+
+#[test]
+fn what_a_node_is_told_about_roles_is_answered_when_it_is_on_record() {
+    let scene = Scene::new();
+    let _server = scene.serve();
+    let ask = |term, absence| request(&scene.socket(), &Request::GoAlone { term, absence });
+    assert_eq!(ask(4, Some(1)).unwrap(), Response::Recorded);
+    assert_eq!(ask(4, None).unwrap(), Response::Recorded);
+    for (term, absence) in [(4, Some(9)), (2, None), (3, None)] {
+        assert!(matches!(ask(term, absence), Err(ControlError::Refused { .. })), "{term} {absence:?}");
+    }
+    // A node that has no copy.
+    let outdated = request(&scene.socket(), &Request::Outdate { term: 4 });
+    assert!(matches!(outdated, Err(ControlError::Refused { .. })));
+    let read = |line| serde_json::from_str::<Request>(line).unwrap();
+    assert_eq!(read(r#"{"command":"go-alone","term":5}"#), Request::GoAlone { term: 5, absence: None });
+    let absence = Some(2);
+    assert_eq!(read(r#"{"command":"go-alone","term":5,"absence":2}"#), Request::GoAlone { term: 5, absence });
+    assert_eq!(read(r#"{"command":"outdate","term":5}"#), Request::Outdate { term: 5 });
 }
 
 #[test]

@@ -71,3 +71,41 @@ pub fn begin(
     }
     Ok(begun)
 }
+
+#[cfg(test)]
+mod tests {
+    use replicator_core::action::DataState;
+    use replicator_core::wire::hello;
+
+    use super::*;
+
+    #[test]
+    fn what_an_operator_forces_is_on_record_before_it_is_done() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(place.path()).unwrap();
+        let mut config = Config::parse(include_str!("../../../examples/replicator.toml")).unwrap();
+        config.node.role = Role::Primary;
+        let copy = StateRecord {
+            data: DataState::Outdated,
+            role: Some(hello::Role::Secondary),
+            term: Term(4),
+            ..StateRecord::unknown()
+        };
+        let mut instructions = Instructions { term: Some(6), go_alone: true, force: None };
+        let refused = begin(&config, &instructions, &state, Some(copy)).unwrap_err();
+        assert!(refused.is::<Refused>() && refused.to_string().contains("--force-promote"), "{refused}");
+        assert!(!place.path().join("decisions.log").exists());
+        instructions.force = Some("the other site is gone".to_owned());
+        let begun = begin(&config, &instructions, &state, Some(copy)).unwrap();
+        assert_eq!((begun.term, begun.data, begun.alone), (Term(6), DataState::UpToDate, true));
+        let log = std::fs::read_to_string(place.path().join("decisions.log")).unwrap();
+        assert!(log.contains("force-promote") && log.contains("the other site is gone"), "{log}");
+        // What need not be forced is not on record as forced.
+        let whole = StateRecord { data: DataState::Consistent, ..copy };
+        begin(&config, &instructions, &state, Some(whole)).unwrap();
+        assert_eq!(std::fs::read_to_string(place.path().join("decisions.log")).unwrap(), log);
+        config.node.role = Role::Secondary;
+        let begun = begin(&config, &Instructions::default(), &state, Some(copy)).unwrap();
+        assert_eq!(begun, copy);
+    }
+}

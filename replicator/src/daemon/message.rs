@@ -184,7 +184,7 @@ pub enum Message {
     Stop {
         /// What tells of changes that others make. When it is dropped, it has told all it saw.
         watch: Box<dyn Send>,
-        /// Nothing has failed: the next run may go on from what this one knows.
+        /// Nothing has failed, and the next run is in the same role: it may go on from what this one knows.
         keeps: bool,
     },
 }

@@ -32,6 +32,7 @@ mod secondary;
 mod sessions;
 mod settings;
 mod settling;
+mod stages;
 mod start;
 mod state;
 mod told;

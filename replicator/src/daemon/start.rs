@@ -36,6 +36,7 @@ use super::secondary::Secondary;
 use super::sessions::Sessions;
 use super::settings::{identity, primary_config, random, random_bits, secondary_config};
 use super::settling::Settling;
+use super::stages::Stages;
 use super::state::StateKeeper;
 use super::workers::Workers;
 use crate::config::{Config, ConfigError, CpuLatency, GateTransport, Mode, Role, TreeConfig, WhenFull};
@@ -67,7 +68,7 @@ const GATE_CHECK: Duration = Duration::from_secs(1);
 /// # Errors
 /// What keeps the node from starting or going on.
 pub fn run(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
-    let began = Instant::now();
+    let mut stages = Stages::begin();
     if !nix::unistd::geteuid().is_root() {
         bail!(
             "a node needs root (it opens files by handle, mounts, and loads kernel programs); run it as root"
@@ -82,8 +83,9 @@ pub fn run(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
     let volumes = open_volumes(&config)?;
     let found = load_record(&config, instructions, &state)?;
     let term = found.now.term.0;
-    let node = StartedNode::start(&config, instructions, state, volumes, found)?;
-    info!(node = %config.node.name, role = %config.node.role, term, took = ?began.elapsed(), "running");
+    stages.end("directories");
+    let node = StartedNode::start(&config, instructions, state, volumes, found, &mut stages)?;
+    info!(node = %config.node.name, role = %config.node.role, term, took = %stages, "running");
     let stop = node.stop_handle();
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
@@ -245,6 +247,8 @@ impl GuardedCopy {
 struct Stop {
     mailbox: Arc<Mailbox<Message>>,
     requested: Arc<AtomicBool>,
+    /// The next run is one in the other role.
+    hands_over: Arc<AtomicBool>,
     waiter: thread::Thread,
     published: Published,
     orders: Arc<Orders>,
@@ -266,6 +270,10 @@ impl NodeView for Stop {
     fn request_stop(&self) {
         self.requested.store(true, Ordering::Release);
         self.waiter.unpark();
+    }
+
+    fn hand_over(&self) {
+        self.hands_over.store(true, Ordering::Release);
     }
 
     fn overwrite_peer(&self, reason: &str) -> Result<(), String> {
@@ -317,6 +325,7 @@ impl StartedNode {
         state: StateDirectory,
         volumes: Vec<Arc<Volume>>,
         found: Found,
+        stages: &mut Stages,
     ) -> anyhow::Result<StartedNode> {
         let record = found.now;
         let ids =
@@ -332,6 +341,7 @@ impl StartedNode {
         if role == Role::Primary || found.before != record {
             state.store(&ids)?;
         }
+        stages.end("state");
         let ring = Ring::new(RING_ENTRIES)?;
         let mailbox = Arc::new(Mailbox::new(ring.waker()));
         let sessions = open_sessions(config, &volumes, record, &mailbox)?;
@@ -341,6 +351,7 @@ impl StartedNode {
         let stop = Stop {
             mailbox: Arc::clone(&mailbox),
             requested: Arc::default(),
+            hands_over: Arc::default(),
             waiter: thread::current(),
             published,
             orders,
@@ -401,6 +412,7 @@ impl StartedNode {
             Role::Primary => {
                 let Selected { tracer, passthrough, row, why } = capture::select(config, &volumes)?;
                 info!(row, why, "capture");
+                stages.end("capture");
                 publisher.on_capture(row, &why, tracer.as_ref().map(|tracer| tracer.report()));
                 let (unread, watching) = behind::watch(config.mirror.gate, row, &volumes);
                 let watched = watching.watched;
@@ -441,6 +453,7 @@ impl StartedNode {
                     Settling::new(set.clone(), records.then_some(lasting), config.mirror.safe_set_idle);
                 let engine = Engine::new(parts(node, publisher, settling, prepares)?, primary);
                 let data_plane = run_data_plane(engine, &mailbox, &stop)?;
+                stages.end("data plane");
                 behind = unread.map(|unread| Behind::start(unread, &mailbox)).transpose()?;
                 if config.mirror.gate {
                     let transport = match config.mirror.gate_transport {
@@ -456,6 +469,7 @@ impl StartedNode {
                     behind.attach(gates.iter().map(Gate::kernel_cache).collect())?;
                 }
                 mailbox.post(Message::Gates(state_of(&gates)));
+                stages.end("gates");
                 data_plane
             }
         };
@@ -465,6 +479,7 @@ impl StartedNode {
         }
         // Last: a node that answers is one that runs.
         let control = control::serve(&config.node.control_socket, Arc::new(stop.clone()))?;
+        stages.end("control");
         Ok(StartedNode {
             data_plane,
             gates,
@@ -516,7 +531,8 @@ impl StartedNode {
         }
         let changes = self.copy.as_mut().and_then(|copy| copy.changes.take());
         let watch = Box::new((self.behind, changes));
-        self.mailbox.post_urgent(Message::Stop { watch, keeps: result.is_ok() });
+        let keeps = result.is_ok() && !self.stop.hands_over.load(Ordering::Acquire);
+        self.mailbox.post_urgent(Message::Stop { watch, keeps });
         match self.data_plane.join() {
             Ok(ended) => ended.and(result),
             Err(_) => bail!("the data plane broke down; what it was is in the log above"),

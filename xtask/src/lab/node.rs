@@ -1,7 +1,9 @@
 //! One node: its files, and the daemon while it runs.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,6 +40,8 @@ pub struct Node {
     pub log: PathBuf,
     /// Where it keeps its state.
     pub state_directory: PathBuf,
+    /// What `replicator run` is told beside its configuration.
+    pub arguments: Vec<String>,
     config_file: PathBuf,
     process: Option<Child>,
 }
@@ -74,6 +78,7 @@ impl Node {
             socket,
             log: home.join("log"),
             state_directory: state,
+            arguments: Vec::new(),
             config_file: home.join("replicator.toml"),
             process: None,
         })
@@ -122,7 +127,7 @@ impl Node {
     fn command(&self, namespace: &Namespace) -> Result<Command> {
         fs::write(&self.config_file, self.config.text()?)?;
         let mut command = Command::new(&self.program);
-        command.arg("run").arg("--config").arg(&self.config_file);
+        command.arg("run").arg("--config").arg(&self.config_file).args(&self.arguments);
         command.stdin(Stdio::null());
         // Not in the terminal's group: Ctrl-C is the lab's affair, which stops the nodes in order.
         command.process_group(0);
@@ -173,6 +178,19 @@ impl Node {
         let status =
             serde_json::from_str(&text).with_context(|| format!("status of {}: {text}", self.name))?;
         Ok(Some(status))
+    }
+
+    /// Send a request over the control socket, and return the answer: a line of JSON each.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn request(&self, request: &serde_json::Value) -> Result<serde_json::Value> {
+        let mut socket = UnixStream::connect(&self.socket).context("connect to the control socket")?;
+        socket.set_read_timeout(Some(wait::SHORT))?;
+        socket.write_all(format!("{request}\n").as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).context("read the answer")?;
+        serde_json::from_str(&line).with_context(|| format!("an answer: {line}"))
     }
 
     /// What the daemon says of itself at a moment after this call: it renews what it says a few times a second.

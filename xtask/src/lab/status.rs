@@ -38,6 +38,7 @@ pub struct Status {
     #[serde(default)]
     pub safe_set: SafeSet,
     pub reunion: Reunion,
+    pub state: State,
     pub counters: Counters,
 }
 
@@ -47,6 +48,18 @@ pub struct Status {
 pub struct Reunion {
     pub relation: String,
     pub refused: bool,
+}
+
+/// What is on record.
+#[derive(Clone, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct State {
+    pub term: u64,
+    pub data: String,
+    pub generation: String,
+    pub shared: String,
+    pub alone: bool,
+    pub asks: u64,
 }
 
 /// How writes are seen.

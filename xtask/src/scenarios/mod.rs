@@ -16,6 +16,7 @@ mod database_killed;
 mod direct_and_dsync;
 mod diverged_copy_is_kept;
 mod excluded_names;
+mod failover_by_hand;
 pub mod files;
 mod fsync_is_on_both;
 mod full_disk_on_b;
@@ -154,6 +155,7 @@ pub const ALL: &[Scenario] = &[
     scenario("peer_absent_hold", 180, peer_absent_hold::run),
     scenario("secondary_killed_under_load", 180, secondary_killed_under_load::run),
     scenario("primary_killed_under_load", 240, primary_killed_under_load::run),
+    scenario("failover_by_hand", 240, failover_by_hand::run),
     scenario("mariadb_killed", 300, database_killed::run_mariadb),
     scenario("postgresql_killed", 300, database_killed::run_postgresql),
     scenario("sqlite_killed", 180, database_killed::run_sqlite),

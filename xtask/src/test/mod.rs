@@ -22,6 +22,8 @@ const SOAK_SECONDS: &str = "20";
 const CYCLES: &str = "6";
 /// How many seeds of the simulation are run.
 const SIM_SEEDS: &str = "5000";
+/// The same of worlds in which nodes take turns, which take longer.
+const ROLES_SEEDS: &str = "2000";
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -71,6 +73,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Build, build),
     (Part::Unit, unit),
     (Part::Sim, |report| own(report, "sim", &["sim", "--seeds", SIM_SEEDS])),
+    (Part::Sim, |report| own(report, "sim --roles", &["sim", "--roles", "--seeds", ROLES_SEEDS])),
     (Part::Ebpf, |report| own(report, "build-ebpf --check", &["build-ebpf", "--check"])),
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),

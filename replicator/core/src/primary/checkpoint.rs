@@ -13,7 +13,10 @@ impl Primary {
     /// is marked, for the next run.
     pub(super) fn on_stop(&mut self) {
         self.stopping = true;
-        let told = self.is_mirrored() && self.log.is_empty() && self.unconfirmed.is_empty();
+        let told = self.is_mirrored()
+            && self.names.is_complete()
+            && self.log.is_empty()
+            && self.unconfirmed.is_empty();
         let all = told && self.marks.files.values().all(|marks| marks.is_clean());
         self.send_frame(Kind::Goodbye, |_| {}, Body::Empty);
         self.close(CloseReason::Stopping);

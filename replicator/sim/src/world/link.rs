@@ -22,6 +22,9 @@ impl World {
         });
         self.stats.sessions += 1;
         self.secondary_failed = false;
+        if let Some(controller) = &mut self.controller {
+            controller.confirmed = Sequence(0);
+        }
         if self.sabotage == Sabotage::OldFrames
             && let (Some(former), Some(link)) = (&mut self.former_link, &mut self.link)
         {

@@ -31,10 +31,12 @@ pub(super) struct Controller {
     eager: usize,
     /// How likely it is in each step that an absence is decided on, in a thousand.
     hasty: usize,
+    /// The last barrier that the secondary has answered in this connection.
+    pub(super) confirmed: Sequence,
     /// Since its start, or since both held the same, the primary was told that it may go on alone.
     pub(super) has_permitted: bool,
-    /// The tree that the secondary had as a primary is not that of the present one.
-    pub(super) loser_had_more: bool,
+    /// What the secondary had as a primary that the present one has not.
+    pub(super) loser_had: Option<String>,
 }
 
 impl Controller {
@@ -47,8 +49,9 @@ impl Controller {
             term: Term(1),
             permissions: VecDeque::new(),
             yielding: None,
+            confirmed: Sequence(0),
             has_permitted: false,
-            loser_had_more: false,
+            loser_had: None,
         }
     }
 
@@ -104,6 +107,13 @@ impl World {
             controller.yielding = None;
             controller.permissions.push_back((term, absence));
         }
+        // Who was told may have been killed before that was on record.
+        if let Some((term, _)) = self.controller().yielding
+            && !self.secondary_off
+            && self.controller().random.chance(1)
+        {
+            self.tell_secondary(Event::Outdate { term });
+        }
         let soon = if self.faults { 2 } else { 20 };
         if self.controller().random.chance(soon)
             && let Some((term, absence)) = self.controller().permissions.pop_front()
@@ -128,12 +138,16 @@ impl World {
     fn is_worth_a_change(&mut self) -> bool {
         let theirs = *self.secondary_disk.record.get();
         let whole = matches!(theirs.data, DataState::Consistent | DataState::UpToDate);
+        // A saboteur needs somebody to deceive.
+        let deceives = self.sabotage == Sabotage::ConfirmsSealed && self.tickets.is_empty();
         let unknown = self.primary.snapshot().phase == Phase::Resyncing;
         let controller = self.controller();
         let eager = controller.eager * if unknown { 5 } else { 1 };
         // Or between the words to both nodes, where the primary may have died before it heard its own.
         let half = !controller.permissions.is_empty() || controller.yielding.is_some();
-        (half || whole && theirs.term == controller.term) && controller.random.below(1000) < eager
+        !deceives
+            && (half || whole && theirs.term == controller.term)
+            && controller.random.below(1000) < eager
     }
 
     fn decide_absence(&mut self, absence: u64) {
@@ -187,7 +201,8 @@ impl World {
             // In order: what is left is sent before.
             self.rest_before_a_swap();
         }
-        let isolated = end != End::Stopped && self.random.chance(50);
+        let isolated =
+            end != End::Stopped && (self.random.chance(50) || self.sabotage == Sabotage::ConfirmsSealed);
         if !isolated {
             self.end_primary(end);
         }
@@ -286,9 +301,6 @@ impl World {
                 self.serve_something();
             }
         }
-        if self.sabotage == Sabotage::ConfirmsSealed {
-            self.confirm_everything();
-        }
         if self.shape.power_cuts && self.random.chance(20) {
             let known = self.replica.known.clone();
             self.replica.crash(&mut self.random);
@@ -298,6 +310,9 @@ impl World {
             self.replica.restart();
         }
         self.break_link();
+        if self.sabotage == Sabotage::ConfirmsSealed {
+            self.confirm_everything();
+        }
         if let Some(link) = &mut self.link {
             link.to_secondary.clear();
             link.secondary_up = false;
@@ -310,20 +325,20 @@ impl World {
 
     /// A secondary that answers barriers though it is stopped.
     fn confirm_everything(&mut self) {
+        let confirmed = self.controller().confirmed;
         let Some(link) = &mut self.link else { return };
         let barriers: Vec<Header> = link
             .to_secondary
             .iter()
             .map(|(header, _)| *header)
             .chain(self.payloads.values().map(|(header, _)| *header))
-            .filter(|header| header.kind == Kind::Barrier)
+            .filter(|header| header.kind == Kind::Barrier && header.sequence > confirmed)
             .collect();
         for barrier in barriers {
             let mut done = Header::new(Kind::BarrierDone, barrier.term);
             done.offset = barrier.sequence.0;
             link.to_primary.push_back((done, Payload::None));
         }
-        link.broken = true;
     }
 
     /// The primary has not heard that the other node is about to take over; nobody hears it either.
@@ -374,7 +389,7 @@ impl World {
         let former = std::mem::replace(&mut self.files, Files::new(self.shape.volumes));
         let (files, inodes) = Files::of_copy(&self.replica, &former);
         let loser = Replica::of_files(&former, self.shape.volumes);
-        self.controller().loser_had_more = self.replica.same_tree(&former, false).is_err();
+        self.controller().loser_had = self.replica.same_tree(&former, false).err();
         self.files = files;
         self.take_over_promises(&former, &meant, &inodes);
         self.replica = loser;

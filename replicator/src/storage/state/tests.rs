@@ -222,3 +222,21 @@ proptest! {
         prop_assert!(NodeState::decode(&bytes).is_err());
     }
 }
+
+#[test]
+fn what_a_stopped_node_has_on_record_is_read_and_left_as_it_is() {
+    let (parent, directory) = directory();
+    let path = directory.path.clone();
+    assert!(matches!(StateDirectory::record_of_stopped(&path), Err(StateError::InUse { .. })), "it runs");
+    directory.store(&example()).expect("store");
+    drop(directory);
+    assert_eq!(StateDirectory::record_of_stopped(&path).expect("read"), Some(example()));
+    fs::write(path.join("state"), b"RPLSTATE and nothing else").expect("write");
+    assert!(StateDirectory::record_of_stopped(&path).is_err());
+    assert!(path.join("state").exists(), "it is the node's to put it aside");
+    fs::remove_file(path.join("state")).expect("remove");
+    assert_eq!(StateDirectory::record_of_stopped(&path).expect("read"), None);
+    let never = parent.path().join("never");
+    assert_eq!(StateDirectory::record_of_stopped(&never).expect("read"), None);
+    assert!(!never.exists(), "nothing is made");
+}

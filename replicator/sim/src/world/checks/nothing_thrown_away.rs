@@ -13,16 +13,17 @@ impl World {
         }
         self.restored = false;
         // One that was the primary, and has what the present one has not.
-        let had_more =
-            self.controller.as_mut().map(|controller| std::mem::take(&mut controller.loser_had_more));
-        if !self.stale && had_more != Some(true) {
+        let had = self.controller.as_mut().and_then(|controller| controller.loser_had.take());
+        if !self.stale && had.is_none() {
             return;
         }
         let kept = self.secondary_disk.record.get().keeping;
         if kept.is_none() || kept != self.keeping {
             let found = self.primary.snapshot().reunion;
-            return self
-                .fail(format!("nothing-thrown-away: {found:?}, keeping {:?}, {kept:?}", self.keeping));
+            return self.fail(format!(
+                "nothing-thrown-away: {found:?}, keeping {:?}, {kept:?}; {had:?}",
+                self.keeping
+            ));
         }
         self.stats.overruled += u64::from(self.stale);
         self.stale = false;

@@ -44,6 +44,9 @@ impl World {
             }
             _ => header.kind == Kind::BarrierDone,
         };
+        if let Some(controller) = self.controller.as_mut().filter(|_| header.kind == Kind::BarrierDone) {
+            controller.confirmed = controller.confirmed.max(Sequence(header.offset));
+        }
         if confirms && !self.secondary_disk.record.surely(|record| record.term >= header.term) {
             let record = *self.secondary_disk.record.get();
             self.fail(format!("term-is-known: {header:?}, on record {record:?}"));
