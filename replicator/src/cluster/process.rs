@@ -128,7 +128,7 @@ impl MirrorProcess {
 
     /// Stop a mirror that an earlier daemon started, if there is one.
     async fn stop_orphan(&self) -> Result<(), String> {
-        match self.ask(Request::Stop).await {
+        match self.ask(Request::HandOver).await {
             Err(ControlError::NoDaemon { .. }) => {}
             Err(error) => return Err(error.to_string()),
             Ok(_) => tracing::info!(config = %self.config.display(), "a mirror that an earlier daemon left is stopped"),
@@ -209,14 +209,17 @@ impl Mirror for MirrorProcess {
     async fn stop(&self) -> Result<(), String> {
         let pid = self.child().as_ref().and_then(|child| i32::try_from(child.id()).ok()).map(Pid::from_raw);
         let Some(pid) = pid.filter(|_| self.is_running()) else { return self.stop_orphan().await };
-        for (signal, bound) in [(Signal::SIGTERM, STOP_BOUND), (Signal::SIGKILL, STOP_BOUND)] {
-            if signal == Signal::SIGKILL {
-                tracing::error!(%pid, "a mirror does not end in order: it is killed");
-            }
-            kill(pid, signal).map_err(|error| format!("{signal}: {error}"))?;
-            if self.until(bound, || !self.is_running()).await {
-                return Ok(());
-            }
+        // In order, and without the look at all files that a restart in the same role could use: who takes over waits for it.
+        if self.ask(Request::HandOver).await.is_err() {
+            kill(pid, Signal::SIGTERM).map_err(|error| format!("SIGTERM: {error}"))?;
+        }
+        if self.until(STOP_BOUND, || !self.is_running()).await {
+            return Ok(());
+        }
+        tracing::error!(%pid, "a mirror does not end in order: it is killed");
+        kill(pid, Signal::SIGKILL).map_err(|error| format!("SIGKILL: {error}"))?;
+        if self.until(STOP_BOUND, || !self.is_running()).await {
+            return Ok(());
         }
         Err(format!("process {pid} cannot be ended: it waits in the kernel"))
     }
