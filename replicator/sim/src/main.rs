@@ -1,8 +1,10 @@
 //! The simulation as a program; `cargo xtask sim` builds and calls it.
 
+use std::fmt::Debug;
+use std::ops::Range;
 use std::process::ExitCode;
 
-use replicator_sim::{Sabotage, World, seeds};
+use replicator_sim::{Sabotage, World, cluster, seeds};
 
 /// What was asked for.
 struct Arguments {
@@ -11,14 +13,31 @@ struct Arguments {
     seeds: u64,
     threads: usize,
     trace: bool,
+    cluster: bool,
+    /// The model check of going alone, so deep.
+    model: Option<usize>,
+    faults: u8,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { seed: None, from: 0, seeds: 1000, threads: 2, trace: false };
+    let mut found = Arguments {
+        seed: None,
+        from: 0,
+        seeds: 1000,
+        threads: 2,
+        trace: false,
+        cluster: false,
+        model: None,
+        faults: 3,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--trace" {
             found.trace = true;
+            continue;
+        }
+        if word == "--cluster" {
+            found.cluster = true;
             continue;
         }
         let value = words.next().ok_or_else(|| format!("{word} needs a number"))?;
@@ -26,6 +45,8 @@ fn arguments() -> Result<Arguments, String> {
         match word.as_str() {
             "--seed" => found.seed = Some(number),
             "--from" => found.from = number,
+            "--model" => found.model = Some(number as usize),
+            "--faults" => found.faults = number.min(20) as u8,
             "--seeds" => found.seeds = number,
             "--threads" => found.threads = number.clamp(1, 64) as usize,
             _ => return Err(format!("{word} is not known")),
@@ -42,31 +63,66 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(seed) = arguments.seed {
-        return match World::new(seed, Sabotage::None, arguments.trace).run() {
-            Ok(stats) => {
-                println!("passed: seed {seed}: {stats:?}");
-                ExitCode::SUCCESS
-            }
-            Err(reason) => {
-                println!("seed {seed}: {reason}");
-                ExitCode::FAILURE
-            }
-        };
+    if let Some(depth) = arguments.model {
+        return modelled(depth, arguments.faults);
     }
-    let found = seeds::run(arguments.from..arguments.from + arguments.seeds, arguments.threads, |done| {
-        eprint!("\r{done} of {} seeds", arguments.seeds);
-    });
-    eprintln!();
-    match found {
-        Ok(total) => {
-            println!("passed: {} seeds: {total:?}", arguments.seeds);
+    let outcome = match (arguments.cluster, arguments.seed) {
+        (false, Some(seed)) => shown(World::new(seed, Sabotage::None, arguments.trace).run()),
+        (true, Some(seed)) => {
+            shown(cluster::World::new(seed, cluster::Sabotage::None, arguments.trace).run())
+        }
+        (false, None) => many(&arguments, seeds::run),
+        (true, None) => many(&arguments, cluster::seeds::run),
+    };
+    match outcome {
+        Ok(passed) => {
+            println!("passed: {passed}");
             ExitCode::SUCCESS
         }
         Err(failed) => {
-            println!("seed {}: {}", failed.seed, failed.reason);
-            println!("replay it: cargo xtask sim --seed {}", failed.seed);
+            println!("{failed}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// So many states of the model fit into the memory of a small machine.
+const STATES_MAX: u64 = 1_500_000;
+
+fn modelled(depth: usize, faults: u8) -> ExitCode {
+    let limits = cluster::model::Limits { depth, faults, sabotage: false };
+    match cluster::model::explore(limits, STATES_MAX) {
+        Ok(explored) => {
+            println!("passed: {explored:?}");
+            ExitCode::SUCCESS
+        }
+        Err(events) => {
+            println!("one-acknowledger does not hold:\n  {}", events.join("\n  "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn shown<T: Debug>(outcome: Result<T, String>) -> Result<String, String> {
+    outcome.map(|stats| format!("{stats:?}"))
+}
+
+type Progress = Box<dyn Fn(u64) + Sync>;
+
+/// All seeds that were asked for.
+fn many<T: Debug>(
+    arguments: &Arguments,
+    run: impl Fn(Range<u64>, usize, Progress) -> Result<T, seeds::Failed>,
+) -> Result<String, String> {
+    let seeds = arguments.seeds;
+    let progress = Box::new(move |done| eprint!("\r{done} of {seeds} seeds"));
+    let found = run(arguments.from..arguments.from + seeds, arguments.threads, progress);
+    eprintln!();
+    let which = if arguments.cluster { "--cluster " } else { "" };
+    found.map(|total| format!("{seeds} seeds: {total:?}")).map_err(|failed| {
+        format!(
+            "seed {}: {}\nreplay it: cargo xtask sim {which}--seed {}",
+            failed.seed, failed.reason, failed.seed
+        )
+    })
 }
