@@ -50,7 +50,9 @@ impl World {
         };
         self.stats.granted += u64::from(verdict == Verdict::Won);
         self.say(|world| format!("arbiter: {from} asks for {term}: {verdict:?}, {:?}", world.register));
-        if self.arbiter_up[from] && !(self.random.chance(5) && !self.calm) {
+        let reached = self.arbiter_up[from];
+        let lost = reached && self.random.chance(5) && !self.calm;
+        if reached && !lost {
             let delay = self.between(MS, 20 * MS);
             self.after(delay, Happening::Answer { to: from, epoch, id, term, verdict });
         }

@@ -233,7 +233,7 @@ impl World {
         daemon.told = Some(told);
         let epoch = daemon.epoch;
         // In the order in which it is said: all take the same time.
-        self.after(2 * MS, Happening::View { node, epoch, told });
+        self.after(2 * MS, Happening::View { node, epoch, told: Box::new(told) });
     }
 
     pub(super) fn view(&mut self, node: usize, epoch: u64, told: Told) {

@@ -241,7 +241,7 @@ impl World {
                 process.session = Some((session, Stage::EndSent));
                 process.snapshot = self.nodes[node].disk.data.len();
                 let data = self.nodes[node].disk.data.clone();
-                let lineage = process.wanted.lineage;
+                let lineage = Box::new(process.wanted.lineage);
                 self.send(node, session, Message::End { lineage, data });
             }
             Stage::Recording => {

@@ -44,7 +44,7 @@ pub enum Stage {
 /// A frame.
 #[derive(Clone, Debug)]
 pub enum Message {
-    End { lineage: Lineage, data: Vec<u64> },
+    End { lineage: Box<Lineage>, data: Vec<u64> },
     EndDone,
     Write(u64),
     WriteDone(u64),

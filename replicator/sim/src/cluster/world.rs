@@ -30,7 +30,7 @@ pub enum Happening {
     Outdated { node: usize, epoch: u64, term: Term, well: bool, written: bool },
     Ask { from: usize, epoch: u64, id: u64, term: Term },
     Answer { to: usize, epoch: u64, id: u64, term: Term, verdict: Verdict },
-    View { node: usize, epoch: u64, told: Told },
+    View { node: usize, epoch: u64, told: Box<Told> },
     MirrorEnded { node: usize, epoch: u64, run: u64 },
     Persisted { node: usize, run: u64, well: bool, written: bool },
     Dial { node: usize, run: u64 },
@@ -240,7 +240,7 @@ impl World {
             }
             Happening::Ask { from, epoch, id, term } => self.asked(from, epoch, id, term),
             Happening::Answer { to, epoch, id, term, verdict } => self.answered(to, epoch, id, term, verdict),
-            Happening::View { node, epoch, told } => self.view(node, epoch, told),
+            Happening::View { node, epoch, told } => self.view(node, epoch, *told),
             Happening::MirrorEnded { node, epoch, run } => self.mirror_ended(node, epoch, run),
             Happening::Persisted { node, run, well, written } => self.persisted(node, run, well, written),
             Happening::Dial { node, run } => self.dial(node, run),

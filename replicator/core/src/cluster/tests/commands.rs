@@ -17,9 +17,10 @@ const COMMANDS: [Command; 6] = [
 ];
 
 type Answer = Result<(), Refusal>;
+type Row = (&'static str, fn() -> Lab, [Answer; 6]);
 
 /// Each state with what is answered, in the order of the commands.
-fn table() -> Vec<(&'static str, fn() -> Lab, [Answer; 6])> {
+fn table() -> Vec<Row> {
     use Refusal::{Active, Busy, NotActive, NotWhole, PeerActive, PeerNotReady};
     let ok = Ok(());
     let (inactive, not_ready) = (Err(NotActive), Err(PeerNotReady));
