@@ -18,6 +18,7 @@ use crate::ids::{Term, Time};
 ///   before the one that breaks it off; a drain, or a start, of a mirror that ends before [`Event::MirrorEnded`].
 /// * What the mirror says comes in the order in which it says it, and nothing of it after its end. After each end ([`Event::MirrorEnded`], a
 ///   [`Step::StopMirror`] that is done) its record is read, and told by [`Event::Mirror`]: until then nothing is begun.
+///   So it is after an [`Action::Outdate`] that failed: it may be on the disk all the same, and is made durable before it is told.
 #[derive(Clone, Debug)]
 pub struct Controller {
     pub(super) config: Config,

@@ -214,6 +214,10 @@ impl World {
             self.nodes[node].disk.record = Some(record);
         }
         self.deliver(node, Event::Outdated(term, if well { Ok(()) } else { Err(()) }));
+        if !well && self.nodes[node].process.is_none() {
+            // It may be there nevertheless.
+            self.tell_of_disk(node);
+        }
     }
 
     /// The mirror does not run: its record is read from the disk.
