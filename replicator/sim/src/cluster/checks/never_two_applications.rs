@@ -60,6 +60,12 @@ impl World {
             self.checks.one_acknowledger.off = true;
             return;
         }
+        // A restart by one that has not noticed yet that its session is over: it cannot acknowledge, and will notice within the dead time.
+        let session = |node: usize| self.nodes[node].process.as_ref().and_then(|process| process.session);
+        let half_open = session(node).map(|(open, _)| open) != session(1 - node).map(|(open, _)| open);
+        if session(node).is_some() && half_open {
+            return;
+        }
         if let Some(process) = &self.nodes[node].process {
             let term = process.durable.term;
             let one = self.checks.one_acknowledger.acts(node, term, "starts the application");

@@ -1,6 +1,7 @@
 //! **one-acknowledger**: once a node has acknowledged, or has started its application, with a term, no other node acknowledges with
 //! that term or a lower one. What the peer confirms counts as acknowledged by the primary at the moment in which it is confirmed.
 //!
+//! A restart of the application on a node that has not noticed yet that its session is over does not count: it acknowledges nothing.
 //! Where histories may part nothing is promised.
 
 use replicator_core::ids::Term;
