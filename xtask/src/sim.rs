@@ -10,6 +10,15 @@ use crate::{lab::exec, product};
 /// Arguments of `cargo xtask sim`.
 #[derive(clap::Args)]
 pub struct Args {
+    /// The cluster: two controllers, an arbiter, heartbeats, scripts and operators; without it, the mirror.
+    #[arg(long)]
+    cluster: bool,
+    /// Look at going alone in every order in which things can happen, so many events deep.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "from", "threads", "cluster"])]
+    model: Option<u64>,
+    /// There: so many of them may be faults.
+    #[arg(long, default_value_t = 3, requires = "model")]
+    faults: u8,
     /// Replay this seed; `--trace` shows what goes into the machines and comes out of them.
     #[arg(long, conflicts_with_all = ["seeds", "from", "threads"])]
     seed: Option<u64>,
@@ -46,14 +55,20 @@ pub fn run(args: Args) -> Result<()> {
     if args.roles {
         command.arg("--roles");
     }
-    match args.seed {
-        Some(seed) => {
+    if args.cluster {
+        command.arg("--cluster");
+    }
+    match (args.model, args.seed) {
+        (Some(depth), _) => {
+            command.args(["--model", &depth.to_string(), "--faults", &args.faults.to_string()]);
+        }
+        (None, Some(seed)) => {
             command.args(["--seed", &seed.to_string()]);
             if args.trace {
                 command.arg("--trace");
             }
         }
-        None => {
+        (None, None) => {
             for (name, number) in
                 [("--seeds", args.seeds), ("--from", args.from), ("--threads", u64::from(args.threads))]
             {
@@ -63,7 +78,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let status = command.status().context("start the simulation")?;
     if !status.success() {
-        bail!("a promise does not hold; the seed is above");
+        bail!("a promise does not hold; the seed, or the way there, is above");
     }
     Ok(())
 }

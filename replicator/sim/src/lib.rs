@@ -21,6 +21,7 @@
 //!
 //! `cargo xtask sim --seeds <n>` runs n seeds, `cargo xtask sim --seed <seed>` replays one.
 
+pub mod cluster;
 pub mod disk;
 mod files;
 pub mod random;

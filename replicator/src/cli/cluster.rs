@@ -79,12 +79,7 @@ impl NodeArguments {
                 bail!("the network {network} is named twice");
             }
         }
-        Ok(NewNode {
-            name: self.node.clone(),
-            heartbeat,
-            control: self.control,
-            mirror: vec![self.mirror],
-        })
+        Ok(NewNode { name: self.node.clone(), heartbeat, control: self.control, mirror: vec![self.mirror] })
     }
 }
 
@@ -314,7 +309,8 @@ fn colour(status: &NodeStatus) -> u8 {
 }
 
 fn show(status: &NodeStatus) -> String {
-    let heard = if status.peer_alive { "both hear each other" } else { "NOT HEARD, or does not hear this node" };
+    let heard =
+        if status.peer_alive { "both hear each other" } else { "NOT HEARD, or does not hear this node" };
     let mut text = format!("{} and {}: {heard}\n", status.node, status.peer);
     for (number, path) in status.paths.iter().enumerate() {
         let trip = path.round_trip_ms.map_or_else(|| "-".to_owned(), |trip| format!("{trip:.2} ms"));

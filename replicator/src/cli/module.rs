@@ -144,7 +144,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Command::Install(arguments) => {
             let shelf = shelf(&arguments.places);
             let description = shelf.install(&arguments.source, arguments.replace)?;
-            print(&format!("{} is installed in {}\n", description.name, shelf.path(&description.name).display()))?;
+            print(&format!(
+                "{} is installed in {}\n",
+                description.name,
+                shelf.path(&description.name).display()
+            ))?;
             Ok(exit::OK)
         }
         Command::Remove(arguments) => {

@@ -19,8 +19,8 @@ use replicator_core::ids::Term;
 use tokio::time::{Instant, sleep};
 
 use super::settings::configuration;
-use crate::daemon::name_id;
 use crate::control::{self, ControlError, Order, Request, Response, ResyncScope};
+use crate::daemon::name_id;
 use crate::status::{StateStatus, Status};
 use crate::storage::state::{StateDirectory, StateError};
 
@@ -54,7 +54,11 @@ impl MirrorProcess {
     ///
     /// # Errors
     /// For a person: its configuration makes no sense, or cannot be written.
-    pub fn new(program: &Path, description: &Description, place: MirrorPlace) -> Result<MirrorProcess, String> {
+    pub fn new(
+        program: &Path,
+        description: &Description,
+        place: MirrorPlace,
+    ) -> Result<MirrorProcess, String> {
         let (text, _) = configuration(description, &place)?;
         fs::create_dir_all(&place.run).map_err(|error| format!("{}: {error}", place.run.display()))?;
         Ok(MirrorProcess {
@@ -90,10 +94,11 @@ impl MirrorProcess {
 
     async fn ask(&self, request: Request) -> Result<Response, ControlError> {
         let socket = self.socket.clone();
-        let asked = tokio::task::spawn_blocking(move || control::request_within(&socket, &request, ASK_BOUND));
-        asked.await.unwrap_or_else(|_| {
-            Err(ControlError::Late { path: self.socket.clone(), limit: ASK_BOUND })
-        })
+        let asked =
+            tokio::task::spawn_blocking(move || control::request_within(&socket, &request, ASK_BOUND));
+        asked
+            .await
+            .unwrap_or_else(|_| Err(ControlError::Late { path: self.socket.clone(), limit: ASK_BOUND }))
     }
 
     async fn status(&self) -> Result<Status, ControlError> {
@@ -131,9 +136,12 @@ impl MirrorProcess {
         match self.ask(Request::HandOver).await {
             Err(ControlError::NoDaemon { .. }) => {}
             Err(error) => return Err(error.to_string()),
-            Ok(_) => tracing::info!(config = %self.config.display(), "a mirror that an earlier daemon left is stopped"),
+            Ok(_) => {
+                tracing::info!(config = %self.config.display(), "a mirror that an earlier daemon left is stopped")
+            }
         }
-        let free = || !matches!(StateDirectory::record_of_stopped(&self.state), Err(StateError::InUse { .. }));
+        let free =
+            || !matches!(StateDirectory::record_of_stopped(&self.state), Err(StateError::InUse { .. }));
         if self.until(STOP_BOUND, free).await {
             return Ok(());
         }
@@ -144,7 +152,9 @@ impl MirrorProcess {
         let record = match StateDirectory::record_of_stopped(&self.state) {
             Ok(Some(state)) => state.record,
             Ok(None) => StateRecord::unknown(),
-            Err(error @ (StateError::InUse { .. } | StateError::System { .. } | StateError::Newer { .. })) => {
+            Err(
+                error @ (StateError::InUse { .. } | StateError::System { .. } | StateError::Newer { .. }),
+            ) => {
                 return Err(error);
             }
             // Nothing is known of the copy. The mirror puts the file aside when it starts.
@@ -184,8 +194,13 @@ impl Mirror for MirrorProcess {
                 arguments.extend(["primary".to_owned(), "--term".to_owned(), term.to_string()]);
                 arguments.extend(alone.then(|| "--go-alone".to_owned()));
                 if force {
-                    let reason = "promoted by force by an operator of the cluster; the module's history says why";
-                    arguments.extend(["--force-promote".to_owned(), "--reason".to_owned(), reason.to_owned()]);
+                    let reason =
+                        "promoted by force by an operator of the cluster; the module's history says why";
+                    arguments.extend([
+                        "--force-promote".to_owned(),
+                        "--reason".to_owned(),
+                        reason.to_owned(),
+                    ]);
                 }
             }
         }

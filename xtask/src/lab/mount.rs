@@ -30,7 +30,8 @@ pub fn take_away(point: &Path) {
 pub fn take_away_below(directory: &Path) {
     let Ok(table) = std::fs::read_to_string("/proc/self/mounts") else { return };
     let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
-    let mut below: Vec<_> = points.filter(|point| *point != directory && point.starts_with(directory)).collect();
+    let mut below: Vec<_> =
+        points.filter(|point| *point != directory && point.starts_with(directory)).collect();
     below.reverse();
     below.into_iter().for_each(take_away);
 }

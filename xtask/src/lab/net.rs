@@ -84,7 +84,8 @@ impl Lan {
         for (number, name) in (1..).zip(names) {
             let host = Namespace::new(place.namespace(name), Ipv4Addr::new(10, 77, 0, number))?;
             let port = format!("port{number}");
-            let cable = ["link", "add", DEVICE, "type", "veth", "peer", "name", &port, "netns", &lan.switch.name];
+            let cable =
+                ["link", "add", DEVICE, "type", "veth", "peer", "name", &port, "netns", &lan.switch.name];
             ip(&host.name, &cable)?;
             ip(&lan.switch.name, &["link", "set", &port, "master", "bridge0", "up"])?;
             ip(&host.name, &["link", "set", "lo", "up"])?;

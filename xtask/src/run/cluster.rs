@@ -37,7 +37,9 @@ pub fn show(options: &Options) -> Result<()> {
 }
 
 fn introduce(cluster: &Cluster) {
-    println!("Two nodes, a and b, keep a small server on {SERVICE}; a client writes numbered records to it all the time.");
+    println!(
+        "Two nodes, a and b, keep a small server on {SERVICE}; a client writes numbered records to it all the time."
+    );
     println!("Look and order (a; the same for b):");
     println!("    {}", cluster.command_line(0, "cluster status"));
     println!("    {}", cluster.command_line(0, &format!("module swap {MODULE}")));
@@ -64,13 +66,15 @@ fn line(cluster: &mut Cluster, client: &Client) -> Result<String> {
             continue;
         }
         let status = cluster.status(node)?;
-        let module = status.and_then(|status| status.modules.into_iter().find(|module| module.module == MODULE));
+        let module =
+            status.and_then(|status| status.modules.into_iter().find(|module| module.module == MODULE));
         words.push(module.map_or_else(
             || format!("{name}: does not answer"),
             |module| format!("{name}: {} {}", module.here.state, module.here.readiness),
         ));
     }
-    let gap = client.gaps().last().map(|gap| format!(", last interruption {:.2?}", gap.span())).unwrap_or_default();
+    let gap =
+        client.gaps().last().map(|gap| format!(", last interruption {:.2?}", gap.span())).unwrap_or_default();
     Ok(format!("{}; {} records answered{gap}", words.join(", "), client.answered()))
 }
 

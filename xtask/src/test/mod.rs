@@ -74,6 +74,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Unit, unit),
     (Part::Sim, |report| own(report, "sim", &["sim", "--seeds", SIM_SEEDS])),
     (Part::Sim, |report| own(report, "sim --roles", &["sim", "--roles", "--seeds", ROLES_SEEDS])),
+    (Part::Sim, |report| own(report, "sim --cluster", &["sim", "--cluster", "--seeds", SIM_SEEDS])),
     (Part::Ebpf, |report| own(report, "build-ebpf --check", &["build-ebpf", "--check"])),
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),

@@ -37,7 +37,9 @@ pub enum ArbiterConfigError {
     #[error("[arbiter]: {0}")]
     Setup(#[from] SetupError),
     /// The witness's key is not there.
-    #[error("the witness's key: {0}; \"replicator witness add-cluster\" makes it, it belongs into the cluster directory as {KEY_FILE}")]
+    #[error(
+        "the witness's key: {0}; \"replicator witness add-cluster\" makes it, it belongs into the cluster directory as {KEY_FILE}"
+    )]
     Key(#[from] KeyError),
 }
 
@@ -80,7 +82,9 @@ mod tests {
         assert!(matches!(etcd, Ok(AnyArbiter::Etcd(_))));
         let witness = made("kind = \"witness\"\naddresses = [\"127.0.0.1:7410\"]");
         assert!(matches!(witness, Err(ArbiterConfigError::Key(_))));
-        for wrong in ["", "kind = \"dice\"", "kind = \"ping\"\naddresses = []", "kind = \"ping\"\ntargets = [\"a\"]"] {
+        for wrong in
+            ["", "kind = \"dice\"", "kind = \"ping\"\naddresses = []", "kind = \"ping\"\ntargets = [\"a\"]"]
+        {
             assert!(matches!(made(wrong), Err(ArbiterConfigError::Table(_))), "{wrong}");
         }
     }

@@ -144,7 +144,12 @@ pub async fn answer_here<M: Mirror>(node: &Arc<Node<M>>, by: &str, request: Requ
     }
 }
 
-async fn carry_out<M: Mirror>(node: &Arc<Node<M>>, by: &str, module: &str, order: Order) -> Result<(), String> {
+async fn carry_out<M: Mirror>(
+    node: &Arc<Node<M>>,
+    by: &str,
+    module: &str,
+    order: Order,
+) -> Result<(), String> {
     let command = match order {
         Order::Start => Command::Start,
         Order::Stop => Command::Stop,
@@ -159,7 +164,10 @@ async fn carry_out<M: Mirror>(node: &Arc<Node<M>>, by: &str, module: &str, order
                 return Err(format!("the reason is longer than {REASON_BYTES_MAX} bytes"));
             }
             if let Some(reason) = reason {
-                node.tell(module, format!("{by} promotes this node{}: {reason}", if force { " by force" } else { "" }));
+                node.tell(
+                    module,
+                    format!("{by} promotes this node{}: {reason}", if force { " by force" } else { "" }),
+                );
             }
             Command::Promote { force }
         }

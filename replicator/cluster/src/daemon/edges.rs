@@ -2,8 +2,8 @@
 
 use std::future::Future;
 
-use replicator_core::cluster::posture::Step;
 use replicator_core::cluster::Verdict;
+use replicator_core::cluster::posture::Step;
 use replicator_core::ids::Term;
 
 /// The edges of one module. Everything is bounded in time by whoever carries it out; errors are for people.

@@ -40,7 +40,10 @@ impl KnownFile {
     pub fn load(&self) -> Result<Option<Known>, String> {
         let path = self.directory.join(NAME);
         let wrong = |error: &dyn std::fmt::Display| {
-            format!("what is known of the arbiter, {}, cannot be read: {error}; look at it, and remove it if no node runs alone", path.display())
+            format!(
+                "what is known of the arbiter, {}, cannot be read: {error}; look at it, and remove it if no node runs alone",
+                path.display()
+            )
         };
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,

@@ -17,7 +17,9 @@ use super::mirror::{Mirror, Watched};
 use super::runner::{Input, Inputs};
 use crate::address::{AddressConfig, AddressError, AddressEvent, AddressStatus, Addresses};
 use crate::arbiter::{self, Acquire, AnyArbiter, Arbiter, NodeId, RegisterName, Strength};
-use crate::module::{self, Application, CheckerEvent, CheckerStatus, Checkers, Circumstances, Description, Phase};
+use crate::module::{
+    self, Application, CheckerEvent, CheckerStatus, Checkers, Circumstances, Description, Phase,
+};
 
 /// Longest time an arbiter may take to answer. It is asked again.
 const ARBITER_WITHIN: Duration = Duration::from_secs(2);
@@ -212,8 +214,12 @@ impl<M: Mirror> Local<M> {
         let (events, mut found) = mpsc::channel::<CheckerEvent>(FINDINGS);
         let checkers = Checkers::start(application, phase, &self.circumstances(), &events);
         checkers.set_maintenance(self.maintenance());
-        let conditions: Vec<String> =
-            checkers.status().into_iter().filter(|checker| checker.pre).map(|checker| checker.checker).collect();
+        let conditions: Vec<String> = checkers
+            .status()
+            .into_iter()
+            .filter(|checker| checker.pre)
+            .map(|checker| checker.checker)
+            .collect();
         if phase == Phase::Waiting {
             self.tell(Input::Event(Event::Able(conditions.is_empty())));
         }
@@ -247,8 +253,7 @@ impl<M: Mirror> Local<M> {
 
     async fn judge(&self, judge: &Judge, term: Term) -> Result<Verdict, String> {
         let known = judge.known.load()?;
-        let generation =
-            self.mirror.copy().map_or(GenerationId::NONE, |copy| copy.account.lineage.current);
+        let generation = self.mirror.copy().map_or(GenerationId::NONE, |copy| copy.account.lineage.current);
         let request =
             Acquire { register: judge.register.clone(), term, holder: judge.node, generation, known };
         let outcome =
@@ -367,7 +372,8 @@ fn check_action(action: module::Action) -> Option<CheckAction> {
 fn address_configs(description: &Description) -> Vec<AddressConfig> {
     let config = |address: &module::Address| {
         // The prefix was checked with the description.
-        let net = ipnet::IpNet::new(address.address, address.prefix).unwrap_or_else(|_| address.address.into());
+        let net =
+            ipnet::IpNet::new(address.address, address.prefix).unwrap_or_else(|_| address.address.into());
         AddressConfig { address: net, interface: address.interface.clone(), probe: true, outgoing: false }
     };
     description.addresses.iter().map(config).collect()

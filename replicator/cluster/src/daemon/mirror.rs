@@ -78,7 +78,8 @@ struct Turn {
 impl<M: Mirror> Watched<M> {
     /// Watch a mirror, and tell what is found, until nobody has it any more.
     pub fn new(mirror: M, inputs: Inputs) -> Arc<Watched<M>> {
-        let watched = Arc::new(Watched { mirror, turn: Mutex::default(), copy: std::sync::Mutex::default(), inputs });
+        let watched =
+            Arc::new(Watched { mirror, turn: Mutex::default(), copy: std::sync::Mutex::default(), inputs });
         let weak = Arc::downgrade(&watched);
         tokio::spawn(async move {
             while let Some(watched) = weak.upgrade() {
@@ -134,7 +135,9 @@ impl<M: Mirror> Watched<M> {
         let mut turn = self.turn.lock().await;
         turn.runs = false;
         let result = match step {
-            Step::StartMirror { role, term, alone, force } => self.mirror.start(role, term, alone, force).await,
+            Step::StartMirror { role, term, alone, force } => {
+                self.mirror.start(role, term, alone, force).await
+            }
             Step::StopMirror => self.mirror.stop().await,
             Step::Drain => self.mirror.drain().await,
             _ => Err("this is not about the mirror".to_owned()),

@@ -128,7 +128,11 @@ impl<M: Mirror> Node<M> {
     }
 
     /// Take in what the heartbeat tells, until it ends.
-    async fn listen(self: Arc<Self>, mut incoming: mpsc::UnboundedReceiver<heartbeat::Event>, patience: Duration) {
+    async fn listen(
+        self: Arc<Self>,
+        mut incoming: mpsc::UnboundedReceiver<heartbeat::Event>,
+        patience: Duration,
+    ) {
         let mut paths: BTreeMap<usize, PathState> = BTreeMap::new();
         // A node that hears and is not heard is given as long as one that is not heard.
         let mut doubtful: Option<Instant> = None;
@@ -195,7 +199,9 @@ impl<M: Mirror> Node<M> {
         let counter = said.counter;
         for (name, report) in &said.reports {
             if let Some(module) = self.modules.get(name) {
-                module.local.set_circumstances(|known| words::word(report.word).clone_into(&mut known.peer_state));
+                module
+                    .local
+                    .set_circumstances(|known| words::word(report.word).clone_into(&mut known.peer_state));
                 module.send(Input::Event(Event::Heard(*report)));
             }
         }

@@ -86,7 +86,9 @@ pub enum ServiceError {
     #[error(transparent)]
     Membership(#[from] membership::MembershipError),
     /// The other node has not joined.
-    #[error("this cluster has one node only; make a token with \"replicator cluster token\", and join the other node with it")]
+    #[error(
+        "this cluster has one node only; make a token with \"replicator cluster token\", and join the other node with it"
+    )]
     NoPeer,
     /// The networks of both nodes do not fit.
     #[error("the description names no network on which both nodes are")]
@@ -155,9 +157,7 @@ pub async fn run<M: Mirror>(
         let (node, peer, stop) = (Arc::clone(&node), Arc::clone(&peer), Arc::clone(&stop));
         socket::serve(&places.socket(), move |request| {
             let (node, peer, stop) = (Arc::clone(&node), Arc::clone(&peer), Arc::clone(&stop));
-            async move {
-                control::answer(&node, &*peer, &|| stop.notify_one(), "an operator", request).await
-            }
+            async move { control::answer(&node, &*peer, &|| stop.notify_one(), "an operator", request).await }
         })?
     };
     let health = match options.health {
@@ -295,9 +295,7 @@ async fn renew(mut membership: Membership, keyring: Keyring) {
     }
 }
 
-fn health<M: Mirror>(
-    node: &Arc<Node<M>>,
-) -> Arc<dyn Fn(&str) -> Option<HealthState> + Send + Sync> {
+fn health<M: Mirror>(node: &Arc<Node<M>>) -> Arc<dyn Fn(&str) -> Option<HealthState> + Send + Sync> {
     let node = Arc::clone(node);
     Arc::new(move |module| {
         let (serving, word) = node.health(module)?;

@@ -75,10 +75,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = StandingFile::new(&place.path().join("deep/below")).unwrap();
         assert_eq!(file.load().unwrap(), None);
-        for standing in [
-            Standing { started: true, was_active: false },
-            Standing { started: false, was_active: true },
-        ] {
+        for standing in
+            [Standing { started: true, was_active: false }, Standing { started: false, was_active: true }]
+        {
             file.store(standing).unwrap();
             assert_eq!(file.load().unwrap(), Some(standing));
         }

@@ -52,7 +52,9 @@ pub fn cause(cause: Cause) -> &'static str {
         Cause::SoleSurvivor => "this node ran alone last: nobody has anything newer",
         Cause::ArbiterWon => "the arbiter gave this node the right to go on",
         Cause::ArbiterLost => "the arbiter gave the other node the right to go on",
-        Cause::ArbiterSilent => "the arbiter does not answer; calls that wait for durability are held until it does",
+        Cause::ArbiterSilent => {
+            "the arbiter does not answer; calls that wait for durability are held until it does"
+        }
         Cause::ArbiterMissing => {
             "without the other node only an arbiter could let this one go on, and none is configured (promote it by force, or \
              configure a witness)"
@@ -61,15 +63,21 @@ pub fn cause(cause: Cause) -> &'static str {
         Cause::PeerActive => "the other node is active with a higher term",
         Cause::Late => "this node did not run for a while",
         Cause::WaitsForPeer => "waits for the other node",
-        Cause::NotWhole => "this node's copy is not whole or may be outdated, and the node that has the data is not there",
-        Cause::OperatorNeeded => "which data is to be used is for an operator to say (promote one of the nodes)",
+        Cause::NotWhole => {
+            "this node's copy is not whole or may be outdated, and the node that has the data is not there"
+        }
+        Cause::OperatorNeeded => {
+            "which data is to be used is for an operator to say (promote one of the nodes)"
+        }
         Cause::PeerNewer => "the other node has the data to go on with, and is not to run or cannot",
         Cause::NotAble => "a condition to run the application here is missing",
         Cause::Checker => "a checker found a failure",
         Cause::ApplicationFailed => "the application did not start or stop as it should",
         Cause::MirrorFailed => "the mirror ended or did not start",
         Cause::AddressFailed => "the virtual addresses could not be taken",
-        Cause::BudgetSpent => "there were too many restarts: nothing is tried any more until an operator starts the module",
+        Cause::BudgetSpent => {
+            "there were too many restarts: nothing is tried any more until an operator starts the module"
+        }
         Cause::Failback => "the default primary takes its role back",
         Cause::Syncing => "the copy is being brought up to date",
         Cause::Starting => "being started",
@@ -89,7 +97,9 @@ pub fn refusal(refusal: Refusal) -> &'static str {
         Refusal::NotActive => "this node is not active; order it on the one that is",
         Refusal::Active => "this node is active already",
         Refusal::PeerActive => "the other node is active; use swap to move the application",
-        Refusal::PeerNotReady => "the other node is not there or cannot take over (see its state); wait, or use --force here",
+        Refusal::PeerNotReady => {
+            "the other node is not there or cannot take over (see its state); wait, or use --force here"
+        }
         Refusal::NotWhole => {
             "this node's copy is not known to hold everything that was acknowledged; start the other node, or use --force"
         }

@@ -58,7 +58,7 @@ impl Controller {
             && self.copy.as_ref().is_some_and(CopyState::is_whole)
         {
             // The peer goes on without having to ask anybody.
-            self.yielding = Some(Yielding { term: term.next(), ordered: false });
+            self.yielding = Some(Yielding { term: self.free_term(term.next()), ordered: false });
         }
     }
 

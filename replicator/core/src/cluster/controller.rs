@@ -11,9 +11,15 @@ use crate::ids::{Term, Time};
 
 /// One module on one node: events in, actions out.
 ///
-/// The caller keeps these rules: `now` never goes back; actions are carried out in the order given, and those that name an
-/// answer get exactly one; [`Event::Tick`] comes at [`Controller::next_deadline`].
-#[derive(Debug)]
+/// The caller keeps these rules:
+///
+/// * `now` never goes back, and [`Event::Tick`] comes at [`Controller::next_deadline`].
+/// * Actions are carried out in the order given, and those that name an answer get exactly one. A step that is broken off is answered, as failed,
+///   before the one that breaks it off; a drain, or a start, of a mirror that ends before [`Event::MirrorEnded`].
+/// * What the mirror says comes in the order in which it says it, and nothing of it after its end. After each end ([`Event::MirrorEnded`], a
+///   [`Step::StopMirror`] that is done) its record is read, and told by [`Event::Mirror`]: until then nothing is begun.
+///   So it is after an [`Action::Outdate`] that failed: it may be on the disk all the same, and is made durable before it is told.
+#[derive(Clone, Debug)]
 pub struct Controller {
     pub(super) config: Config,
     pub(super) now: Time,
@@ -31,12 +37,16 @@ pub struct Controller {
     pub(super) yielding: Option<Yielding>,
     pub(super) wish: Option<Wish>,
     pub(super) asking: Option<Asking>,
+    /// The highest term that this run asked the arbiter for.
+    pub(super) asked: Term,
     /// An operator wants this node to be active.
     pub(super) insists: bool,
     /// The application can run here.
     pub(super) able: bool,
     /// Until an operator says something, nothing is begun here, because of that.
     pub(super) blocked: Option<Cause>,
+    /// Nothing is received: the arbiter is asked, or is about to be.
+    pub(super) deaf: bool,
     /// This node did not run for a while and does not know yet whether it is active still.
     pub(super) suspended: bool,
     pub(super) restart_application: bool,
@@ -45,6 +55,8 @@ pub struct Controller {
     pub(super) restarts: Vec<Time>,
     pub(super) retry_at: Option<Time>,
     pub(super) mirrored_since: Option<Time>,
+    /// When the last session of the mirror ended.
+    pub(super) parted_at: Option<Time>,
     /// Why it is not ready.
     pub(super) cause: Cause,
     pub(super) published: Option<Report>,
@@ -138,15 +150,18 @@ impl Controller {
             yielding: None,
             wish: None,
             asking: None,
+            asked: Term(0),
             insists: false,
             able: true,
             blocked: None,
+            deaf: false,
             suspended: false,
             restart_application: false,
             ending: false,
             restarts: Vec::new(),
             retry_at: None,
             mirrored_since: None,
+            parted_at: None,
             cause: Cause::Starting,
             published: None,
             out: Vec::new(),
@@ -169,7 +184,7 @@ impl Controller {
             self.retry_at,
             self.asking.filter(|asking| !asking.under_way).map(|asking| asking.again_at),
             self.wish.map(|wish| wish.since.after(self.config.yield_limit)),
-            self.peer.lost_at.map(|at| at.after(self.config.handicap)),
+            self.peer.lost_at.max(self.parted_at).map(|at| at.after(self.config.handicap)),
             Some(self.began.after(self.config.boot_wait)),
             failback.map(|(span, since)| since.after(span)),
         ]
@@ -255,14 +270,16 @@ impl Controller {
     }
 
     fn mirror_says(&mut self, view: MirrorView, copy: CopyState) {
+        if self.mirror.connected && !view.connected {
+            self.parted_at = Some(self.now);
+        }
         self.mirror = view;
         self.copy = Some(copy);
         self.mirrored_since = view.mirrored.then(|| self.mirrored_since.unwrap_or(self.now));
     }
 
     fn mirror_ended(&mut self) {
-        self.mirror = MirrorView::default();
-        self.mirrored_since = None;
+        self.forget_mirror();
         if !matches!(self.posture.mirror, Thing::Starting | Thing::On) {
             return;
         }
@@ -275,21 +292,32 @@ impl Controller {
         }
     }
 
+    /// The process is gone. What its last record says is not known before somebody has looked: it may have said more than was told.
+    fn forget_mirror(&mut self) {
+        if self.mirror.connected {
+            self.parted_at = Some(self.now);
+        }
+        self.mirror = MirrorView::default();
+        self.mirrored_since = None;
+        self.copy = None;
+    }
+
     fn done(&mut self, step: Step, well: bool) {
         if !self.posture.end(step, well) {
             return;
         }
         match step {
-            Step::StartMirror { role: Role::Primary, .. } if well => {
+            Step::StartMirror { role: Role::Primary, term, alone, .. } if well => {
+                // It serves, so that is on record.
+                if let Some(copy) = &mut self.copy {
+                    (copy.term, copy.alone) = (copy.term.max(term), alone);
+                }
                 // From now on the record tells whether it is alone.
                 if let Some(authority) = &mut self.authority {
                     (authority.alone, authority.force) = (false, false);
                 }
             }
-            Step::StopMirror if well => {
-                self.mirror = MirrorView::default();
-                self.mirrored_since = None;
-            }
+            Step::StopMirror if well => self.forget_mirror(),
             Step::StartMirror { role: Role::Secondary, .. } | Step::TakeAddresses if !well => {
                 let secondary = step != Step::TakeAddresses;
                 self.tell(if secondary { Cause::MirrorFailed } else { Cause::AddressFailed });
@@ -355,7 +383,7 @@ impl Controller {
     fn handover(&self) -> Yields {
         let alone = self.copy.is_none_or(|copy| copy.alone);
         match (self.authority, self.peer_is_ready()) {
-            (Some(authority), true) if !alone => Yields::To(authority.term.next()),
+            (Some(authority), true) if !alone => Yields::To(self.free_term(authority.term.next())),
             _ => Yields::No,
         }
     }
@@ -447,7 +475,7 @@ impl Controller {
     /// A planned end: the peer gets all, and takes over.
     pub(super) fn leave_to_peer(&mut self) {
         let Some(authority) = self.authority else { return };
-        let yields = Yields::IfDrained(authority.term.next());
+        let yields = Yields::IfDrained(self.free_term(authority.term.next()));
         self.leaving = Some(Leaving { haste: Haste::Drain, yields, after: After::Wait });
     }
 
@@ -470,6 +498,8 @@ impl Controller {
             return Goal::Nothing;
         }
         match self.authority {
+            // How it starts depends on its record.
+            _ if self.copy.is_none() => Goal::Nothing,
             Some(Authority { term, alone, force }) => {
                 // The right to do without the peer that came with the term is used up when the record has the term and says nothing of being
                 // alone: then both have held the same since.
@@ -477,7 +507,7 @@ impl Controller {
                 let alone = self.copy.is_some_and(|copy| copy.alone) || (alone && !used);
                 Goal::Active { term, alone, force }
             }
-            None if self.runs() && self.receives() => Goal::Secondary,
+            None if self.runs() && self.receives() && !self.deaf => Goal::Secondary,
             None => Goal::Nothing,
         }
     }

@@ -1,13 +1,9 @@
 //! What follows from what is known.
 
-use alloc::boxed::Box;
-
-use super::controller::{After, Asking, Authority, Controller, Leaving, Wish, Yielding, Yields};
-use super::election::{Candidate, Elected, elect, is_not_behind};
+use super::controller::{After, Asking, Controller, Leaving, Wish, Yielding, Yields};
 use super::posture::{Haste, Step, Thing};
-use super::types::{Action, Cause, CopyState, Policy, Readiness, Report, Role, Word};
+use super::types::{Action, Cause, CopyState, Policy, Report, Role};
 use crate::ids::Term;
-use crate::reunion::Side;
 
 impl Controller {
     /// Look at everything once more; append what is to be done.
@@ -16,6 +12,7 @@ impl Controller {
         self.finish_leaving();
         self.finish_yielding();
         self.fence();
+        self.give_back();
         if self.authority.is_some() {
             self.go_on();
             self.fail_back();
@@ -24,6 +21,7 @@ impl Controller {
             self.answer_wish();
             self.seek();
         }
+        self.finish_yielding();
         self.steps();
         self.publish();
     }
@@ -37,7 +35,9 @@ impl Controller {
         let to = match leaving.yields {
             Yields::No => None,
             Yields::To(term) => Some(term),
-            Yields::IfDrained(term) if self.posture.drained == Some(true) => Some(term),
+            Yields::IfDrained(term) if self.posture.drained == Some(true) && !self.peer_is_behind() => {
+                Some(term)
+            }
             Yields::IfDrained(_) if self.runs() => {
                 // The peer lacks something: this node goes on.
                 self.retry_later();
@@ -60,9 +60,12 @@ impl Controller {
         let Some(copy) = self.copy.filter(|_| self.posture.is_off() && self.leaving.is_none()) else {
             return;
         };
-        if copy.yields().is_some_and(|term| term >= yielding.term) {
+        let given = copy.yields().is_some_and(|term| term >= yielding.term);
+        // Both at once would leave nobody who may be active: the peer yielded first, or its copy is not whole any more.
+        if given || (copy.is_whole() && self.peer_is_behind()) {
             self.yielding = None;
             self.authority = None;
+            self.suspended = false;
             self.remember();
             return;
         }
@@ -74,12 +77,20 @@ impl Controller {
         self.out.push(Action::Outdate(yielding.term));
     }
 
+    /// The peer's copy is durably not whole, and it is not active.
+    fn peer_is_behind(&self) -> bool {
+        let behind = |report: &Report| {
+            report.active.is_none() && report.copy.is_some_and(|copy| !copy.is_whole() && !copy.is_new())
+        };
+        self.peer.alive && self.peer.report.as_ref().is_some_and(behind)
+    }
+
     // ---- active --------------------------------------------------------------------------------------------
 
     /// Two are active: one of them was refused, forced aside, or did not run for a while.
     fn fence(&mut self) {
         let (Some(authority), Some(theirs)) =
-            (self.authority, self.peer.report.and_then(|report| report.active))
+            (self.authority, self.peer.report.as_ref().and_then(Report::claims))
         else {
             return;
         };
@@ -93,8 +104,22 @@ impl Controller {
         self.leaving = Some(Leaving { haste: Haste::Fenced, yields: Yields::To(term), after: After::Wait });
     }
 
+    /// While what received was being stopped a session was opened after all, and began a resync: the copy is not any more what the right to be
+    /// active was for.
+    fn give_back(&mut self) {
+        let Some(authority) = self.authority else { return };
+        let begun = self.posture.role == Some(Role::Primary) && self.posture.mirror != Thing::Off;
+        let behind = self.copy.is_some_and(|copy| !copy.is_whole() && !copy.is_new());
+        if behind && !begun && !authority.force && self.leaving.is_none() && self.yielding.is_none() {
+            self.tell(Cause::NotWhole);
+            self.authority = None;
+            self.suspended = false;
+            self.remember();
+        }
+    }
+
     /// Of two that are the same in all that counts.
-    fn goes_first(&self) -> bool {
+    pub(super) fn goes_first(&self) -> bool {
         match self.config.default_primary {
             Some(default) if default == self.config.node => true,
             Some(default) if default == self.config.peer => false,
@@ -106,7 +131,12 @@ impl Controller {
     fn go_on(&mut self) {
         let Some(authority) = self.authority else { return };
         let serves = (self.posture.mirror, self.posture.role) == (Thing::On, Some(Role::Primary));
-        if self.leaving.is_some() || self.yielding.is_some() || !serves || !self.mirror.asks {
+        let yielded =
+            self.peer.report.and_then(|report| report.yields()).filter(|term| *term > authority.term);
+        // Who runs alone does not ask; but a peer that yielded to a higher term would refuse it with the one that it has.
+        let behind = yielded.is_some() && !self.mirror.connected;
+        let asks = self.mirror.asks || behind;
+        if self.leaving.is_some() || self.yielding.is_some() || !serves || !asks {
             (self.wish, self.asking) = (None, None);
             return;
         }
@@ -116,7 +146,7 @@ impl Controller {
             return;
         }
         let next = authority.term.next();
-        if let Some(term) = self.peer.report.and_then(|report| report.yields()).filter(|term| *term >= next) {
+        if let Some(term) = yielded {
             self.grant(term, Cause::PeerYielded);
         } else if self.config.policy == Policy::Manual {
             self.grant(next, Cause::PolicyAlone);
@@ -138,7 +168,7 @@ impl Controller {
         self.resume();
     }
 
-    fn want(&mut self, term: Term) {
+    pub(super) fn want(&mut self, term: Term) {
         if self.wish.is_none_or(|wish| wish.term != term) {
             self.wish = Some(Wish { term, since: self.now });
         }
@@ -148,7 +178,7 @@ impl Controller {
         self.wish.is_some_and(|wish| self.now.since(wish.since) >= self.config.yield_limit)
     }
 
-    fn arbitrate(&mut self, term: Term) {
+    pub(super) fn arbitrate(&mut self, term: Term) {
         let availability = self.config.policy == Policy::AvailabilityFirst;
         if !self.config.arbiter {
             if availability {
@@ -172,6 +202,7 @@ impl Controller {
             .is_none_or(|asking| !asking.under_way && (asking.again_at <= self.now || asking.term != term));
         if due {
             let unreachable = self.asking.is_some_and(|asking| asking.unreachable);
+            self.asked = self.asked.max(term);
             self.asking = Some(Asking { term, under_way: true, again_at: self.now, unreachable });
             self.out.push(Action::AskArbiter(term));
         }
@@ -188,10 +219,14 @@ impl Controller {
 
     /// The arbiter gave this node a term.
     pub(super) fn won(&mut self, term: Term) {
+        let whole = self.copy.as_ref().is_some_and(CopyState::is_whole);
         match self.authority {
             Some(authority) if term > authority.term => self.grant(term, Cause::ArbiterWon),
             Some(_) => {}
-            None if self.may_seek() => self.become_active(term, Cause::ArbiterWon),
+            // Where a session was opened meanwhile, the peer is there after all.
+            None if self.may_seek() && !self.mirror.connected && whole => {
+                self.become_active(term, Cause::ArbiterWon);
+            }
             None => {}
         }
     }
@@ -209,12 +244,23 @@ impl Controller {
             return;
         }
         self.tell(Cause::ArbiterLost);
+        if self.peer.alive && !self.wish_is_late() {
+            // It was not when the arbiter was asked. The peer may have given up what it was granted, and be about to yield: if both did so,
+            // nobody could be active. It says itself whether it is.
+            return;
+        }
         if self.authority.is_some() {
             let yields = Yields::To(term);
             self.leaving = Some(Leaving { haste: Haste::Fenced, yields, after: After::Wait });
         } else if self.copy.as_ref().is_some_and(CopyState::is_whole) {
             self.yielding = Some(Yielding { term, ordered: false });
         }
+    }
+
+    /// A term to leave to the peer, at least this one. One that this node asked for may be its own at the arbiter, though the answer never came: the
+    /// peer, if it forgets that it was left to it, would be refused there.
+    pub(super) fn free_term(&self, term: Term) -> Term {
+        if self.asked >= term { self.asked.next() } else { term }
     }
 
     /// The configured primary takes its role back.
@@ -225,168 +271,6 @@ impl Controller {
         if theirs && calm && self.mirror.mirrored && self.peer_is_ready() && self.now.since(since) >= span {
             self.tell(Cause::Failback);
             self.leave_to_peer();
-        }
-    }
-
-    // ---- not active ----------------------------------------------------------------------------------------
-
-    /// The mirror is to receive: the peer is active, with a term that this copy knows of or will.
-    pub(super) fn receives(&self) -> bool {
-        let known = self.copy.map_or(Term(0), |copy| copy.term);
-        let running = self.posture.role == Some(Role::Secondary) && self.posture.mirror != Thing::Off;
-        match self.peer.report.and_then(|report| report.active) {
-            // It would be told that its primacy is over, while it is about to learn the term that was left to it.
-            Some(theirs) => theirs >= known,
-            None => running,
-        }
-    }
-
-    pub(super) fn peer_active(&self) -> bool {
-        self.peer.alive && self.peer.report.is_some_and(|report| report.active.is_some())
-    }
-
-    fn candidate(&self, copy: CopyState) -> Candidate {
-        let able = self.runs() && self.blocked.is_none() && self.able;
-        Candidate { copy, able, was_active: self.standing.was_active, node: self.config.node }
-    }
-
-    fn elected(&self, copy: CopyState, peer: &Report) -> Option<Elected> {
-        let able = peer.started && peer.able;
-        let theirs =
-            Candidate { copy: peer.copy?, able, was_active: peer.was_active, node: self.config.peer };
-        Some(elect(&self.candidate(copy), &theirs, self.config.default_primary))
-    }
-
-    /// Whether this node may try to become active.
-    fn may_seek(&self) -> bool {
-        self.runs()
-            && self.leaving.is_none()
-            && self.yielding.is_none()
-            && self.blocked.is_none()
-            && self.copy.is_some()
-    }
-
-    fn seek(&mut self) {
-        if let Some(blocked) = self.blocked {
-            self.cause = blocked;
-        }
-        if !self.may_seek() {
-            (self.asking, self.wish) = (None, None);
-            return;
-        }
-        let Some(copy) = self.copy else { return };
-        if !self.able {
-            self.cause = Cause::NotAble;
-            (self.asking, self.wish) = (None, None);
-            return;
-        }
-        match self.peer.report.filter(|_| self.peer.alive) {
-            Some(report) => self.seek_with(copy, &report),
-            None => self.seek_without(copy),
-        }
-    }
-
-    /// The peer is there.
-    fn seek_with(&mut self, copy: CopyState, peer: &Report) {
-        self.asking = None;
-        if let Some(theirs) = peer.active {
-            (self.wish, self.insists) = (None, false);
-            self.cause = if theirs < copy.term { Cause::WaitsForPeer } else { Cause::Syncing };
-            return;
-        }
-        let Some(theirs) = peer.copy else {
-            self.cause = Cause::WaitsForPeer;
-            return;
-        };
-        let first = self.insists && copy.is_new() && theirs.is_new();
-        let fresh = (copy.is_whole() && is_not_behind(&copy, &theirs)) || first;
-        let yielded = peer.yields().filter(|term| *term > copy.term);
-        if let Some(term) = yielded.filter(|_| fresh) {
-            self.become_active(term, Cause::PeerYielded);
-            return;
-        }
-        if copy.is_whole() && copy.alone && !theirs.alone && is_not_behind(&copy, &theirs) {
-            self.become_active(copy.term, Cause::SoleSurvivor);
-            return;
-        }
-        match self.elected(copy, peer) {
-            _ if first => self.want(copy.term.max(theirs.term).next()),
-            Some(Elected::Side(Side::Here)) => {
-                self.cause = Cause::Elected;
-                self.want(copy.term.max(theirs.term).next());
-            }
-            Some(Elected::Side(Side::Peer)) => {
-                self.wish = None;
-                // A peer that could be active and does not want to: this one may if an operator says so, and both hold the same.
-                self.cause = if peer.started && peer.able { Cause::WaitsForPeer } else { Cause::PeerNewer };
-            }
-            Some(Elected::Operator) | None => {
-                self.wish = None;
-                self.cause = if copy.is_whole() { Cause::OperatorNeeded } else { Cause::NotWhole };
-                if copy.is_new() && theirs.is_new() {
-                    self.cause = Cause::OperatorNeeded;
-                }
-            }
-        }
-    }
-
-    /// The peer is not heard, or does not hear.
-    fn seek_without(&mut self, copy: CopyState) {
-        self.wish = None;
-        let receiving = (self.posture.mirror, self.posture.role) == (Thing::On, Some(Role::Secondary));
-        let waited = match self.peer.lost_at {
-            Some(at) => self.now.since(at) >= self.config.handicap,
-            None => self.now.since(self.began) >= self.config.boot_wait,
-        };
-        self.cause = Cause::WaitsForPeer;
-        if self.mirror.connected || !waited {
-            return;
-        }
-        if !copy.is_whole() {
-            self.cause = if copy.is_new() { Cause::OperatorNeeded } else { Cause::NotWhole };
-            return;
-        }
-        if copy.alone {
-            self.become_active(copy.term, Cause::SoleSurvivor);
-            return;
-        }
-        let heard = self.peer.report.and_then(|report| report.active).unwrap_or_default();
-        let next = copy.term.max(heard).next();
-        match self.config.policy {
-            Policy::Manual => self.cause = Cause::OperatorNeeded,
-            // Without an arbiter only who was there to the last knows that nobody went on without it.
-            Policy::AvailabilityFirst if !self.config.arbiter && !receiving => {
-                self.cause = Cause::OperatorNeeded
-            }
-            Policy::AvailabilityFirst | Policy::ConsistencyFirst => self.arbitrate(next),
-        }
-    }
-
-    fn become_active(&mut self, term: Term, cause: Cause) {
-        (self.wish, self.asking) = (None, None);
-        self.insists = false;
-        self.tell(cause);
-        self.cause = Cause::Starting;
-        self.authority = Some(Authority { term, alone: true, force: false });
-        self.remember();
-    }
-
-    /// The peer wants to be active without this node, or at all.
-    fn answer_wish(&mut self) {
-        let Some(peer) = self.peer.report else { return };
-        let (Some(term), Some(copy)) = (peer.wants, self.copy) else { return };
-        let given = copy.yields().is_some_and(|yields| yields >= term);
-        if given || term <= copy.term || self.leaving.is_some() || self.yielding.is_some() {
-            return;
-        }
-        let agreed = match (peer.active, self.elected(copy, &peer)) {
-            (Some(_), _) => !(copy.is_whole() && copy.alone),
-            (None, Some(Elected::Side(Side::Peer))) => true,
-            (None, _) => peer.insists && copy.is_new(),
-        };
-        if agreed {
-            (self.asking, self.wish) = (None, None);
-            self.yielding = Some(Yielding { term, ordered: false });
         }
     }
 
@@ -411,87 +295,26 @@ impl Controller {
             let starts =
                 matches!(step, Step::StartMirror { .. } | Step::TakeAddresses | Step::StartApplication);
             let again = matches!(step, Step::StopApplication { force: true }) && haste != Haste::Fenced;
-            if (waits && (starts || again)) || (self.suspended && step == Step::TakeAddresses) {
+            let uncertain = step == Step::StartApplication && !self.is_proven();
+            if (waits && (starts || again)) || (self.suspended && step == Step::TakeAddresses) || uncertain {
                 return;
             }
             self.step(step);
         }
     }
 
+    /// Nobody else can be active: the peer receives what this node has, or it is on record that this node does without it. A primary that was
+    /// started again and has neither may have been replaced meanwhile.
+    fn is_proven(&self) -> bool {
+        let alone = self
+            .copy
+            .zip(self.authority)
+            .is_some_and(|(copy, authority)| copy.alone && copy.term >= authority.term);
+        !self.suspended && !self.mirror.asks && (self.mirror.connected || alone)
+    }
+
     fn step(&mut self, step: Step) {
         self.posture.begin(step);
         self.out.push(Action::Step(step));
-    }
-
-    // ---- what is said --------------------------------------------------------------------------------------
-
-    fn publish(&mut self) {
-        let report = self.describe();
-        if self.published != Some(report) {
-            self.published = Some(report);
-            self.out.push(Action::Publish(Box::new(report)));
-        }
-    }
-
-    pub(super) fn describe(&self) -> Report {
-        let (word, readiness) = self.word();
-        Report {
-            word,
-            readiness,
-            cause: self.cause,
-            started: self.runs() && self.blocked.is_none(),
-            able: self.able,
-            active: self.authority.map(|authority| self.durable_term(authority)),
-            copy: self.copy,
-            mirrored: self.mirror.mirrored,
-            wants: self.wish.map(|wish| wish.term),
-            insists: self.insists,
-            was_active: self.standing.was_active,
-        }
-    }
-
-    /// A term that was granted while this node is active is told when the mirror has it on record: a secondary that knew it
-    /// before would refuse the mirror.
-    fn durable_term(&self, authority: Authority) -> Term {
-        let serves = (self.posture.mirror, self.posture.role) == (Thing::On, Some(Role::Primary));
-        match self.copy {
-            Some(copy) if serves => copy.term.min(authority.term),
-            _ => authority.term,
-        }
-    }
-
-    fn word(&self) -> (Word, Readiness) {
-        let reached = self.posture.is_at(self.goal()) && self.leaving.is_none() && self.yielding.is_none();
-        if self.authority.is_some() {
-            let word = if self.mirror.mirrored { Word::Primary } else { Word::Alone };
-            let readiness = match () {
-                () if !reached || self.suspended => Readiness::Transient,
-                () if self.mirror.asks => Readiness::NotReady,
-                () => Readiness::Ready,
-            };
-            return (word, readiness);
-        }
-        if !self.runs() {
-            let readiness = if self.posture.is_off() { Readiness::NotReady } else { Readiness::Transient };
-            return (Word::Stopped, readiness);
-        }
-        if reached && self.receives() {
-            let readiness = if self.mirror.mirrored { Readiness::Ready } else { Readiness::Transient };
-            return (Word::Secondary, readiness);
-        }
-        let stuck = matches!(
-            self.cause,
-            Cause::NotWhole
-                | Cause::OperatorNeeded
-                | Cause::PeerNewer
-                | Cause::NotAble
-                | Cause::BudgetSpent
-                | Cause::ArbiterMissing
-                | Cause::RecordOlder
-        );
-        (
-            Word::Waiting,
-            if stuck || self.blocked.is_some() { Readiness::NotReady } else { Readiness::Transient },
-        )
     }
 }

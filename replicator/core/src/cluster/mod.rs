@@ -17,7 +17,7 @@
 //!
 //! # How it works
 //!
-//! [`Controller::handle`] takes in what happened, then reviews: [`decide`] holds what may be (the *goal*), [`posture`] what is, and a
+//! [`Controller::handle`] takes in what happened, then reviews: [`decide`] and [`seek`] hold what may be (the *goal*), [`posture`] what is, and a
 //! table of the next steps from the one to the other. One answer belongs to each step.
 
 mod command;
@@ -26,6 +26,8 @@ mod decide;
 pub mod election;
 pub mod posture;
 mod report;
+mod say;
+mod seek;
 #[cfg(test)]
 mod tests;
 mod types;

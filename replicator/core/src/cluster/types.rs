@@ -390,6 +390,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// The term in which it is active, or was when it acknowledged what nobody else has.
+    #[must_use]
+    pub fn claims(&self) -> Option<Term> {
+        self.active.or_else(|| self.copy.filter(|copy| copy.alone && copy.is_whole()).map(|copy| copy.term))
+    }
+
     /// The term that this node leaves to the other.
     #[must_use]
     pub fn yields(&self) -> Option<Term> {

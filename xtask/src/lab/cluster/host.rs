@@ -67,8 +67,12 @@ impl Host {
     /// A file in the cluster directory that only root may read.
     pub(super) fn keep_secret(&self, name: &str, content: &[u8]) -> Result<()> {
         let mut options = OpenOptions::new();
-        let mut file =
-            options.create(true).truncate(true).write(true).mode(0o600).open(self.home.join("cluster").join(name))?;
+        let mut file = options
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(self.home.join("cluster").join(name))?;
         Ok(file.write_all(content)?)
     }
 
@@ -179,10 +183,17 @@ impl Host {
         kill(pid, Signal::SIGTERM).context("send SIGTERM")?;
         let mut child = self.daemon.take().context("a daemon")?;
         let ended =
-            wait::until_uninterrupted(&format!("the daemon of {} to end", self.name), STOP_BOUND, || Ok(child.try_wait()?));
+            wait::until_uninterrupted(&format!("the daemon of {} to end", self.name), STOP_BOUND, || {
+                Ok(child.try_wait()?)
+            });
         match ended {
             Ok(status) => {
-                ensure!(status.success(), "the daemon of {} ended with {status}:\n{}", self.name, self.tail());
+                ensure!(
+                    status.success(),
+                    "the daemon of {} ended with {status}:\n{}",
+                    self.name,
+                    self.tail()
+                );
                 Ok(())
             }
             Err(error) => {

@@ -22,7 +22,6 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
 use super::compare;
 use super::image::Filesystem;
 use super::ledger::{self, Client};
@@ -30,6 +29,7 @@ use super::net::{Lan, Namespace};
 use super::place::Place;
 use super::{exec, wait};
 use crate::{product, setup};
+use anyhow::{Context, Result, bail, ensure};
 
 pub use host::Host;
 pub use status::{ModuleStatus, NodeStatus};
@@ -189,7 +189,8 @@ impl Cluster {
     /// # Errors
     /// Something survived.
     pub fn kill(&mut self, node: usize) -> Result<()> {
-        self.lan.hosts[node].block(&["meta l4proto { tcp, udp, icmp }"], &["meta l4proto { tcp, udp, icmp }"])?;
+        self.lan.hosts[node]
+            .block(&["meta l4proto { tcp, udp, icmp }"], &["meta l4proto { tcp, udp, icmp }"])?;
         self.lan.hosts[node].kill_all()?;
         self.hosts[node].forget();
         self.lan.hosts[node].remove_address(SERVICE.ip());
@@ -251,7 +252,8 @@ impl Cluster {
         let name = self.hosts[node].name;
         let found = wait::until(&format!("{module} on {name}: {what}"), bound, || {
             let status = self.status(node)?;
-            let found = status.and_then(|status| status.modules.into_iter().find(|found| found.module == module));
+            let found =
+                status.and_then(|status| status.modules.into_iter().find(|found| found.module == module));
             last = found.clone().or(last.take());
             Ok(found.filter(|found| property(found)))
         });
@@ -308,7 +310,11 @@ impl Cluster {
     /// Something is.
     pub fn check_answered(&self, active: usize, answered: u64) -> Result<()> {
         let missing = ledger::missing(&self.hosts[active].data(0).join("ledger"), answered)?;
-        ensure!(missing == 0, "{missing} of {answered} answered records are missing on {}", self.hosts[active].name);
+        ensure!(
+            missing == 0,
+            "{missing} of {answered} answered records are missing on {}",
+            self.hosts[active].name
+        );
         Ok(())
     }
 
@@ -352,7 +358,8 @@ impl Cluster {
     // ---- founding -------------------------------------------------------------------------------------------
 
     fn found(&self) -> Result<()> {
-        let arbiter = format!("kind = \"witness\"\naddresses = [\"{}\"]", self.witness_namespace().socket(WITNESS));
+        let arbiter =
+            format!("kind = \"witness\"\naddresses = [\"{}\"]", self.witness_namespace().socket(WITNESS));
         let mut command = self.hosts[0].command(&self.lan.hosts[0], &["cluster", "init", "--name", "lab"])?;
         command.args(["--policy", self.options.policy]);
         if self.options.witness {
@@ -407,7 +414,10 @@ impl Cluster {
         if !directory.exists() {
             let described = self.hosts[0].command(&self.lan.hosts[0], &["cluster", "describe"])?.output()?;
             let text = String::from_utf8(described.stdout)?;
-            let id = text.parse::<toml::Table>()?["cluster"]["id"].as_str().context("the cluster's id")?.to_owned();
+            let id = text.parse::<toml::Table>()?["cluster"]["id"]
+                .as_str()
+                .context("the cluster's id")?
+                .to_owned();
             let mut command = Command::new(&self.hosts[0].program);
             command.args(["witness", "add-cluster", "--directory"]).arg(&directory).arg(id);
             let key = command.output()?;
@@ -419,7 +429,8 @@ impl Cluster {
         let mut command = Command::new(&self.hosts[0].program);
         command.args(["witness", "run", "--directory"]).arg(&directory);
         command.args(["--listen", &namespace.socket(WITNESS).to_string()]);
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("witness.log"))?;
+        let log =
+            fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("witness.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         namespace.enter(&mut command)?;
         self.witness = Some(command.spawn()?);

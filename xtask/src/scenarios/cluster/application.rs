@@ -13,7 +13,8 @@ pub fn run_ends(context: &Context) -> Result<Outcome> {
     let mut cluster = Cluster::start(&Options { filesystem: context.fs, ..Options::default() })?;
     let client = cluster.client()?;
     wait_answers(&client, 100)?;
-    let pid: i32 = fs::read_to_string(cluster.hosts[0].file("run/ledger.pid"))?.trim().parse().context("a pid")?;
+    let pid: i32 =
+        fs::read_to_string(cluster.hosts[0].file("run/ledger.pid"))?.trim().parse().context("a pid")?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
     wait_answers(&client, 100)?;
     cluster.wait_roles(0)?;

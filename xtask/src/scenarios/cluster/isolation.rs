@@ -21,7 +21,8 @@ pub fn run_with_witness(context: &Context) -> Result<Outcome> {
     wait_answers(&client, 200)?;
     let gap = longest_gap(&client, known);
     // Cut off, it can ask nobody: it holds what runs, and has no right to it any more.
-    let status = cluster.wait_for(0, MODULE, "not ready", SETTLE_BOUND, |found| !found.here.is_ready("alone"))?;
+    let status =
+        cluster.wait_for(0, MODULE, "not ready", SETTLE_BOUND, |found| !found.here.is_ready("alone"))?;
     ensure!(status.here.readiness != "ready", "the node that is cut off says {:?}", status.here);
     cluster.namespace(0).unblock()?;
     cluster.wait_roles(1)?;
@@ -39,8 +40,12 @@ pub fn run_without_arbiter(context: &Context) -> Result<Outcome> {
     let client = cluster.client()?;
     wait_answers(&client, 200)?;
     cluster.isolate(0)?;
-    cluster.wait_for(0, MODULE, "holds", SETTLE_BOUND, |found| found.here.cause.contains("none is configured"))?;
-    cluster.wait_for(1, MODULE, "waits", SETTLE_BOUND, |found| found.here.cause.contains("none is configured"))?;
+    cluster.wait_for(0, MODULE, "holds", SETTLE_BOUND, |found| {
+        found.here.cause.contains("none is configured")
+    })?;
+    cluster.wait_for(1, MODULE, "waits", SETTLE_BOUND, |found| {
+        found.here.cause.contains("none is configured")
+    })?;
     let held = client.answered();
     cluster.namespace(0).unblock()?;
     cluster.wait_roles(0)?;
@@ -80,8 +85,7 @@ pub fn run_availability_first(context: &Context) -> Result<Outcome> {
 
 /// `manual`: the primary goes on alone, the secondary is not promoted.
 pub fn run_manual(context: &Context) -> Result<Outcome> {
-    let options =
-        Options { filesystem: context.fs, witness: false, policy: "manual", ..Options::default() };
+    let options = Options { filesystem: context.fs, witness: false, policy: "manual", ..Options::default() };
     let mut cluster = Cluster::start(&options)?;
     let client = cluster.client()?;
     wait_answers(&client, 200)?;

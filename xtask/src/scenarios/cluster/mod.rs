@@ -18,8 +18,19 @@ use crate::lab::wait;
 
 /// What the daemons complain of wherever a node or a network is lost.
 pub const LOST: &[&str] = &[
-    "lost", "peer", "session", "link", "the other node", "did not run", "crashed", "mount", "arbiter", "heartbeat",
-    "everything will be compared", "kept aside", "safe set",
+    "lost",
+    "peer",
+    "session",
+    "link",
+    "the other node",
+    "did not run",
+    "crashed",
+    "mount",
+    "arbiter",
+    "heartbeat",
+    "everything will be compared",
+    "kept aside",
+    "safe set",
 ];
 
 /// Longest time until a service answers again.
@@ -31,7 +42,9 @@ pub const SERVICE_BOUND: Duration = Duration::from_secs(60);
 /// It gets none.
 pub fn wait_answers(client: &Client, more: u64) -> Result<()> {
     let from = client.answered();
-    wait::until("answers for the client", SERVICE_BOUND, || Ok((client.answered() >= from + more).then_some(())))
+    wait::until("answers for the client", SERVICE_BOUND, || {
+        Ok((client.answered() >= from + more).then_some(()))
+    })
 }
 
 /// The longest time without answers that began after so many gaps were known.
@@ -46,5 +59,7 @@ pub fn longest_gap(client: &Client, known: usize) -> Duration {
 /// It does not become so.
 pub fn wait_alone(cluster: &mut Cluster, node: usize) -> Result<()> {
     let module = crate::lab::cluster::MODULE;
-    cluster.wait_for(node, module, "alone, ready", SERVICE_BOUND, |found| found.here.is_ready("alone")).map(drop)
+    cluster
+        .wait_for(node, module, "alone, ready", SERVICE_BOUND, |found| found.here.is_ready("alone"))
+        .map(drop)
 }

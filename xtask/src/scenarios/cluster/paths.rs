@@ -61,7 +61,8 @@ pub fn run_one_way(context: &Context) -> Result<Outcome> {
     let active = wait::until("one to go on alone", SETTLE_BOUND, || {
         for node in 0..2 {
             let status = cluster.status(node)?;
-            let alone = status.is_some_and(|status| status.modules.iter().any(|module| module.here.is_ready("alone")));
+            let alone = status
+                .is_some_and(|status| status.modules.iter().any(|module| module.here.is_ready("alone")));
             if alone {
                 return Ok(Some(node));
             }
@@ -69,7 +70,8 @@ pub fn run_one_way(context: &Context) -> Result<Outcome> {
         Ok(None)
     })?;
     wait_answers(&client, 200)?;
-    cluster.wait_for(1 - active, MODULE, "not active", SETTLE_BOUND, |found| found.here.active_term.is_none())?;
+    cluster
+        .wait_for(1 - active, MODULE, "not active", SETTLE_BOUND, |found| found.here.active_term.is_none())?;
     cluster.namespace(0).unblock()?;
     cluster.wait_roles(active)?;
     let answered = client.stop();

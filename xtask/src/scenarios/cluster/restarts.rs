@@ -45,8 +45,12 @@ pub fn run_stale_first(context: &Context) -> Result<Outcome> {
     cluster.kill(1)?;
     cluster.revive(0)?;
     cluster.start_daemon(0)?;
-    let stale = cluster.wait_for(0, MODULE, "refused", SETTLE_BOUND, |found| found.here.readiness == "not ready")?;
-    ensure!(stale.here.active_term.is_none() && stale.here.state == "waiting", "the stale node says {stale:?}");
+    let stale =
+        cluster.wait_for(0, MODULE, "refused", SETTLE_BOUND, |found| found.here.readiness == "not ready")?;
+    ensure!(
+        stale.here.active_term.is_none() && stale.here.state == "waiting",
+        "the stale node says {stale:?}"
+    );
     cluster.revive(1)?;
     cluster.start_daemon(1)?;
     cluster.wait_roles(1)?;

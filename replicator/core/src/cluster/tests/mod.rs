@@ -1,1 +1,8 @@
 //! Tests of the controller.
+
+mod commands;
+mod decisions;
+mod election;
+mod lab;
+mod posture;
+mod report;
