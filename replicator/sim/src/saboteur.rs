@@ -44,10 +44,11 @@ pub enum Sabotage {
     UnwaitedIntent,
     /// A file leaves the safe set before this node has it durably.
     EarlySettle,
+    /// A list counts for answered before it is.
+    EarlyAnswer,
 }
 
-/// Every saboteur that is caught within the seeds of the test, and the promise it breaks. [`Sabotage::EarlySettle`] is not: once in 1,500
-/// seeds, by stale-never-promotes. A power cut has to take back what was settled just before, and hardly any world comes to that.
+/// Every saboteur, and the promise it breaks.
 pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::LyingDisk, "acknowledged-is-durable"),
     (Sabotage::HiddenFailure, "acknowledged-is-durable"),
@@ -68,6 +69,8 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::LyingRecord, "stale-never-promotes"),
     (Sabotage::UnsyncedRemoval, "same-tree"),
     (Sabotage::UnwaitedIntent, "same-tree"),
+    (Sabotage::EarlySettle, "same-tree"),
+    (Sabotage::EarlyAnswer, "same-tree"),
 ];
 
 /// The first of so many seeds with which the checker of that promise catches the saboteur, and what it says.
