@@ -160,9 +160,8 @@ impl Primary {
         core.workers.run(move || {
             // The peer may lose what the list does not name.
             safe_set.relist(directory);
-            // Its end is told before any operation can come that is not in the list.
-            let _order = volume.lock_namespace();
             let outcome = {
+                let _order = volume.lock_namespace();
                 let mut emit = |operation| mailbox.post(Message::Namespace(operation));
                 match reader::list_directory(&volume, directory.inode, &mut emit) {
                     Ok(doubtful) => {
