@@ -51,6 +51,13 @@ impl Record {
             && self.uncertain.is_none_or(|record| record.alone)
     }
 
+    /// Whether nothing that may be on disk now says that this node runs alone.
+    pub fn says_not_alone(&self) -> bool {
+        !self.durable.alone
+            && self.pending.is_none_or(|record| !record.alone)
+            && self.uncertain.is_none_or(|record| !record.alone)
+    }
+
     /// Whether the wanted record is durable and nothing else is on its way.
     pub fn is_settled(&self) -> bool {
         self.durable == self.wanted && self.pending.is_none() && self.uncertain.is_none()

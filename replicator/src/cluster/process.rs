@@ -211,7 +211,7 @@ impl Mirror for MirrorProcess {
                 return Err(format!("it ended at once ({status}); the log says why"));
             }
             // Last of all it answers: then it serves, or listens.
-            if self.socket.exists() && matches!(self.ask(Request::Ping).await, Ok(Response::Pong)) {
+            if self.socket.exists() && self.look_at_running().await.is_ok() {
                 return Ok(());
             }
             if Instant::now() > deadline {

@@ -13,6 +13,12 @@ pub trait Edges: Send + Sync + 'static {
     /// Take a step.
     fn step(&self, step: Step) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// The end of a step has been told: what is to be known after it is looked for.
+    fn ended(&self, _step: Step) {}
+
+    /// The copy could not be marked: what it is is looked for.
+    fn not_outdated(&self) {}
+
     /// Mark the copy durably as outdated, with a term. Only asked for while no mirror runs.
     fn outdate(&self, term: Term) -> impl Future<Output = Result<(), String>> + Send;
 

@@ -301,6 +301,16 @@ impl<M: Mirror> Edges for Local<M> {
         }
     }
 
+    fn ended(&self, step: Step) {
+        if step == Step::StopMirror {
+            self.mirror.look_again();
+        }
+    }
+
+    fn not_outdated(&self) {
+        self.mirror.look_again();
+    }
+
     async fn outdate(&self, term: Term) -> Result<(), String> {
         self.mirror.outdate(term).await
     }

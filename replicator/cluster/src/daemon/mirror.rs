@@ -5,13 +5,14 @@
 //! it was outdated, and take it for whole.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use replicator_core::cluster::posture::Step;
 use replicator_core::cluster::{CopyState, Event, MirrorView, Role};
 use replicator_core::ids::Term;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::runner::{Input, Inputs};
 
@@ -62,6 +63,9 @@ pub struct Look {
 pub struct Watched<M> {
     mirror: M,
     turn: Mutex<Turn>,
+    again: Arc<Notify>,
+    /// What was told last is to be told again.
+    anew: AtomicBool,
     copy: std::sync::Mutex<Option<CopyState>>,
     inputs: Inputs,
 }
@@ -78,14 +82,24 @@ struct Turn {
 impl<M: Mirror> Watched<M> {
     /// Watch a mirror, and tell what is found, until nobody has it any more.
     pub fn new(mirror: M, inputs: Inputs) -> Arc<Watched<M>> {
-        let watched =
-            Arc::new(Watched { mirror, turn: Mutex::default(), copy: std::sync::Mutex::default(), inputs });
+        let watched = Arc::new(Watched {
+            mirror,
+            turn: Mutex::default(),
+            again: Arc::default(),
+            anew: AtomicBool::new(false),
+            copy: std::sync::Mutex::default(),
+            inputs,
+        });
         let weak = Arc::downgrade(&watched);
         tokio::spawn(async move {
             while let Some(watched) = weak.upgrade() {
                 watched.look(&mut *watched.turn.lock().await).await;
+                let again = Arc::clone(&watched.again);
                 drop(watched);
-                tokio::time::sleep(LOOK).await;
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = again.notified() => {}
+                }
             }
         });
         watched
@@ -101,17 +115,26 @@ impl<M: Mirror> Watched<M> {
         *self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Look at once, and tell what is found though it is what was told last.
+    pub fn look_again(&self) {
+        self.anew.store(true, Ordering::Release);
+        self.again.notify_one();
+    }
+
     async fn look(&self, turn: &mut Turn) {
         match self.mirror.look().await {
             Ok(found) => {
                 turn.complained = None;
                 *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.copy);
-                if turn.told.replace(found) != Some(found) {
-                    self.tell(Event::Mirror(found.view, found.copy));
-                }
+                // What the record says after the end is told after it.
                 if turn.runs && !found.running {
                     turn.runs = false;
+                    turn.told = None;
                     self.tell(Event::MirrorEnded);
+                }
+                let anew = self.anew.swap(false, Ordering::AcqRel);
+                if turn.told.replace(found) != Some(found) || anew {
+                    self.tell(Event::Mirror(found.view, found.copy));
                 }
             }
             Err(why) if turn.complained.as_ref() != Some(&why) => {
@@ -142,8 +165,10 @@ impl<M: Mirror> Watched<M> {
             Step::Drain => self.mirror.drain().await,
             _ => Err("this is not about the mirror".to_owned()),
         };
-        // Before the end of an order is told, what it made of the copy is.
-        self.look(&mut turn).await;
+        if step != Step::StopMirror {
+            // Before the end of an order is told, what it made of the copy is; after the end of the mirror what its record says.
+            self.look(&mut turn).await;
+        }
         turn.runs = match step {
             Step::StartMirror { .. } => result.is_ok(),
             Step::StopMirror => false,

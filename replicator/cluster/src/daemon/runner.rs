@@ -66,7 +66,7 @@ struct Runner<E> {
     next_answer: u64,
     ended: Option<oneshot::Sender<()>>,
     /// What is under way, by the thing it is about.
-    under_way: HashMap<Thing, JoinHandle<()>>,
+    under_way: HashMap<Thing, (Step, JoinHandle<()>)>,
     publish: Box<dyn Fn(Report) + Send>,
 }
 
@@ -170,7 +170,11 @@ impl<E: Edges> Runner<E> {
                 tokio::spawn(async move {
                     let result = edges.outdate(term).await;
                     report(&inputs, "mark the copy as outdated", &result);
+                    let failed = result.is_err();
                     send(&inputs, Event::Outdated(term, result.map_err(drop)));
+                    if failed {
+                        edges.not_outdated();
+                    }
                 });
             }
             Action::GoAlone(term) => {
@@ -209,16 +213,21 @@ impl<E: Edges> Runner<E> {
 
     fn step(&mut self, step: Step) {
         let thing = Thing::of(step);
-        if let Some(former) = self.under_way.remove(&thing) {
+        if let Some((broken_off, former)) = self.under_way.remove(&thing)
+            && !former.is_finished()
+        {
             former.abort();
+            // Each step has its answer, and this one before the one that broke it off.
+            send(&self.inputs, Event::Done(broken_off, Err(())));
         }
         let (edges, inputs) = (Arc::clone(&self.edges), self.inputs.clone());
         let task = tokio::spawn(async move {
             let result = edges.step(step).await;
             report(&inputs, name_of(step), &result);
             send(&inputs, Event::Done(step, result.map_err(drop)));
+            edges.ended(step);
         });
-        self.under_way.insert(thing, task);
+        self.under_way.insert(thing, (step, task));
     }
 
     fn tell_cause(&mut self, cause: Cause) {

@@ -41,6 +41,23 @@ impl Primary {
         self.permitted && self.record.says_alone()
     }
 
+    /// Before the peer may take itself for up to date: the record must not say any more that this node runs alone, or a crash would let it go
+    /// on by that record beside a peer that was promoted. Whether that is durable.
+    pub(super) fn forsakes_alone(&mut self) -> bool {
+        if self.config.when_alone != WhenAlone::Ask {
+            return true;
+        }
+        self.record.wanted.alone = false;
+        self.record.says_not_alone()
+    }
+
+    /// The peer did not come to be up to date: what was permitted is so still.
+    pub(super) fn take_back_alone(&mut self) {
+        if self.config.when_alone == WhenAlone::Ask && self.permitted {
+            self.record.wanted.alone = true;
+        }
+    }
+
     /// There is no session: go on alone, or hold. `exposed`: the peer may take itself for up to date, so that going on
     /// alone begins a new history.
     pub(super) fn decide_without_peer(&mut self, exposed: bool) {
@@ -81,7 +98,8 @@ impl Primary {
     pub(super) fn asks(&self) -> Option<u64> {
         let asks = self.config.when_alone == WhenAlone::Ask && !self.stopping;
         let told = self.permitted && self.record.wanted.alone && self.deposed.is_none();
-        (asks && !told && !self.is_exposed()).then_some(self.absence)
+        let ending = self.session.as_ref().is_some_and(|session| session.resync.holds_callers());
+        (asks && !told && !ending && !self.is_exposed()).then_some(self.absence)
     }
 
     /// Whether the peer may take itself for up to date in the present session.

@@ -208,7 +208,7 @@ impl Primary {
             Resync::Closing(epoch, since) => {
                 if self.stage_of(epoch) == Some(Stage::Ready) {
                     let covers_fresh = self.covers_fresh(epoch) && !self.names.fresh.is_in_doubt();
-                    if covers_fresh && !self.is_lineage_durable() {
+                    if covers_fresh && !(self.forsakes_alone() && self.is_lineage_durable()) {
                         // The peer takes over the generation this node has told: it must be one that outlives a crash of this node.
                         if self.now.since(since) >= self.config.barrier_limit / 2 {
                             self.set_resync(Resync::Draining(epoch));
@@ -268,6 +268,10 @@ impl Primary {
 
     fn set_resync(&mut self, resync: Resync) {
         let soon = self.now.after(self.config.confirm_interval);
+        if matches!(resync, Resync::Draining(_)) {
+            // The end is put off: callers are answered again.
+            self.take_back_alone();
+        }
         if let Some(session) = &mut self.session {
             session.resync = resync;
             // While everything is looked at, confirmations are rarer.

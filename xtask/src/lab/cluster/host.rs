@@ -36,7 +36,7 @@ pub struct Host {
 
 impl Host {
     pub(super) fn new(name: &'static str, program: &Path, place: &Place, options: &Options) -> Result<Host> {
-        let home = place.path().join(name);
+        let home = place.path().join(format!("{name}.node"));
         fs::create_dir_all(&home)?;
         let image = LoopImage::new(place.path(), name, options.filesystem, 256 * MIB)?;
         let host = Host { name, program: program.to_owned(), home, daemon: None, ended: None, image };

@@ -135,9 +135,12 @@ impl Cluster {
 
     /// Choose node a, as soon as the nodes have met.
     fn promote_first(&mut self, module: &str) -> Result<()> {
-        wait::until("the nodes to meet", SETTLE_BOUND, || {
-            Ok(self.order(0, &["promote", module]).is_ok().then_some(()))
-        })
+        let mut refused = String::new();
+        let promoted = wait::until("the nodes to meet", SETTLE_BOUND, || {
+            let promoted = self.order(0, &["promote", module]);
+            Ok(promoted.map_err(|error| refused = format!("{error:#}")).ok().map(drop))
+        });
+        promoted.with_context(|| format!("{refused}; log:\n{}", self.hosts[0].tail()))
     }
 
     /// Start both daemons and wait until they answer.
