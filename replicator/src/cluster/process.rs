@@ -44,6 +44,7 @@ pub struct MirrorProcess {
     socket: PathBuf,
     state: PathBuf,
     names: (String, String),
+    overrules: bool,
     child: Mutex<Option<Child>>,
     /// The absence of its peer in which it asks, as it said last.
     asks: Arc<AtomicU64>,
@@ -68,6 +69,7 @@ impl MirrorProcess {
             socket: place.run.join("mirror.sock"),
             state: place.state,
             names: place.names,
+            overrules: place.overrules,
             child: Mutex::default(),
             asks: Arc::default(),
         })
@@ -148,6 +150,15 @@ impl MirrorProcess {
         Err(format!("a mirror that an earlier daemon left does not end; it uses {}", self.state.display()))
     }
 
+    /// Both nodes went on alone, as the policy lets them. This one is active still: the other gave way and holds nothing that counts any more.
+    async fn overrule(&self) {
+        let reason =
+            "both nodes went on alone under availability-first, and this one stayed active".to_owned();
+        if let Err(error) = self.ask(Request::OverwritePeer { reason }).await {
+            tracing::debug!(%error, "the other node's data is not replaced yet");
+        }
+    }
+
     fn copy_of_stopped(&self) -> Result<CopyState, StateError> {
         let record = match StateDirectory::record_of_stopped(&self.state) {
             Ok(Some(state)) => state.record,
@@ -166,6 +177,9 @@ impl MirrorProcess {
     async fn look_at_running(&self) -> Result<Look, String> {
         let status = self.status().await.map_err(|error| error.to_string())?;
         self.asks.store(status.state.asks, Ordering::Release);
+        if self.overrules && status.reunion.refused {
+            self.overrule().await;
+        }
         let copy = copy_of(&status.state).ok_or("the mirror says something that has no meaning here")?;
         let view = MirrorView {
             connected: status.peer.connected,

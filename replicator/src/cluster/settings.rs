@@ -75,6 +75,7 @@ mod tests {
             state: PathBuf::from("/var/lib/replicator/web/mirror"),
             run: PathBuf::from("/run/replicator/web"),
             dead_after: Duration::from_millis(2400),
+            overrules: false,
         }
     }
 

@@ -19,6 +19,9 @@ use super::runner::{Input, Inputs};
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// After so many looks in vain somebody is told.
+const IN_VAIN: u32 = 20;
+
 /// The mirror of one module on this node. Everything is bounded in time.
 pub trait Mirror: Send + Sync + 'static {
     /// Start it; done when it serves its directories, or listens. Without `alone` a primary holds its callers until it has its
@@ -76,7 +79,8 @@ struct Turn {
     runs: bool,
     /// What was told last.
     told: Option<Look>,
-    complained: Option<String>,
+    /// So many looks in a row found nothing.
+    in_vain: u32,
 }
 
 impl<M: Mirror> Watched<M> {
@@ -124,7 +128,7 @@ impl<M: Mirror> Watched<M> {
     async fn look(&self, turn: &mut Turn) {
         match self.mirror.look().await {
             Ok(found) => {
-                turn.complained = None;
+                turn.in_vain = 0;
                 *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.copy);
                 // What the record says after the end is told after it.
                 if turn.runs && !found.running {
@@ -137,11 +141,13 @@ impl<M: Mirror> Watched<M> {
                     self.tell(Event::Mirror(found.view, found.copy));
                 }
             }
-            Err(why) if turn.complained.as_ref() != Some(&why) => {
-                tracing::warn!(why, "cannot tell what the mirror does");
-                turn.complained = Some(why);
+            Err(why) => {
+                // One that is just ending, or starting, is not asked twice in vain for so long.
+                turn.in_vain += 1;
+                if turn.in_vain == IN_VAIN {
+                    tracing::warn!(why, "cannot tell what the mirror does");
+                }
             }
-            Err(_) => {}
         }
     }
 
@@ -192,7 +198,7 @@ impl<M: Mirror> Watched<M> {
     pub async fn go_alone(&self, term: Term) {
         if let Err(why) = self.mirror.go_alone(term).await {
             // It is said again as long as the mirror asks.
-            tracing::warn!(why, "the mirror does not take the permission to go alone");
+            tracing::debug!(why, "the mirror does not take the permission to go alone");
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct MirrorPlace {
     pub run: PathBuf,
     /// A peer that was not heard on the link for this long is lost. Shorter than the heartbeat's, so that the link is given up first.
     pub dead_after: Duration,
+    /// Both nodes may go on alone, and what the one has that stays replaces what the other has, which is kept aside.
+    pub overrules: bool,
 }
 
 /// What the daemon is told beside what is on the disk.
@@ -261,6 +263,10 @@ fn mirror_place(
         state: places.state.join(&description.name).join("mirror"),
         run: places.run.join(&description.name),
         dead_after: dead_after * 4 / 5,
+        overrules: match description.policy {
+            Some(policy) => policy == module::Policy::AvailabilityFirst,
+            None => membership.description().policy == membership::Policy::AvailabilityFirst,
+        },
     })
 }
 

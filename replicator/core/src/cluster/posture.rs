@@ -203,6 +203,11 @@ impl Posture {
             Thing::Stopping if fenced && !self.by_force => {
                 return Some(Step::StopApplication { force: true });
             }
+            // What waits in the kernel for the peer cannot be ended before the mirror lets it go.
+            Thing::Stopping if fenced && self.addresses == Thing::Off => {
+                let runs = matches!(self.mirror, Thing::On | Thing::Starting | Thing::Unclear);
+                return runs.then_some(Step::StopMirror);
+            }
             Thing::Stopping => return None,
             Thing::Off => {}
         }
