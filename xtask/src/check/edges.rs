@@ -18,7 +18,12 @@ const CORE: &str = "replicator/core/src/";
 /// The simulation: the same in each run of a seed, so nothing in it may ask the machine it runs on.
 const SIMULATION: &str = "replicator/sim/src/";
 /// Its program and the threads on which worlds are run; each world is in one.
-const AROUND_THE_WORLD: &[&str] = &["replicator/sim/src/main.rs", "replicator/sim/src/seeds.rs"];
+const AROUND_THE_WORLD: &[&str] =
+    &["replicator/sim/src/main.rs", "replicator/sim/src/seeds.rs", "replicator/sim/src/cluster/seeds.rs"];
+/// The edges around the mirror: each is a directory there.
+const CLUSTER: &str = "replicator/cluster/src/";
+/// What one of them may know of another: the service speaks the arbiters' language.
+const CLUSTER_KNOWS: &[(&str, &str)] = &[("witness", "arbiter")];
 
 /// Check one source file.
 pub fn rules(text: &Text) -> Vec<Finding> {
@@ -27,6 +32,9 @@ pub fn rules(text: &Text) -> Vec<Finding> {
     }
     if text.path.starts_with(SIMULATION) {
         return world_names(text);
+    }
+    if let Some(edge) = text.path.strip_prefix(CLUSTER) {
+        return cluster_names(text, edge.split('/').next().unwrap_or(edge));
     }
     let Some(module) = module(&text.path) else { return core_names(text) };
     let mut findings = Vec::new();
@@ -60,7 +68,7 @@ fn module(path: &str) -> Option<&str> {
 }
 
 fn may_know(module: &str, other: &str) -> bool {
-    if module == other || ["daemon", "cli", "main", "lib"].contains(&module) {
+    if module == other || ["daemon", "cluster", "cli", "main", "lib"].contains(&module) {
         return true;
     }
     if EDGES.contains(&module) {
@@ -92,6 +100,23 @@ fn core_names(text: &Text) -> Vec<Finding> {
 }
 
 /// A world has its seed and nothing else: no clock, no files, no threads, no order of a hash table.
+/// The edges around the mirror do not know each other; their daemon joins them.
+fn cluster_names(text: &Text, edge: &str) -> Vec<Finding> {
+    if matches!(edge, "daemon" | "lib.rs") {
+        return Vec::new();
+    }
+    let mut findings = Vec::new();
+    for (number, line) in source::code(&text.content) {
+        for other in names_after(&line, "crate::") {
+            if other != edge && !CLUSTER_KNOWS.contains(&(edge, other.as_str())) {
+                let what = format!("`{edge}` knows `{other}`: only the daemon joins the edges");
+                findings.push(Finding::new(&text.path, number, what));
+            }
+        }
+    }
+    findings
+}
+
 fn world_names(text: &Text) -> Vec<Finding> {
     if AROUND_THE_WORLD.contains(&text.path.as_str()) {
         return Vec::new();
@@ -167,6 +192,15 @@ mod tests {
         ] {
             assert_eq!(findings("replicator/src/gate/mod.rs", line).len(), 1, "{line}");
         }
+    }
+
+    #[test]
+    fn the_edges_around_the_mirror_are_joined_by_their_daemon_alone() {
+        let line = "use crate::heartbeat::Event;";
+        assert_eq!(findings("replicator/cluster/src/address/mod.rs", line).len(), 1);
+        assert_eq!(findings("replicator/cluster/src/heartbeat/pulse.rs", line).len(), 0);
+        assert_eq!(findings("replicator/cluster/src/daemon/node.rs", line).len(), 0);
+        assert_eq!(findings("replicator/cluster/src/witness/mod.rs", "use crate::arbiter::Value;").len(), 0);
     }
 
     #[test]

@@ -136,6 +136,7 @@ fn write_all_the_time(server: SocketAddr, stop: &AtomicBool, answered: &AtomicU6
     let mut last: Option<Instant> = None;
     while !stop.load(Ordering::Acquire) {
         let Ok(stream) = TcpStream::connect_timeout(&server, PATIENCE) else {
+            // A client that is refused does not try as fast as it can.
             thread::sleep(PAUSE);
             continue;
         };
@@ -148,6 +149,7 @@ fn write_all_the_time(server: SocketAddr, stop: &AtomicBool, answered: &AtomicU6
             }
         });
         if ended.is_err() {
+            // Likewise.
             thread::sleep(PAUSE);
         }
     }

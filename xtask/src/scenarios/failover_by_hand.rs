@@ -121,6 +121,7 @@ fn wait_for_gate(directory: &Path) -> Result<()> {
         if !place::gates_below(directory)?.is_empty() {
             return Ok(());
         }
+        // Between two looks at the mount table; the bound is above.
         thread::sleep(Duration::from_millis(1));
     }
     bail!("no gate over {} within {START_BOUND:?}", directory.display())

@@ -207,6 +207,7 @@ pub fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "waited in vain for {what}");
+        // Between two looks at the state; the bound is above.
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -76,6 +76,7 @@ pub fn until(what: &str, so: impl Fn() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !so() {
         assert!(Instant::now() < deadline, "{what} did not happen");
+        // Between two looks at the state; the bound is above.
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -119,6 +120,7 @@ impl NodeProcess {
                 return status;
             }
             assert!(Instant::now() < deadline, "the node did not end");
+            // Between two looks at the process; the bound is above.
             thread::sleep(Duration::from_millis(5));
         }
     }

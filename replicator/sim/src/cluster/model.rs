@@ -7,7 +7,7 @@
 //! Held in every state: **one-acknowledger**.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
@@ -68,7 +68,7 @@ fn hash(state: &State) -> u64 {
 /// The shortest way to a state in which two acknowledge.
 pub fn explore(limits: Limits, states_max: u64) -> Result<Explored, Vec<String>> {
     let first = State::mirrored(Budget { faults: limits.faults, time: 3 }, limits.sabotage)?;
-    let mut seen = HashSet::from([hash(&first)]);
+    let mut seen = BTreeSet::from([hash(&first)]);
     let mut queue = VecDeque::from([(first, 0, Rc::new(Way { event: "both mirror".into(), before: None }))]);
     let mut explored = Explored { complete: true, ..Explored::default() };
     while let Some((state, depth, before)) = queue.pop_front() {

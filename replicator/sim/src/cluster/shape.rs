@@ -1,6 +1,6 @@
 //! What kind of world a seed makes.
 
-use std::time::Duration;
+use core::time::Duration;
 
 use replicator_core::cluster::{Budget, Config, NodeId, Policy};
 

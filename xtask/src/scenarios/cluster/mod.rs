@@ -31,6 +31,9 @@ pub const LOST: &[&str] = &[
     "everything will be compared",
     "kept aside",
     "safe set",
+    "claims the address",
+    "took too long",
+    "slept",
 ];
 
 /// Longest time until a service answers again.

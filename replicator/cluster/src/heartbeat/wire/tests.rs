@@ -1,3 +1,5 @@
+//! Tests of the datagrams.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the cluster's description.
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 

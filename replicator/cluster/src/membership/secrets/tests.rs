@@ -1,3 +1,5 @@
+//! Tests of the shared secrets.
+
 use proptest::prelude::*;
 
 use super::{HEARTBEAT, KeyFile, Offer, SECRETS_BYTES, Secret, SecretError, Secrets, Taken};

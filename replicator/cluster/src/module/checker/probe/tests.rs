@@ -83,6 +83,7 @@ fn a_dead_process_that_nobody_waited_for_is_not_there() {
     std::fs::write(&file, child.id().to_string()).expect("write");
     let gone = || process::look(&ProcessDescription { pid_file: Some(file.clone()), ..wanted() }).is_err();
     let dead = (0..500).any(|_| {
+        // Between two looks at the process; how many there are is bounded above.
         std::thread::sleep(Duration::from_millis(20));
         gone()
     });
