@@ -150,6 +150,8 @@ impl<M: Mirror> Node<M> {
                 Some(heartbeat::Event::Late { by }) => self.late(by),
                 Some(heartbeat::Event::Heard { payload, .. }) => self.heard(&payload),
                 Some(heartbeat::Event::PeerDead) => {
+                    // What is told of the single paths comes after this.
+                    paths.clear();
                     doubtful = None;
                     self.set_alive(false);
                 }

@@ -70,8 +70,9 @@ fn start(host: &Host) -> Result<String> {
 
 fn stop(host: &Host) -> String {
     format!(
-        "#!/bin/sh\nset -eu\n[ -e {pid} ] || exit 0\nkill -9 \"$(cat {pid})\" 2>/dev/null || true\n\
-         while kill -0 \"$(cat {pid})\" 2>/dev/null; do sleep 0.02; done\nrm -f {pid}\n",
+        "#!/bin/sh\nset -eu\n[ -e {pid} ] || exit 0\npid=$(cat {pid})\nkill -9 \"$pid\" 2>/dev/null || true\n\
+         runs() {{ case $(cut -d' ' -f3 \"/proc/$pid/stat\" 2>/dev/null) in '' | Z) return 1 ;; esac; }}\n\
+         while runs; do sleep 0.02; done\nrm -f {pid}\n",
         pid = host.file("run/ledger.pid").display(),
     )
 }

@@ -34,6 +34,8 @@ pub const LOST: &[&str] = &[
     "claims the address",
     "took too long",
     "slept",
+    "gate still in use",
+    "connection aborted",
 ];
 
 /// Longest time until a service answers again.

@@ -1,7 +1,7 @@
 //! A state of the model, what can happen in it, and what comes of it.
 
-use std::collections::VecDeque;
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use replicator_core::action::{DataState, StateRecord};
 use replicator_core::begin::Start;
