@@ -20,6 +20,8 @@ use super::words;
 
 /// What comes to a module.
 #[derive(Debug)]
+// Most are reports, and there are few at a time.
+#[allow(clippy::large_enum_variant)]
 pub enum Input {
     /// Something that happened.
     Event(Event),

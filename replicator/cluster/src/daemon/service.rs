@@ -14,7 +14,7 @@ use super::control::{self, Answer, Peer, Request};
 use super::mirror::Mirror;
 use super::node::{Node, NodeSetup};
 use super::socket;
-use crate::health::{Health, HealthState};
+use crate::health::{Health, HealthState, Look};
 use crate::heartbeat::{HeartbeatConfig, Key, Path as Network, Preset};
 use crate::membership::{self, Membership};
 use crate::module::{self, Shelf};
@@ -301,7 +301,7 @@ async fn renew(mut membership: Membership, keyring: Keyring) {
     }
 }
 
-fn health<M: Mirror>(node: &Arc<Node<M>>) -> Arc<dyn Fn(&str) -> Option<HealthState> + Send + Sync> {
+fn health<M: Mirror>(node: &Arc<Node<M>>) -> Arc<Look> {
     let node = Arc::clone(node);
     Arc::new(move |module| {
         let (serving, word) = node.health(module)?;
