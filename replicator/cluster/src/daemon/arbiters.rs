@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn each_kind_is_made_of_its_table_and_nothing_else() {
-        assert!(matches!(made("kind = \"ping\"\ntargets = [\"127.0.0.1\"]"), Ok(AnyArbiter::Ping(_))));
+        assert!(matches!(made("kind = \"ping\"\ntargets = [\"192.0.2.1\"]"), Ok(AnyArbiter::Ping(_))));
         let etcd = made("kind = \"etcd\"\nendpoints = [\"http://127.0.0.1:2379\"]");
         assert!(matches!(etcd, Ok(AnyArbiter::Etcd(_))));
         let witness = made("kind = \"witness\"\naddresses = [\"127.0.0.1:7410\"]");
