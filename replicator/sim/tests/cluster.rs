@@ -41,7 +41,7 @@ fn promises_hold_for_every_seed() {
 fn every_saboteur_is_caught_by_the_promise_it_breaks() {
     let mut free = Vec::new();
     for (sabotage, promise) in SABOTEURS {
-        match caught(*sabotage, promise, 3000) {
+        match caught(*sabotage, promise, 12_000) {
             Some((seed, reason)) => println!("{sabotage:?}, seed {seed}: {reason}"),
             None => free.push((sabotage, promise)),
         }
