@@ -176,6 +176,8 @@ pub const ALL: &[Scenario] = &[
     scenario("guarded_copy", 180, guarded_copy::run),
     scenario("excluded_names", 180, excluded_names::run),
     scenario("cluster_failover", 240, cluster::failover::run),
+    scenario("cluster_failover_fast", 240, cluster::failover::run_fast),
+    scenario("cluster_forty_modules", 400, cluster::many_modules::run),
     scenario("cluster_isolated_with_witness", 240, cluster::isolation::run_with_witness),
     scenario("cluster_isolated_without_arbiter", 240, cluster::isolation::run_without_arbiter),
     scenario("cluster_availability_first", 240, cluster::isolation::run_availability_first),

@@ -217,7 +217,7 @@ impl<M: Mirror> Local<M> {
         let conditions: Vec<String> = checkers
             .status()
             .into_iter()
-            .filter(|checker| checker.pre)
+            .filter(|checker| checker.pre || checker.action == module::Action::Wait)
             .map(|checker| checker.checker)
             .collect();
         if phase == Phase::Waiting {

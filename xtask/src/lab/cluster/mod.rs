@@ -32,6 +32,7 @@ use crate::{product, setup};
 use anyhow::{Context, Result, bail, ensure};
 
 pub use host::Host;
+pub use module::name as module_name;
 pub use status::{ModuleStatus, NodeStatus};
 
 /// Name of the module.

@@ -4,6 +4,7 @@ pub mod application;
 pub mod arbiters;
 pub mod failover;
 pub mod isolation;
+pub mod many_modules;
 pub mod paths;
 pub mod paused;
 pub mod restarts;

@@ -155,7 +155,8 @@ impl Drop for Checkers {
 /// Whether a checker has anything to look at.
 fn looks(checker: &CheckerDescription, phase: Phase) -> bool {
     match (phase, checker.when) {
-        (Phase::Waiting, _) => checker.pre,
+        // Who waits for something to be well again has to look at it.
+        (Phase::Waiting, _) => checker.pre || checker.action == Action::Wait,
         (Phase::Role(_), When::Both) => true,
         (Phase::Role(role), When::Primary) => role == Role::Primary,
         (Phase::Role(role), When::Secondary) => role == Role::Secondary,
