@@ -11,8 +11,8 @@
 //! was about is in doubt. Records that are not durable are worth nothing, and nobody was answered on the strength of them.
 //!
 //! ```text
-//!   base ---- Begin, Intent, Named, Relist, Listed, Parts, Settled ----> crash
-//!     `--------------- replayed in this order --------------------> Activity::checkpoint
+//!   base ---- Begin, Intent, Named, Relist, Parts, Settled ----> crash
+//!     `----------- replayed in this order ----------------> Activity::checkpoint
 //! ```
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,6 @@ use alloc::vec::Vec;
 
 use crate::checkpoint::{FileCheckpoint, PrimaryCheckpoint};
 use crate::extent::Extent;
-use crate::file_set::FileSet;
 use crate::ids::{FileId, Sequence};
 use crate::resume::{LastStream, StreamId};
 use crate::wire::body::{extents, files, put_extents, put_files, put_stream, stream};
@@ -54,8 +53,6 @@ pub enum Record {
     },
     /// The directory is about to be listed for the peer, which may lose what the list does not name.
     Relist(FileId),
-    /// The list of the directory is answered, and what the answer was about is on record: its names are in doubt, and no more.
-    Listed(FileId),
     /// What the peer has of the file's names has changed.
     Named(FileId, Named),
     /// Nobody writes to the file, and what is in doubt of it is this: all else is durable on both nodes.
@@ -87,7 +84,6 @@ const RELIST: u8 = 4;
 const NAMED: u8 = 5;
 const PARTS: u8 = 6;
 const SETTLED: u8 = 7;
-const LISTED: u8 = 8;
 
 const KNOWN: u8 = 1;
 const SCANNED: u8 = 2;
@@ -122,10 +118,6 @@ impl Record {
                 bytes.put_u8(RELIST);
                 bytes.put_file(*directory);
             }
-            Record::Listed(directory) => {
-                bytes.put_u8(LISTED);
-                bytes.put_file(*directory);
-            }
             Record::Named(file, named) => {
                 bytes.put_u8(NAMED);
                 bytes.put_file(*file);
@@ -153,7 +145,6 @@ impl Record {
             INTENT => Record::Intent { file: cursor.file()?, new: false },
             INTENT_NEW => Record::Intent { file: cursor.file()?, new: true },
             RELIST => Record::Relist(cursor.file()?),
-            LISTED => Record::Listed(cursor.file()?),
             NAMED => Record::Named(cursor.file()?, Named::decode(cursor)?),
             PARTS => {
                 let (file, attributes, look) = (cursor.file()?, cursor.flag("attributes")?, cursor.u64()?);
@@ -185,7 +176,7 @@ impl Record {
 enum Doubt {
     /// Everything; of a directory, its names.
     All,
-    /// The same of a directory, and whether the peer has what is in it: a list may have had it make files anew, which it tells in its answer.
+    /// The same of a directory, and whether the peer has what is in it.
     Relisted,
     /// This, and nothing else.
     Parts(FileCheckpoint),
@@ -196,8 +187,8 @@ enum Doubt {
 pub struct Activity {
     /// What the peer may say to hold, ascending in age from the last.
     streams: Vec<StreamId>,
-    known: FileSet,
-    scanned: FileSet,
+    known: BTreeSet<FileId>,
+    scanned: BTreeSet<FileId>,
     /// Directories that are to be listed as soon as they are known.
     changed: BTreeSet<FileId>,
     doubts: BTreeMap<FileId, Doubt>,
@@ -209,8 +200,8 @@ impl Activity {
     /// Of a primary whose peer holds this stream and knows these files, `doubtful` ones excepted.
     pub(crate) fn new(
         stream: StreamId,
-        known: FileSet,
-        scanned: FileSet,
+        known: BTreeSet<FileId>,
+        scanned: BTreeSet<FileId>,
         changed: BTreeSet<FileId>,
         doubtful: impl Iterator<Item = FileId>,
     ) -> Activity {
@@ -234,11 +225,6 @@ impl Activity {
             Record::Relist(directory) => {
                 self.doubts.insert(directory, Doubt::Relisted);
             }
-            Record::Listed(directory) => {
-                if let Some(doubt @ Doubt::Relisted) = self.doubts.get_mut(&directory) {
-                    *doubt = Doubt::All;
-                }
-            }
             Record::Named(file, named) => self.name(file, named),
             Record::Parts { file, dirty, attributes, look } => {
                 let explicit = attributes;
@@ -256,7 +242,7 @@ impl Activity {
     }
 
     fn name(&mut self, file: FileId, named: Named) {
-        let set = |set: &mut FileSet, is_in: bool| {
+        let set = |set: &mut BTreeSet<FileId>, is_in: bool| {
             if is_in {
                 set.insert(file)
             } else {
@@ -308,8 +294,8 @@ impl Activity {
         let last = LastStream { stream: *self.streams.last()?, proven, queued, before: None };
         let mut checkpoint = PrimaryCheckpoint {
             last,
-            known: self.known.iter().collect(),
-            scanned: self.scanned.iter().collect(),
+            known: self.known.iter().copied().collect(),
+            scanned: self.scanned.iter().copied().collect(),
             marked: Vec::new(),
             changed: self.changed.iter().copied().collect(),
             may_lack: true,
@@ -340,12 +326,14 @@ impl Activity {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let list = |bytes: &mut Vec<u8>, files: Vec<FileId>| put_files(bytes, &files);
+        let list = |bytes: &mut Vec<u8>, set: &BTreeSet<FileId>| {
+            put_files(bytes, &set.iter().copied().collect::<Vec<_>>());
+        };
         bytes.put_count(self.streams.len());
         self.streams.iter().for_each(|stream| put_stream(&mut bytes, *stream));
-        list(&mut bytes, self.known.iter().collect());
-        list(&mut bytes, self.scanned.iter().collect());
-        list(&mut bytes, self.changed.iter().copied().collect());
+        list(&mut bytes, &self.known);
+        list(&mut bytes, &self.scanned);
+        list(&mut bytes, &self.changed);
         bytes.put_count(self.doubts.len());
         for (file, doubt) in &self.doubts {
             let record = match doubt {

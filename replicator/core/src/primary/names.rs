@@ -13,7 +13,6 @@ use alloc::vec::Vec;
 use crate::action::{Action, Body, Notice};
 use crate::checkpoint::PrimaryCheckpoint;
 use crate::event::{NamespaceChange, ReadOutcome};
-use crate::file_set::FileSet;
 use crate::ids::{EntryId, Errno, FileId, FileKind, ReadId, Sequence, Time};
 use crate::wire::header::Kind;
 
@@ -63,12 +62,12 @@ pub(super) struct Listed {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Files of any kind that have a name there.
-    pub known: FileSet,
+    pub known: BTreeSet<FileId>,
     /// Known files that a read found gone. How their names went is told by operations that may yet be in the log, and the peer
     /// has them until then: those operations are sent as if the file was known. Nothing else about it is.
     departed: BTreeSet<FileId>,
     /// Directories whose list was sent completely, or that were made empty.
-    pub scanned: FileSet,
+    pub scanned: BTreeSet<FileId>,
     /// Directories reported as changed before the operation that made them: capture has more than one source. Kept though a
     /// file with the number, of any kind, is known or forgotten meanwhile: that may be the one before.
     changed: BTreeSet<FileId>,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use replicator_core::event::{Event, ReadOutcome};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, FileKind, ReadId};
-use tracing::debug;
 
 use super::super::engine::Core;
 use super::super::message::Message;
@@ -136,7 +135,6 @@ impl Primary {
     }
 
     pub(super) fn read_digests(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
-        debug!(%file, ?extent, "is compared");
         let descriptor = match self.open(file, Extent { end: extent.start, ..extent }) {
             Ok(descriptor) => descriptor,
             Err(outcome) => return core.tell(Event::DigestsRead { read, outcome }),
