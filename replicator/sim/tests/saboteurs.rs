@@ -3,7 +3,7 @@
 use replicator_sim::saboteur::{ALL, caught};
 
 /// Within so many seeds. The worlds hold the hardships of all parts, and each saboteur has to meet his own.
-const SEEDS: u64 = 2500;
+const SEEDS: u64 = 4000;
 
 #[test]
 fn every_saboteur_is_caught_by_the_promise_it_breaks() {
