@@ -184,9 +184,8 @@ impl World {
         }
     }
 
-    /// The daemon is killed: files stay, callers and marks are gone.
-    pub(super) fn restart_primary(&mut self) {
-        self.stats.crashes += 1;
+    /// The primary's end of the connection is gone, with all that was on its way to it.
+    pub(super) fn lose_primary_end(&mut self) {
         self.break_link();
         if let Some(link) = &mut self.link {
             link.to_primary.clear();
@@ -196,6 +195,12 @@ impl World {
         if let Some(former) = &mut self.former_link {
             former.to_primary.clear();
         }
+    }
+
+    /// The daemon is killed: files stay, callers and marks are gone.
+    pub(super) fn restart_primary(&mut self) {
+        self.stats.crashes += 1;
+        self.lose_primary_end();
         self.doing.clear();
         self.held_reads.clear();
         self.held_entries.clear();

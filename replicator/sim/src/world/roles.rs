@@ -250,29 +250,10 @@ impl World {
                 self.files.power_cut(&mut self.random);
                 self.primary_disk.power_cut(&mut self.random);
             }
-            End::Stopped => {
-                for volume in (0..self.shape.volumes).map(VolumeId) {
-                    let _ = self.sync_local(SyncScope::Volume(volume));
-                }
-                self.drain_capture();
-                self.tell_primary(Event::Stop);
-                for _ in 0..ROUNDS {
-                    if self.primary.is_at_rest() {
-                        break;
-                    }
-                    self.do_something();
-                }
-            }
+            End::Stopped => self.come_to_rest(),
         }
         self.cut_in = None;
-        self.break_link();
-        if let Some(link) = &mut self.link {
-            link.to_primary.clear();
-            link.primary_up = false;
-        }
-        if let Some(former) = &mut self.former_link {
-            former.to_primary.clear();
-        }
+        self.lose_primary_end();
         self.doing.clear();
         self.tickets.clear();
         (self.traced, self.named) = Default::default();

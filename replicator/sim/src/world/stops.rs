@@ -10,8 +10,8 @@ use crate::files::File;
 const ROUNDS: usize = 60;
 
 impl World {
-    /// No mapping is left, because the gate is gone; files change until the next start.
-    pub(super) fn stop_primary(&mut self) {
+    /// The primary is told to stop, and has the time to do what is under way.
+    pub(super) fn come_to_rest(&mut self) {
         for volume in (0..self.shape.volumes).map(VolumeId) {
             // Its result is that of any other sync.
             let _ = self.sync_local(SyncScope::Volume(volume));
@@ -24,6 +24,11 @@ impl World {
             }
             self.do_something();
         }
+    }
+
+    /// No mapping is left, because the gate is gone; files change until the next start.
+    pub(super) fn stop_primary(&mut self) {
+        self.come_to_rest();
         self.drain_capture();
         let checkpoint = self.primary.checkpoint().map(|checkpoint| reread(&checkpoint));
         self.primary_disk.checkpoint.replace(checkpoint, Reached::Synced);
