@@ -2,7 +2,8 @@
 
 /// The candidate with the fewest typing mistakes, if it has few enough (one per three letters, at least two) or one of both
 /// begins with the other.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let spelled = word.to_lowercase().replace('_', "-");
     let allowed = (spelled.chars().count() / 3).max(2);
     candidates

@@ -15,7 +15,7 @@ use replicator_cluster::membership::{
 };
 
 use super::places::PlacesArguments;
-use super::{exit, pretty_json, print, print_while_read};
+use super::{exit, pretty_json, print, print_while_read, runtime};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::{cluster, telemetry};
 
@@ -241,7 +241,7 @@ fn invite(arguments: &InviteArguments) -> anyhow::Result<u8> {
     };
     let token = membership.issue_token(order, SystemTime::now())?;
     drop(membership);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let joined = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(arguments.listen)
             .await
@@ -256,7 +256,7 @@ fn invite(arguments: &InviteArguments) -> anyhow::Result<u8> {
 fn join_cluster(arguments: &JoinArguments) -> anyhow::Result<u8> {
     let token = Token::parse(&arguments.token)?;
     let node = arguments.node.new_node()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let membership = runtime.block_on(join(&arguments.places.places().cluster, &token, node))?;
     print(&format!(
         "{} is a member of {}; next, on both nodes: install modules, and start the daemon\n",

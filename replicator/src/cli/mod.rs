@@ -191,6 +191,11 @@ fn print_while_read(text: &str) -> anyhow::Result<bool> {
     }
 }
 
+/// What asynchronous work of a command is run on.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")
+}
+
 /// A value as JSON, for people who read JSON.
 fn pretty_json<T: serde::Serialize>(value: &T) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value).context("cannot write JSON")? + "\n")

@@ -8,7 +8,7 @@ use replicator_cluster::daemon::control::{Answer, Order, Request};
 use replicator_cluster::module::{Listed, Shelf, Systemctl, check};
 
 use super::places::PlacesArguments;
-use super::{exit, pretty_json, print};
+use super::{exit, pretty_json, print, runtime};
 
 /// Arguments of `module`.
 #[derive(Args, Debug)]
@@ -192,7 +192,7 @@ fn list(shelf: &Shelf) -> anyhow::Result<u8> {
 
 fn look(shelf: &Shelf, name: &str) -> anyhow::Result<u8> {
     let description = shelf.load(name)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let findings = runtime.block_on(check(&description, &shelf.path(name), &Systemctl::default()));
     let mut text = String::new();
     for error in &findings.errors {

@@ -6,8 +6,11 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use replicator_cluster::daemon::control::{Answer, Request};
-use replicator_cluster::daemon::service::{self, Places};
+use replicator_cluster::daemon::service::Places;
+use replicator_cluster::daemon::socket;
 use replicator_cluster::daemon::status::NodeStatus;
+
+use super::runtime;
 
 /// Longest time the daemon may take to answer.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -76,8 +79,8 @@ impl PlacesArguments {
     }
 
     fn ask_here(&self, request: &Request) -> anyhow::Result<Answer> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = runtime.block_on(service::ask(&self.places().socket(), request, WITHIN))?;
+        let runtime = runtime()?;
+        let answer = runtime.block_on(socket::ask(&self.places().socket(), request, WITHIN))?;
         match answer {
             Answer::Refused { message } => bail!("{message}"),
             answer => Ok(answer),

@@ -9,7 +9,7 @@ use replicator_cluster::arbiter::ClusterId;
 use replicator_cluster::witness::{Limits, WitnessConfig, add_cluster, cluster_key, remove_cluster, serve};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{exit, print};
+use super::{exit, print, runtime};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::telemetry;
 
@@ -71,7 +71,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 
 fn witness(arguments: &RunArguments) -> anyhow::Result<()> {
     telemetry::start(LogConfig { level: LogLevel::Info, format: LogFormat::Text })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate()).context("catch SIGTERM")?;
         let mut interrupted = signal(SignalKind::interrupt()).context("catch SIGINT")?;

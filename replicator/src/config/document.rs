@@ -1,9 +1,9 @@
 //! The file as it is written: every key optional, nothing interpreted yet.
 
+use replicator_cluster::nearest;
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
-use super::nearest;
 
 /// Every key of every table. The test of the example configuration holds it equal to the structs below.
 pub(super) const KEYS: &[(&str, &[&str])] = &[

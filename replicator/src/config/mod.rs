@@ -7,7 +7,6 @@
 mod document;
 mod error;
 mod key;
-mod nearest;
 mod quantity;
 mod system;
 #[cfg(test)]

@@ -6,12 +6,13 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::SysconfVar;
+use replicator_cluster::nearest;
 
 use super::document::{Directory, Document, Link, Log, Mirror, Node};
 use super::error::ConfigError;
 use super::{
     Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NodeConfig, Role,
-    SOCKET_PATH_BYTES_MAX, TreeConfig, nearest, quantity,
+    SOCKET_PATH_BYTES_MAX, TreeConfig, quantity,
 };
 use crate::patterns::{NamePattern, PatternError, Patterns, TreePattern};
 use crate::volume::RESERVED_NAME;

@@ -18,12 +18,13 @@ const CORE: &str = "replicator/core/src/";
 /// The simulation: the same in each run of a seed, so nothing in it may ask the machine it runs on.
 const SIMULATION: &str = "replicator/sim/src/";
 /// Its program and the threads on which worlds are run; each world is in one.
-const AROUND_THE_WORLD: &[&str] =
-    &["replicator/sim/src/main.rs", "replicator/sim/src/seeds.rs", "replicator/sim/src/cluster/seeds.rs"];
+const AROUND_THE_WORLD: &[&str] = &["replicator/sim/src/main.rs", "replicator/sim/src/seeds.rs"];
 /// The edges around the mirror: each is a directory there.
 const CLUSTER: &str = "replicator/cluster/src/";
 /// What one of them may know of another: the service speaks the arbiters' language.
 const CLUSTER_KNOWS: &[(&str, &str)] = &[("witness", "arbiter")];
+/// What lies beneath all of them.
+const CLUSTER_GROUND: &[&str] = &["held", "icmp", "nearest"];
 
 /// Check one source file.
 pub fn rules(text: &Text) -> Vec<Finding> {
@@ -105,10 +106,12 @@ fn cluster_names(text: &Text, edge: &str) -> Vec<Finding> {
     if matches!(edge, "daemon" | "lib.rs") {
         return Vec::new();
     }
+    let edge = edge.trim_end_matches(".rs");
     let mut findings = Vec::new();
     for (number, line) in source::code(&text.content) {
         for other in names_after(&line, "crate::") {
-            if other != edge && !CLUSTER_KNOWS.contains(&(edge, other.as_str())) {
+            let free = CLUSTER_GROUND.contains(&other.as_str());
+            if other != edge && !free && !CLUSTER_KNOWS.contains(&(edge, other.as_str())) {
                 let what = format!("`{edge}` knows `{other}`: only the daemon joins the edges");
                 findings.push(Finding::new(&text.path, number, what));
             }
@@ -200,6 +203,8 @@ mod tests {
         assert_eq!(findings("replicator/cluster/src/address/mod.rs", line).len(), 1);
         assert_eq!(findings("replicator/cluster/src/heartbeat/pulse.rs", line).len(), 0);
         assert_eq!(findings("replicator/cluster/src/daemon/node.rs", line).len(), 0);
+        assert_eq!(findings("replicator/cluster/src/icmp.rs", line).len(), 1);
+        assert_eq!(findings("replicator/cluster/src/address/mod.rs", "use crate::held::lock;").len(), 0);
         assert_eq!(findings("replicator/cluster/src/witness/mod.rs", "use crate::arbiter::Value;").len(), 0);
     }
 

@@ -3,13 +3,14 @@
 //! `{"witness":"<32 hexadecimal digits>","term":7}` and a newline. One that cannot be read keeps the arbiter from being asked, until an
 //! operator has removed it.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use replicator_core::ids::Term;
 use serde::{Deserialize, Serialize};
 
+use super::own_file;
 use crate::arbiter::{Known, WitnessId};
 
 const NAME: &str = "arbiter.json";
@@ -68,12 +69,7 @@ impl KnownFile {
             let mut text =
                 serde_json::to_vec(&Document { witness: known.witness.to_string(), term: known.term.0 })?;
             text.push(b'\n');
-            let aside = self.directory.join(format!("{NAME}.new"));
-            let mut file = File::create(&aside)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&aside, self.directory.join(NAME))?;
-            File::open(&self.directory)?.sync_all()
+            own_file::replace(&self.directory, NAME, &text)
         };
         write().map_err(|error| {
             format!("what is known of the arbiter cannot be written in {}: {error}", self.directory.display())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use replicator_core::cluster::posture::Step;
@@ -17,6 +17,7 @@ use super::mirror::{Mirror, Watched};
 use super::runner::{Input, Inputs};
 use crate::address::{AddressConfig, AddressError, AddressEvent, AddressStatus, Addresses};
 use crate::arbiter::{self, Acquire, AnyArbiter, Arbiter, NodeId, RegisterName, Strength};
+use crate::held::lock;
 use crate::module::{
     self, Application, CheckerEvent, CheckerStatus, Checkers, Circumstances, Description, Phase,
 };
@@ -101,14 +102,9 @@ impl<M: Mirror> Local<M> {
         Ok(local)
     }
 
-    /// The mirror.
-    pub fn mirror(&self) -> &M {
-        self.mirror.inner()
-    }
-
     /// What scripts are told.
     pub fn set_circumstances(&self, change: impl FnOnce(&mut Circumstances)) {
-        change(&mut self.circumstances.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.circumstances));
     }
 
     /// Whether the peer is heard: only then somebody could answer for an address.
@@ -146,7 +142,7 @@ impl<M: Mirror> Local<M> {
     }
 
     fn circumstances(&self) -> Circumstances {
-        self.circumstances.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.circumstances).clone()
     }
 
     fn tell(&self, input: Input) {
@@ -387,9 +383,4 @@ fn address_configs(description: &Description) -> Vec<AddressConfig> {
         AddressConfig { address: net, interface: address.interface.clone(), probe: true, outgoing: false }
     };
     description.addresses.iter().map(config).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What is behind these is replaced as a whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,8 @@
 //! it was outdated, and take it for whole.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use replicator_core::cluster::posture::Step;
@@ -15,6 +15,7 @@ use replicator_core::ids::Term;
 use tokio::sync::{Mutex, Notify};
 
 use super::runner::{Input, Inputs};
+use crate::held::lock;
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -109,14 +110,9 @@ impl<M: Mirror> Watched<M> {
         watched
     }
 
-    /// The mirror itself, for what changes nothing.
-    pub fn inner(&self) -> &M {
-        &self.mirror
-    }
-
     /// The copy, as it was found last.
     pub fn copy(&self) -> Option<CopyState> {
-        *self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.copy)
     }
 
     /// Look at once, and tell what is found though it is what was told last.
@@ -129,7 +125,7 @@ impl<M: Mirror> Watched<M> {
         match self.mirror.look().await {
             Ok(found) => {
                 turn.in_vain = 0;
-                *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.copy);
+                *lock(&self.copy) = Some(found.copy);
                 // What the record says after the end is told after it.
                 if turn.runs && !found.running {
                     turn.runs = false;

@@ -16,6 +16,7 @@ pub mod known;
 pub mod local;
 pub mod mirror;
 pub mod node;
+mod own_file;
 pub mod runner;
 pub mod service;
 pub mod socket;

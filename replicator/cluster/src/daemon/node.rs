@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use replicator_core::cluster::{Command, Config, Event, NodeId, Policy, Readiness, Refusal, Report, Word};
@@ -19,6 +19,7 @@ use super::standing::StandingFile;
 use super::words;
 use crate::arbiter::{self, AnyArbiter, ClusterId, ModuleName, RegisterName};
 use crate::heartbeat::{self, Heartbeat, HeartbeatConfig, HeartbeatError, PathState};
+use crate::held::lock;
 use crate::module::{self, Description, Failback};
 
 /// What a node is told at its start.
@@ -320,6 +321,7 @@ impl<M: Mirror> Node<M> {
             if snapshot.peer_holds >= snapshot.published {
                 return;
             }
+            // Between two looks at what the other node says to hold; the bound is above.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -420,6 +422,16 @@ fn start_module<M: Mirror>(
     Ok(Module { description, inputs, local })
 }
 
+/// What happens to a module when the nodes do not hear each other: as it says itself, or as the cluster has it.
+pub(super) fn policy_of(description: &Description, cluster: Policy) -> Policy {
+    match description.policy {
+        Some(module::Policy::ConsistencyFirst) => Policy::ConsistencyFirst,
+        Some(module::Policy::AvailabilityFirst) => Policy::AvailabilityFirst,
+        Some(module::Policy::Manual) => Policy::Manual,
+        None => cluster,
+    }
+}
+
 fn controller_config(setup: &NodeSetup, description: &Description) -> Config {
     let (node, peer) = (NodeId(setup.heartbeat.node), NodeId(setup.heartbeat.peer));
     let default = description.default_primary.as_ref();
@@ -429,12 +441,7 @@ fn controller_config(setup: &NodeSetup, description: &Description) -> Config {
         () => None,
     };
     let mut config = Config::new(node, peer);
-    config.policy = match description.policy {
-        Some(module::Policy::ConsistencyFirst) => Policy::ConsistencyFirst,
-        Some(module::Policy::AvailabilityFirst) => Policy::AvailabilityFirst,
-        Some(module::Policy::Manual) => Policy::Manual,
-        None => setup.policy,
-    };
+    config.policy = policy_of(description, setup.policy);
     config.arbiter = setup.arbiter.is_some();
     config.default_primary = default.and_then(named);
     config.failback_after = (description.failback == Failback::Automatic).then_some(FAILBACK_AFTER);
@@ -449,8 +456,3 @@ fn controller_config(setup: &NodeSetup, description: &Description) -> Config {
 /// A default primary takes its role back when both nodes have held the same for so long: a network that comes and goes does not move
 /// the application each time.
 const FAILBACK_AFTER: Duration = Duration::from_secs(10);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is behind these is whole after each statement.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -1,7 +1,7 @@
 //! The daemon from its start to its end: what is on the disk becomes a running node that can be asked.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use super::arbiters;
 use super::control::{self, Answer, Peer, Request};
 use super::mirror::Mirror;
-use super::node::{Node, NodeSetup};
+use super::node::{Node, NodeSetup, policy_of};
 use super::socket;
 use crate::health::{Health, HealthState, Look};
 use crate::heartbeat::{HeartbeatConfig, Key, Path as Network, Preset};
@@ -221,17 +221,22 @@ fn setup(places: &Places, options: &Options, membership: &Membership) -> Result<
     Ok(NodeSetup {
         names: (own.name, peer.name),
         heartbeat,
-        policy: match description.policy {
-            membership::Policy::ConsistencyFirst => Policy::ConsistencyFirst,
-            membership::Policy::AvailabilityFirst => Policy::AvailabilityFirst,
-            membership::Policy::Manual => Policy::Manual,
-        },
+        policy: policy(membership),
         arbiter,
         state: places.state.clone(),
         run: places.run.clone(),
         logs: places.logs.clone(),
         modules,
     })
+}
+
+/// What happens when the nodes do not hear each other.
+fn policy(membership: &Membership) -> Policy {
+    match membership.description().policy {
+        membership::Policy::ConsistencyFirst => Policy::ConsistencyFirst,
+        membership::Policy::AvailabilityFirst => Policy::AvailabilityFirst,
+        membership::Policy::Manual => Policy::Manual,
+    }
 }
 
 /// Port of a module that names none in its table `[mirror]`.
@@ -263,10 +268,7 @@ fn mirror_place(
         state: places.state.join(&description.name).join("mirror"),
         run: places.run.join(&description.name),
         dead_after: dead_after * 4 / 5,
-        overrules: match description.policy {
-            Some(policy) => policy == module::Policy::AvailabilityFirst,
-            None => membership.description().policy == membership::Policy::AvailabilityFirst,
-        },
+        overrules: policy_of(description, policy(membership)) == Policy::AvailabilityFirst,
     })
 }
 
@@ -319,12 +321,4 @@ impl Peer for Other {
             Err(error) => Answer::Refused { message: format!("the other node: {error}") },
         }
     }
-}
-
-/// Ask the daemon of these places.
-///
-/// # Errors
-/// [`socket::SocketError`]
-pub async fn ask(socket: &Path, request: &Request, within: Duration) -> Result<Answer, socket::SocketError> {
-    socket::ask(socket, request, within).await
 }

@@ -85,6 +85,7 @@ where
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else {
+                // A lack of descriptors must not become a busy loop.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };

@@ -3,12 +3,14 @@
 //! `{"started":true,"was-active":false}` and a newline. What cannot be read counts as a module that is stopped: it is never started by
 //! mistake, and what the copy is worth is told by the mirror's own record.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use replicator_core::cluster::Standing;
 use serde::{Deserialize, Serialize};
+
+use super::own_file;
 
 const NAME: &str = "standing.json";
 
@@ -57,12 +59,7 @@ impl StandingFile {
         let Standing { started, was_active } = standing;
         let mut text = serde_json::to_vec(&Document { started, was_active })?;
         text.push(b'\n');
-        let aside = self.directory.join(format!("{NAME}.new"));
-        let mut file = File::create(&aside)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&aside, self.directory.join(NAME))?;
-        File::open(&self.directory)?.sync_all()
+        own_file::replace(&self.directory, NAME, &text)
     }
 }
 

@@ -79,7 +79,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::abort;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -93,6 +93,7 @@ pub use privilege::{Capabilities, Memory, Scheduling};
 pub use snapshot::{PathCounters, PathSnapshot, Snapshot};
 pub use wire::PAYLOAD_BYTES_MAX;
 
+use crate::held::lock;
 use pulse::Pulse;
 use runner::{Mail, Runner, Shared, clock};
 use socket::PathSocket;
@@ -203,10 +204,6 @@ impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Shared")
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn draw_session() -> io::Result<Session> {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,6 +17,7 @@ use super::REQUEST_BYTES_MAX;
 use super::credentials::Keyring;
 use super::error::AskError;
 use super::frame::{Answered, Asked, Unsendable, encode};
+use crate::held::lock;
 
 mod connection;
 
@@ -196,10 +197,6 @@ impl<Q, A> fmt::Debug for Remote<Q, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("address", &self.address).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the system says of a connection that cannot be made.

@@ -5,7 +5,6 @@
 
 mod checkers;
 mod error;
-mod nearest;
 mod scripts;
 mod section;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::error::ModuleError;
-use super::nearest::nearest;
+use crate::nearest::nearest;
 
 /// A table whose keys are all known.
 pub(super) struct Section<'a> {

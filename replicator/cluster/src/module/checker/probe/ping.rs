@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Random bytes in each question, which its answer must bring back.
-const TOKEN_BYTES: usize = 16;
-const HEADER_BYTES: usize = 8;
+use crate::icmp::{self, TOKEN_BYTES};
+
 /// Pause between two questions to the same address.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long one address is listened to before the next.
@@ -46,8 +45,7 @@ pub(super) fn look(addresses: &[IpAddr], limit: Duration) -> Result<(), String> 
 struct Echo {
     address: IpAddr,
     socket: Socket,
-    /// Whether the kernel gives the IP header, too.
-    raw_v4: bool,
+    raw: bool,
     identifier: u16,
     sequence: u16,
     token: [u8; TOKEN_BYTES],
@@ -69,15 +67,7 @@ impl Echo {
         socket.set_read_timeout(Some(SLICE))?;
         let mut token = [0; TOKEN_BYTES];
         getrandom::fill(&mut token).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Echo {
-            address,
-            socket,
-            raw_v4: raw && address.is_ipv4(),
-            identifier: identifier(),
-            sequence: 0,
-            token,
-            asked: None,
-        })
+        Ok(Echo { address, socket, raw, identifier: identifier(), sequence: 0, token, asked: None })
     }
 
     /// Ask if it is time, and listen for a moment; whether the answer came.
@@ -85,12 +75,20 @@ impl Echo {
         if self.asked.is_none_or(|asked| asked.elapsed() >= AGAIN) {
             self.asked = Some(Instant::now());
             self.sequence = self.sequence.wrapping_add(1);
-            let question = self.question();
+            let question = icmp::question(
+                self.address.is_ipv4(),
+                self.identifier.to_be_bytes(),
+                self.sequence,
+                &self.token,
+            );
             (&self.socket).write_all(&question)?;
         }
         let mut packet = [0; 1500];
         match (&self.socket).read(&mut packet) {
-            Ok(length) => Ok(self.is_answer(packet.get(..length).unwrap_or_default())),
+            Ok(length) => {
+                let packet = packet.get(..length).unwrap_or_default();
+                Ok(icmp::is_answer(packet, self.address.is_ipv4(), self.raw, &self.token))
+            }
             Err(error)
                 if matches!(
                     error.kind(),
@@ -101,33 +99,6 @@ impl Echo {
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn question(&self) -> Vec<u8> {
-        let kind = if self.address.is_ipv4() { 8 } else { 128 };
-        let mut packet = vec![kind, 0, 0, 0];
-        packet.extend(self.identifier.to_be_bytes());
-        packet.extend(self.sequence.to_be_bytes());
-        packet.extend(self.token);
-        if self.address.is_ipv4() {
-            let sum = checksum(&packet).to_be_bytes();
-            packet.splice(2..4, sum);
-        }
-        // ICMPv6's sum includes the addresses; the kernel makes it.
-        packet
-    }
-
-    /// Whether it is the answer to the question: the token is known to who got the question.
-    fn is_answer(&self, packet: &[u8]) -> bool {
-        let message = if self.raw_v4 {
-            let header = usize::from(packet.first().copied().unwrap_or_default() & 0x0f) * 4;
-            packet.get(header..).unwrap_or_default()
-        } else {
-            packet
-        };
-        let kind = if self.address.is_ipv4() { 0 } else { 129 };
-        message.first() == Some(&kind)
-            && message.get(HEADER_BYTES..HEADER_BYTES + TOKEN_BYTES) == Some(self.token.as_slice())
     }
 }
 
@@ -140,51 +111,4 @@ fn identifier() -> u16 {
 fn refused(error: io::Error) -> io::Error {
     let why = "no ICMP socket: give the node CAP_NET_RAW, or its group in net.ipv4.ping_group_range";
     io::Error::new(error.kind(), format!("{why} ({error})"))
-}
-
-/// The Internet's sum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| {
-        u32::from(u16::from_be_bytes([pair.first().copied().unwrap_or(0), pair.get(1).copied().unwrap_or(0)]))
-    });
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_answer_to_the_question_is_one() {
-        let Ok(echo) = Echo::open([127, 0, 0, 1].into()) else {
-            eprintln!("not run: no ICMP socket is to be had here");
-            return;
-        };
-        let echo = Echo { raw_v4: true, ..echo };
-        let ip = |message: &[u8]| [&[0x45; 20], message].concat();
-        let mut answer = echo.question();
-        assert!(!echo.is_answer(&ip(&answer)), "the question itself, which a raw socket hears on loopback");
-        if let Some(kind) = answer.first_mut() {
-            *kind = 0;
-        }
-        assert!(echo.is_answer(&ip(&answer)));
-        for length in 0..ip(&answer).len() {
-            assert!(!echo.is_answer(ip(&answer).get(..length).unwrap_or_default()), "cut at {length}");
-        }
-        if let Some(last) = answer.last_mut() {
-            *last ^= 1;
-        }
-        assert!(!echo.is_answer(&ip(&answer)), "the answer to another");
-    }
-
-    #[test]
-    fn the_sum_is_that_of_the_rfc() {
-        // The example of RFC 1071, section 3.
-        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
-        assert_eq!(checksum(&[0xff]), !0xff00);
-    }
 }
