@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
-use crate::lab::cluster::{Cluster, MODULE, Options, SERVICE, SETTLE_BOUND};
+use crate::lab::cluster::{Cluster, MODULE, Options, SERVICE};
 use crate::lab::ledger::Client;
 use crate::lab::{interrupt, wait};
 use crate::report::{Report, Row, Verdict};
-use crate::scenarios::cluster::{LOST, longest_gap, wait_alone, wait_answers};
+use crate::scenarios::cluster::{LOST, failover};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -94,41 +94,9 @@ pub fn smoke(report: &mut Report, options: &Options) -> Result<()> {
 }
 
 fn take(options: &Options) -> Result<String> {
-    let mut cluster = Cluster::start(options)?;
-    let client = cluster.client()?;
-    wait_answers(&client, 200)?;
-    let known = client.gaps().len();
-    let killed = uptime()?;
-    cluster.kill(0)?;
-    wait_alone(&mut cluster, 1)?;
-    wait_answers(&client, 200)?;
-    let begun = cluster.hosts[1].started_at()? - killed;
-    let failover = longest_gap(&client, known);
-    let returns = Instant::now();
-    cluster.revive(0)?;
-    cluster.start_daemon(0)?;
-    cluster.wait_roles(1)?;
-    let back = returns.elapsed();
-    let known = client.gaps().len();
-    cluster.order(1, &["swap", MODULE])?;
-    cluster.wait_roles(0)?;
-    wait_answers(&client, 200)?;
-    let swap = longest_gap(&client, known);
-    let answered = client.stop();
-    cluster.check(0, answered)?;
-    ensure!(begun < SETTLE_BOUND.as_secs_f64(), "the application was not started after the kill");
-    cluster.finish(LOST)?;
+    let failover::Found { answered, begun, failover, back, swap } = failover::measure(options)?;
     Ok(format!(
         "0 acknowledged records lost of {answered}; start script {begun:.2} s after the kill, client without answers for \
          {failover:.2?}; failback {back:.1?} after the return; swap {swap:.2?}"
     ))
-}
-
-/// Seconds since the machine started, as the start script notes them.
-///
-/// # Errors
-/// The kernel does not say.
-pub fn uptime() -> Result<f64> {
-    let text = std::fs::read_to_string("/proc/uptime")?;
-    Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }

@@ -210,6 +210,16 @@ impl Cluster {
         self.lan.hosts[node].unblock()
     }
 
+    /// A node that was killed comes back, and holds the copy of the active one.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn come_back(&mut self, node: usize) -> Result<()> {
+        self.revive(node)?;
+        self.start_daemon(node)?;
+        self.wait_roles(1 - node)
+    }
+
     /// Cut a node off from all others, or from those whose addresses match.
     ///
     /// # Errors

@@ -4,15 +4,14 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::{LOST, wait_answers};
-use crate::lab::cluster::{Cluster, MODULE, Options, SETTLE_BOUND};
+use super::{LOST, Situation, wait_answers};
+use crate::lab::cluster::{MODULE, Options, SETTLE_BOUND};
 use crate::scenarios::{Context, Outcome, passed};
 
 /// It ends by itself: its checker finds that, and it is started again.
 pub fn run_ends(context: &Context) -> Result<Outcome> {
-    let mut cluster = Cluster::start(&Options { filesystem: context.fs, ..Options::default() })?;
-    let client = cluster.client()?;
-    wait_answers(&client, 100)?;
+    let Situation { mut cluster, client } =
+        Situation::begin(&Options { filesystem: context.fs, ..Options::default() })?;
     let pid: i32 =
         fs::read_to_string(cluster.hosts[0].file("run/ledger.pid"))?.trim().parse().context("a pid")?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
@@ -27,9 +26,8 @@ pub fn run_ends(context: &Context) -> Result<Outcome> {
 /// It does not start any more on one node: after its restarts are spent the other node takes over.
 pub fn run_does_not_start(context: &Context) -> Result<Outcome> {
     let module = "restart-budget = { count = 2, period = \"1h\" }";
-    let mut cluster = Cluster::start(&Options { filesystem: context.fs, module, ..Options::default() })?;
-    let client = cluster.client()?;
-    wait_answers(&client, 100)?;
+    let Situation { mut cluster, client } =
+        Situation::begin(&Options { filesystem: context.fs, module, ..Options::default() })?;
     fs::write(cluster.hosts[0].modules().join(MODULE).join("start"), "#!/bin/sh\necho broken >&2\nexit 1\n")?;
     cluster.order(0, &["restart", MODULE])?;
     cluster.wait_for(1, MODULE, "active", SETTLE_BOUND, |found| found.here.is_ready("alone"))?;

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::{LOST, SERVICE_BOUND, longest_gap, wait_answers};
-use crate::lab::cluster::{Cluster, Options, module_name};
+use super::{SERVICE_BOUND, Situation, longest_gap, wait_answers};
+use crate::lab::cluster::{Options, module_name};
 use crate::scenarios::{Context, Outcome, passed};
 
 const MODULES: usize = 40;
@@ -11,23 +11,18 @@ const MODULES: usize = 40;
 /// Make the situation and check.
 pub fn run(context: &Context) -> Result<Outcome> {
     let options = Options { filesystem: context.fs, modules: MODULES, ..Options::default() };
-    let mut cluster = Cluster::start(&options)?;
-    let client = cluster.client()?;
-    wait_answers(&client, 200)?;
+    let mut situation = Situation::begin(&options)?;
+    let Situation { cluster, client } = &mut situation;
     let known = client.gaps().len();
     cluster.kill(0)?;
     for number in 0..MODULES {
         let module = module_name(number);
         cluster.wait_for(1, &module, "alone, ready", SERVICE_BOUND, |found| found.here.is_ready("alone"))?;
     }
-    wait_answers(&client, 200)?;
-    let gap = longest_gap(&client, known);
-    cluster.revive(0)?;
-    cluster.start_daemon(0)?;
-    cluster.wait_roles(1)?;
-    let answered = client.stop();
-    cluster.check(1, answered)?;
-    cluster.finish(LOST)?;
+    wait_answers(client, 200)?;
+    let gap = longest_gap(client, known);
+    cluster.come_back(0)?;
+    let answered = situation.end(1)?;
     passed(format!(
         "{MODULES} modules failed over and returned; {answered} answered, 0 lost; without answers: {gap:.2?}"
     ))

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::lab::cluster::Cluster;
+use crate::lab::cluster::{Cluster, Options};
 use crate::lab::ledger::Client;
 use crate::lab::wait;
 
@@ -41,6 +41,39 @@ pub const LOST: &[&str] = &[
 
 /// Longest time until a service answers again.
 pub const SERVICE_BOUND: Duration = Duration::from_secs(60);
+
+/// A cluster that came up, with a client whose records were answered.
+pub struct Situation {
+    /// The nodes.
+    pub cluster: Cluster,
+    /// The client.
+    pub client: Client,
+}
+
+impl Situation {
+    /// Node a serves, node b holds the same, and the client has got some answers.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn begin(options: &Options) -> Result<Situation> {
+        let cluster = Cluster::start(options)?;
+        let client = cluster.client()?;
+        wait_answers(&client, 200)?;
+        Ok(Situation { cluster, client })
+    }
+
+    /// Nothing that was answered is missing on the active node, both trees are the same, and nobody complained of anything but what is
+    /// [`LOST`]. How many were answered.
+    ///
+    /// # Errors
+    /// One of that does not hold.
+    pub fn end(mut self, active: usize) -> Result<u64> {
+        let answered = self.client.stop();
+        self.cluster.check(active, answered)?;
+        self.cluster.finish(LOST)?;
+        Ok(answered)
+    }
+}
 
 /// Wait until the client has got some more answers.
 ///

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{LOST, wait_alone, wait_answers};
+use super::{LOST, Situation, wait_alone, wait_answers};
 use crate::lab::cluster::{Cluster, MODULE, Options, SETTLE_BOUND};
 use crate::scenarios::{Context, Outcome, passed};
 
@@ -36,12 +36,11 @@ pub fn run_both(context: &Context) -> Result<Outcome> {
 
 /// The secondary went on alone and died. The old primary starts first: it must wait. Then the survivor comes.
 pub fn run_stale_first(context: &Context) -> Result<Outcome> {
-    let mut cluster = Cluster::start(&Options { filesystem: context.fs, ..Options::default() })?;
-    let client = cluster.client()?;
-    wait_answers(&client, 100)?;
+    let mut situation = Situation::begin(&Options { filesystem: context.fs, ..Options::default() })?;
+    let Situation { cluster, client } = &mut situation;
     cluster.kill(0)?;
-    wait_alone(&mut cluster, 1)?;
-    wait_answers(&client, 100)?;
+    wait_alone(cluster, 1)?;
+    wait_answers(client, 100)?;
     cluster.kill(1)?;
     cluster.revive(0)?;
     cluster.start_daemon(0)?;
@@ -54,55 +53,45 @@ pub fn run_stale_first(context: &Context) -> Result<Outcome> {
     cluster.revive(1)?;
     cluster.start_daemon(1)?;
     cluster.wait_roles(1)?;
-    wait_answers(&client, 100)?;
-    let answered = client.stop();
-    cluster.check(1, answered)?;
-    cluster.finish(LOST)?;
+    wait_answers(client, 100)?;
+    let answered = situation.end(1)?;
     passed(format!("{answered} answered, 0 lost; the stale node waited: {}", stale.here.cause))
 }
 
 /// The survivor dies and starts again while the other is away: it goes on by its own record.
 pub fn run_survivor(context: &Context) -> Result<Outcome> {
-    let mut cluster = Cluster::start(&Options { filesystem: context.fs, ..Options::default() })?;
-    let client = cluster.client()?;
-    wait_answers(&client, 100)?;
+    let mut situation = Situation::begin(&Options { filesystem: context.fs, ..Options::default() })?;
+    let Situation { cluster, client } = &mut situation;
     cluster.kill(0)?;
-    wait_alone(&mut cluster, 1)?;
-    wait_answers(&client, 100)?;
+    wait_alone(cluster, 1)?;
+    wait_answers(client, 100)?;
     cluster.kill(1)?;
     // Its word is on its own disk: it needs nobody for it.
     cluster.stop_witness();
     cluster.revive(1)?;
     cluster.start_daemon(1)?;
-    wait_alone(&mut cluster, 1)?;
-    wait_answers(&client, 100)?;
-    cluster.revive(0)?;
-    cluster.start_daemon(0)?;
-    cluster.wait_roles(1)?;
-    let answered = client.stop();
-    cluster.check(1, answered)?;
-    cluster.finish(LOST)?;
+    wait_alone(cluster, 1)?;
+    wait_answers(client, 100)?;
+    cluster.come_back(0)?;
+    let answered = situation.end(1)?;
     passed(format!("{answered} answered, 0 lost; the survivor went on by its own record"))
 }
 
 /// The daemons are stopped in order: the active one leaves the application to the other, and comes back as the secondary.
 pub fn run_orderly(context: &Context) -> Result<Outcome> {
-    let mut cluster = Cluster::start(&Options { filesystem: context.fs, ..Options::default() })?;
-    let client = cluster.client()?;
-    wait_answers(&client, 100)?;
+    let mut situation = Situation::begin(&Options { filesystem: context.fs, ..Options::default() })?;
+    let Situation { cluster, client } = &mut situation;
     cluster.hosts[0].stop()?;
-    wait_alone(&mut cluster, 1)?;
-    wait_answers(&client, 100)?;
+    wait_alone(cluster, 1)?;
+    wait_answers(client, 100)?;
     cluster.start_daemon(0)?;
     cluster.wait_roles(1)?;
     // The secondary's: nothing stands still for longer than the two need to agree.
     cluster.hosts[0].stop()?;
-    wait_alone(&mut cluster, 1)?;
-    wait_answers(&client, 100)?;
+    wait_alone(cluster, 1)?;
+    wait_answers(client, 100)?;
     cluster.start_daemon(0)?;
     cluster.wait_roles(1)?;
-    let answered = client.stop();
-    cluster.check(1, answered)?;
-    cluster.finish(LOST)?;
+    let answered = situation.end(1)?;
     passed(format!("{answered} answered, 0 lost"))
 }
