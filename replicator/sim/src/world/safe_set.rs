@@ -419,6 +419,12 @@ impl World {
             };
             base.activity.apply(Record::Intent { file, new: false });
         }
+        if self.sabotage == Sabotage::WithheldLegacy {
+            for file in base.activity.doubtful().collect::<Vec<_>>() {
+                let named = base.activity.named(file);
+                base.activity.apply(Record::Settled { file, named, look: 0 });
+            }
+        }
         Some((Legacy::of(&base.activity)?, base.activity.vouched().collect()))
     }
 
