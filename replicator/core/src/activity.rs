@@ -264,6 +264,17 @@ impl Activity {
         Named { known: self.known.contains(&file), scanned: self.scanned.contains(&file) }
     }
 
+    /// The files that have a name at the peer, ascending.
+    pub(crate) fn known(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.known.iter().copied()
+    }
+
+    /// Whether anything of the file is in doubt.
+    #[must_use]
+    pub fn is_doubtful(&self, file: FileId) -> bool {
+        self.doubts.contains_key(&file) || self.changed.contains(&file)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn doubts(&self) -> usize {

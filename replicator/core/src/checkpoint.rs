@@ -136,7 +136,7 @@ impl PrimaryCheckpoint {
 }
 
 impl FileCheckpoint {
-    fn encode(&self, bytes: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, bytes: &mut Vec<u8>) {
         let flag = |set, flag| if set { flag } else { 0 };
         bytes.put_u8(
             flag(self.lost, LOST) | flag(self.attributes, ATTRIBUTES) | flag(self.explicit, EXPLICIT),
@@ -146,7 +146,7 @@ impl FileCheckpoint {
         }
     }
 
-    fn decode(cursor: &mut Cursor<'_>) -> Result<FileCheckpoint, BodyError> {
+    pub(crate) fn decode(cursor: &mut Cursor<'_>) -> Result<FileCheckpoint, BodyError> {
         let flags = cursor.u8()?;
         if flags & !(LOST | ATTRIBUTES | EXPLICIT) != 0 {
             return Err(BodyError::Value("marks"));

@@ -27,5 +27,6 @@ pub mod resume;
 pub mod reunion;
 mod secondary;
 pub mod snapshot;
+pub mod succession;
 pub mod verify;
 pub mod wire;

@@ -14,6 +14,7 @@ use crate::primary::activity::Doubtful;
 use crate::resume::StreamId;
 use crate::secondary::Secondary;
 use crate::snapshot::Snapshot;
+use crate::succession::{Inheritance, Legacy};
 
 /// A node of the mirror: events in, actions out.
 ///
@@ -85,6 +86,22 @@ impl Node {
             (Role::Primary(primary), Checkpoint::Primary(checkpoint)) => primary.restore(checkpoint),
             (Role::Secondary(secondary), Checkpoint::Secondary(held)) => secondary.restore(held),
             _ => {}
+        }
+    }
+
+    /// A primary that was the secondary until now goes on from what it knows of the former primary's copy. To be called before anything else; the
+    /// same is to be told as for [`Node::restore`].
+    pub fn inherit(&mut self, inheritance: Inheritance) {
+        if let Role::Primary(primary) = &mut self.role {
+            primary.inherit(inheritance);
+        }
+    }
+
+    /// A secondary that was the primary until now says what of its copy may differ. To be called before a session is opened; worth nothing after
+    /// [`Event::CopyChanged`].
+    pub fn leave(&mut self, legacy: Legacy) {
+        if let Role::Secondary(secondary) = &mut self.role {
+            secondary.leave(legacy);
         }
     }
 

@@ -45,6 +45,8 @@ pub struct LastStream {
 pub enum Beginning {
     /// Where the last one ended.
     Resumed,
+    /// Where the last one ended in which the peer was the primary ([`crate::succession`]).
+    Succeeded,
     /// Both trees are compared.
     Compared(Why),
 }
@@ -80,6 +82,7 @@ impl Beginning {
     pub const fn text(self) -> &'static str {
         match self {
             Beginning::Resumed => "resumed",
+            Beginning::Succeeded => "gone on from the other node's last session as the primary",
             Beginning::Compared(why) => why.text(),
         }
     }

@@ -1,6 +1,9 @@
 //! The secondary's toy file system and the edge that applies frames to it. Everything has a volatile and a durable state.
 
+mod succession;
 mod turned;
+
+pub use succession::Left;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +12,7 @@ use replicator_core::event::AppliedOutcome;
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, FileKind, VolumeId};
 use replicator_core::verify::Verdict;
-use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::header::{FLAG_SUCCEEDS, Header, Kind};
 use replicator_core::wire::namespace::Operation;
 
 use crate::files::{Attributes, Cells, Files, PAGE, id, root_of};
@@ -86,6 +89,9 @@ pub struct Replica {
     roots: BTreeMap<VolumeId, u64>,
     /// Which node is which file of the primary, as far as this session told.
     pub known: BTreeMap<FileId, u64>,
+    /// Of a node that was the primary: which node is which of its files, and those that the other node is sure to know, until it is known which is which
+    /// of the new primary's.
+    left: Option<Left>,
     /// The same, as an earlier run of the daemon knew it.
     remembered: BTreeMap<FileId, u64>,
     next: u64,
@@ -105,6 +111,7 @@ impl Replica {
             nodes: BTreeMap::new(),
             roots: BTreeMap::new(),
             known: BTreeMap::new(),
+            left: None,
             remembered: BTreeMap::new(),
             next: 1,
             listed: BTreeSet::new(),
@@ -228,10 +235,16 @@ impl Replica {
                 let roots = self.roots.iter();
                 self.known = roots.map(|(volume, root)| (id(root_of(*volume)), *root)).collect();
                 self.settled.clear();
+                self.left = None;
                 self.resyncing = true;
                 self.nodes.values_mut().for_each(|node| node.late = false);
                 Ok(AppliedOutcome::Done)
             }
+            (Kind::ResumeBegin, _) if header.flags & FLAG_SUCCEEDS != 0 => {
+                self.begin_succession();
+                Ok(AppliedOutcome::Done)
+            }
+            (Kind::Copies, Payload::Structured(body)) => self.bind_copies(header, body),
             (Kind::ResumeBegin, _) => {
                 self.resyncing = true;
                 // All content that is to come comes before the end.
@@ -529,6 +542,7 @@ impl Replica {
         }
         self.listed.clear();
         self.nameless.clear();
+        self.left = None;
     }
 
     /// The machine crashes and comes back: each page of a file has its durable or its volatile content, and so has its size; each

@@ -54,6 +54,8 @@ pub enum Sabotage {
     UnrecordedTerm,
     /// A primary does not wait until it is told that it may go on alone.
     UnaskedRelease,
+    /// A former primary does not say what of its copy may differ.
+    WithheldLegacy,
 }
 
 impl Sabotage {
@@ -65,7 +67,8 @@ impl Sabotage {
             | Sabotage::PromotesOutdated
             | Sabotage::UncountedTerm
             | Sabotage::UnrecordedTerm
-            | Sabotage::UnaskedRelease => Setting::Roles,
+            | Sabotage::UnaskedRelease
+            | Sabotage::WithheldLegacy => Setting::Roles,
             _ => Setting::Fixed,
         }
     }
@@ -98,6 +101,7 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::UncountedTerm, "stale-never-promotes"),
     (Sabotage::UnrecordedTerm, "term-is-known"),
     (Sabotage::UnaskedRelease, "one-acknowledger"),
+    (Sabotage::WithheldLegacy, "same-tree"),
 ];
 
 /// The first of so many seeds with which the checker of that promise catches the saboteur, and what it says.

@@ -14,6 +14,7 @@ mod safe_set;
 mod secondary_edge;
 mod shape;
 mod stops;
+mod succession;
 mod verification;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,7 +35,7 @@ use replicator_core::ids::{
 use replicator_core::lineage::{GenerationId, Match, Tag};
 use replicator_core::node::Node;
 use replicator_core::verify::{Difference, Looked, VerifyPart, VerifyState};
-use replicator_core::wire::header::{Header, Kind, VERSION, VERSION_MIN};
+use replicator_core::wire::header::{FLAG_SUCCEEDS, Header, Kind, VERSION, VERSION_MIN};
 use replicator_core::wire::namespace::{ListedEntry, NewNode, Operation};
 
 use crate::disk::{PowerCut, Reached};
@@ -116,6 +117,10 @@ pub struct Stats {
     pub outdated: u64,
     /// Primaries that found that there is a later one.
     pub deposed: u64,
+    /// Sessions that went on from one in which the secondary was the primary.
+    pub succeeded: u64,
+    /// Those in which the secondary vouched for what the primary did not know.
+    pub disowned: u64,
 }
 
 impl Stats {
@@ -146,6 +151,8 @@ impl Stats {
         self.late_permissions += other.late_permissions;
         self.outdated += other.outdated;
         self.deposed += other.deposed;
+        self.succeeded += other.succeeded;
+        self.disowned += other.disowned;
     }
 }
 

@@ -8,6 +8,7 @@
 //! one of this moment, and nobody is connected to before it has seen all. A secondary, of which nobody should change
 //! anything, goes on only if nothing was changed.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -16,15 +17,18 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use replicator_core::activity::Record;
 use replicator_core::event::Event;
 use replicator_core::ids::{FileId, FileKind};
+use replicator_core::succession::Legacy;
 use tracing::{info, warn};
 
 use super::mailbox::Mailbox;
 use super::message::Message;
 use crate::config::Role;
-use crate::storage::checkpoint::{NodeCheckpoint, VolumeCheckpoint};
-use crate::storage::replica::{CopiedFile, Replica};
+use crate::storage::activity::Base;
+use crate::storage::checkpoint::NodeCheckpoint;
+use crate::storage::replica::{CopiedFile, Copies, Former, Replica};
 use crate::storage::state::NodeState;
 use crate::storage::survey::{Fingerprints, Seen, Sight, survey};
 use crate::volume::Volume;
@@ -46,9 +50,14 @@ pub fn lasting_identity(role: Role, state: &NodeState, volumes: &[Arc<Volume>]) 
     of_all(role, &[state.cluster, state.node].concat(), volumes)
 }
 
-fn of_all(role: Role, state: &[u8], volumes: &[Arc<Volume>]) -> [u8; 32] {
+/// The same of what a secondary leaves for a next run as the primary.
+pub fn succession_identity(state: &NodeState, volumes: &[Arc<Volume>]) -> [u8; 32] {
+    of_all("succession", &state.encode(), volumes)
+}
+
+fn of_all(what: impl std::fmt::Display, state: &[u8], volumes: &[Arc<Volume>]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(role.to_string().as_bytes());
+    hasher.update(what.to_string().as_bytes());
     hasher.update(state);
     for volume in volumes {
         hasher.update(&volume.root_inode.to_le_bytes());
@@ -85,20 +94,44 @@ impl Preparation {
         mailbox: Arc<Mailbox<Message>>,
     ) -> anyhow::Result<Preparation> {
         Preparation::start(mailbox, move |cancelled, mailbox| {
-            let mut different = 0;
-            for (volume, former) in volumes.iter().zip(&former) {
-                let survey = Survey { volume, former, doubtful: &doubtful, cancelled, mailbox };
-                different += survey.tell_changes(DIFFERENT_MAX - different)?;
-            }
-            info!(different, "files that were changed while the node was stopped");
-            Ok(())
+            tell_changes(&volumes, &former, &doubtful, cancelled, &|event| {
+                mailbox.post(Message::Answer(event))
+            })?;
+            Ok(None)
+        })
+    }
+
+    /// Of a primary that was the secondary: the same, where only the moment is known at which all was as it should be.
+    pub fn of_successor(
+        volumes: Vec<Arc<Volume>>,
+        former: Vec<Inodes>,
+        mailbox: Arc<Mailbox<Message>>,
+    ) -> anyhow::Result<Preparation> {
+        Preparation::start(mailbox, move |cancelled, mailbox| {
+            let tell = |event| mailbox.post(Message::Answer(event));
+            tell_changes(&volumes, &former, &HashSet::new(), cancelled, &tell)?;
+            Ok(None)
+        })
+    }
+
+    /// Of a secondary that was the primary: what it left is in doubt, and what was changed since.
+    pub fn of_predecessor(
+        volumes: Vec<Arc<Volume>>,
+        left: Base,
+        replica: Arc<Replica>,
+        mailbox: Arc<Mailbox<Message>>,
+    ) -> anyhow::Result<Preparation> {
+        Preparation::start(mailbox, move |cancelled, _| {
+            let (former, legacy) = predecessor(&volumes, left, cancelled)?;
+            replica.leave(former);
+            Ok(Some(Box::new(legacy)))
         })
     }
 
     /// Of a secondary: the replica takes over which file is the copy of which, if all of them are as they were left.
-    pub fn of_secondary(
+    pub fn of_secondary<L: Looks + Send + 'static>(
         volumes: Vec<Arc<Volume>>,
-        kept: Vec<VolumeCheckpoint>,
+        kept: Vec<(L, Copies)>,
         replica: Arc<Replica>,
         mailbox: Arc<Mailbox<Message>>,
     ) -> anyhow::Result<Preparation> {
@@ -106,18 +139,18 @@ impl Preparation {
             let files: Vec<Vec<CopiedFile>> = volumes
                 .iter()
                 .zip(&kept)
-                .map(|(volume, kept)| unchanged_copies(volume, kept, cancelled))
+                .map(|(volume, (looks, copies))| unchanged_copies(volume, looks, copies, cancelled))
                 .collect::<io::Result<_>>()?;
-            for ((volume, kept), files) in volumes.iter().zip(kept).zip(files) {
-                replica.restore(volume, files, kept.copies.deleted);
+            for ((volume, (_, copies)), files) in volumes.iter().zip(kept).zip(files) {
+                replica.restore(volume, files, copies.deleted);
             }
-            Ok(())
+            Ok(None)
         })
     }
 
     fn start(
         mailbox: Arc<Mailbox<Message>>,
-        work: impl FnOnce(&AtomicBool, &Mailbox<Message>) -> io::Result<()> + Send + 'static,
+        work: impl FnOnce(&AtomicBool, &Mailbox<Message>) -> io::Result<Option<Box<Legacy>>> + Send + 'static,
     ) -> anyhow::Result<Preparation> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&cancelled);
@@ -125,10 +158,13 @@ impl Preparation {
             let began = Instant::now();
             let result = work(&seen, &mailbox);
             match &result {
-                Ok(()) => info!(took = ?began.elapsed(), "the node goes on from its checkpoint"),
-                Err(error) => warn!(%error, "the checkpoint does not hold: everything will be compared"),
+                Ok(_) => info!(took = ?began.elapsed(), "the node goes on from what its last run knew"),
+                Err(error) => {
+                    warn!(%error, "what the last run knew does not hold: everything will be compared")
+                }
             }
-            mailbox.post_urgent(Message::Prepared { holds: result.is_ok() });
+            let holds = result.is_ok();
+            mailbox.post_urgent(Message::Prepared { holds, legacy: result.ok().flatten() });
         };
         let thread = thread::Builder::new().name("survey".to_owned()).spawn(work);
         Ok(Preparation { thread: Some(thread.context("start the survey")?), cancelled })
@@ -155,72 +191,171 @@ pub fn fitting(found: Option<NodeCheckpoint>, identity: [u8; 32], volumes: usize
     None
 }
 
-/// A look at a volume of a primary.
-struct Survey<'a> {
-    volume: &'a Volume,
-    former: &'a Fingerprints,
-    doubtful: &'a HashSet<FileId>,
-    cancelled: &'a AtomicBool,
-    mailbox: &'a Mailbox<Message>,
+/// How the files of a volume looked.
+pub trait Looks {
+    /// Ascending.
+    fn inodes(&self) -> impl Iterator<Item = u64>;
+
+    /// Where the file is among them.
+    fn position(&self, inode: u64) -> Option<usize>;
+
+    /// Whether the file at that place looks like this now.
+    fn is_as_it_was(&self, position: usize, seen: &Seen) -> bool;
 }
 
-impl Survey<'_> {
-    fn tell(&self, event: Event) {
-        self.mailbox.post(Message::Answer(event));
+impl Looks for Fingerprints {
+    fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.iter().map(|(inode, _)| inode)
     }
 
-    /// Tell of files that do not look as they did, and of those that are not there any more. Returns how many.
-    fn tell_changes(&self, most: usize) -> io::Result<usize> {
+    fn position(&self, inode: u64) -> Option<usize> {
+        Fingerprints::position(self, inode)
+    }
+
+    fn is_as_it_was(&self, position: usize, seen: &Seen) -> bool {
+        self.matches(position, seen.fingerprint)
+    }
+}
+
+/// Files that were as they should be at a moment.
+pub struct Inodes {
+    /// Ascending.
+    pub inodes: Vec<u64>,
+    /// What was changed before this is as it was, in nanoseconds.
+    pub moment: i128,
+}
+
+impl Looks for Inodes {
+    fn inodes(&self) -> impl Iterator<Item = u64> {
+        self.inodes.iter().copied()
+    }
+
+    fn position(&self, inode: u64) -> Option<usize> {
+        self.inodes.binary_search(&inode).ok()
+    }
+
+    fn is_as_it_was(&self, _: usize, seen: &Seen) -> bool {
+        seen.changed < self.moment
+    }
+}
+
+/// Tell of all files that do not look as they did.
+fn tell_changes(
+    volumes: &[Arc<Volume>],
+    former: &[impl Looks],
+    doubtful: &HashSet<FileId>,
+    cancelled: &AtomicBool,
+    tell: &dyn Fn(Event),
+) -> io::Result<()> {
+    let mut different = 0;
+    for (volume, former) in volumes.iter().zip(former) {
+        let survey = Survey { volume, former, doubtful, cancelled, tell };
+        different += survey.tell_changes(DIFFERENT_MAX - different, &mut |_| {})?;
+    }
+    info!(different, "files that were changed while nobody watched");
+    Ok(())
+}
+
+/// What a former primary's files are, and what of them may differ from the other node's.
+fn predecessor(volumes: &[Arc<Volume>], left: Base, cancelled: &AtomicBool) -> io::Result<(Former, Legacy)> {
+    let Base { mut activity, fingerprints, .. } = left;
+    let wholly = |file: &FileId| activity.is_wholly_doubtful(*file);
+    let doubtful: HashSet<FileId> = activity.doubtful().filter(wholly).collect();
+    let found = RefCell::new(Vec::new());
+    let tell = |event| found.borrow_mut().extend(subject(&event));
+    let mut files = Vec::new();
+    let mut different = 0;
+    for (volume, former) in volumes.iter().zip(&fingerprints) {
+        let survey = Survey { volume, former, doubtful: &doubtful, cancelled, tell: &tell };
+        let mut see = |seen: &Seen| files.push((volume.file(seen.inode), seen.kind, seen.handle.clone()));
+        different += survey.tell_changes(DIFFERENT_MAX - different, &mut see)?;
+    }
+    found.take().into_iter().for_each(|file| activity.apply(Record::Intent { file, new: false }));
+    let legacy =
+        Legacy::of(&activity).ok_or_else(|| io::Error::other("too much may differ from the other node"))?;
+    let mut former = Former::new(activity.vouched().collect());
+    files.into_iter().for_each(|(file, kind, handle)| former.see(file, kind, handle));
+    info!(
+        different,
+        doubtful = activity.doubts(),
+        "this node was the primary: what may differ is told to the new one"
+    );
+    Ok((former, legacy))
+}
+
+/// The file that is to be looked at.
+fn subject(event: &Event) -> Option<FileId> {
+    match *event {
+        Event::CaptureLost { file }
+        | Event::AttributesChanged { file }
+        | Event::DirectoryChanged { directory: file } => Some(file),
+        _ => None,
+    }
+}
+
+/// A look at a volume.
+struct Survey<'a, L> {
+    volume: &'a Volume,
+    former: &'a L,
+    doubtful: &'a HashSet<FileId>,
+    cancelled: &'a AtomicBool,
+    tell: &'a dyn Fn(Event),
+}
+
+impl<L: Looks> Survey<'_, L> {
+    /// Tell of files that do not look as they did, and of those that are not there any more. Returns how many. `see` is called for each name of each file.
+    fn tell_changes(&self, most: usize, see: &mut dyn FnMut(&Seen)) -> io::Result<usize> {
         let (volume, former) = (self.volume, self.former);
-        let mut found = vec![false; former.len()];
+        let mut found = vec![false; former.inodes().count()];
         let mut different = 0;
         let mut listed = None;
         let mut list = |directory| {
             if listed.replace(directory) != Some(directory) {
-                self.tell(Event::DirectoryChanged { directory: volume.file(directory) });
+                (self.tell)(Event::DirectoryChanged { directory: volume.file(directory) });
             }
         };
         survey(volume, self.cancelled, &mut |sight| {
-            let Seen { directory, inode, kind, fingerprint, .. } = match sight {
+            let seen = match sight {
                 Sight::File(seen) => seen,
                 // Covers what was part of the tree, perhaps.
                 Sight::Foreign(directory) => return list(directory),
             };
+            see(&seen);
             // New, or something was mounted over it, which changes no time.
-            let Some(position) = former.position(inode) else { return list(directory) };
+            let Some(position) = former.position(seen.inode) else { return list(seen.directory) };
             if let Some(found) = found.get_mut(position) {
                 *found = true;
             }
-            let file = volume.file(inode);
-            if former.matches(position, fingerprint) || self.doubtful.contains(&file) {
+            let file = volume.file(seen.inode);
+            if former.is_as_it_was(position, &seen) || self.doubtful.contains(&file) {
                 return;
             }
             different += 1;
             if different <= most {
-                self.tell_change(file, kind);
+                self.tell_change(file, seen.kind);
             }
         })?;
         // Gone, or moved past the survey.
-        for ((inode, _), _) in former.iter().zip(found).filter(|(_, found)| !found) {
+        for (inode, _) in former.inodes().zip(found).filter(|(_, found)| !found) {
             different += 1;
             if different <= most {
-                self.tell(Event::CaptureLost { file: volume.file(inode) });
+                (self.tell)(Event::CaptureLost { file: volume.file(inode) });
             }
         }
         if different > most {
-            return Err(io::Error::other("too many files were changed while the node was stopped"));
+            return Err(io::Error::other("too many files were changed while nobody watched"));
         }
         Ok(different)
     }
 
     fn tell_change(&self, file: FileId, kind: FileKind) {
         match kind {
-            FileKind::Regular => self.tell(Event::CaptureLost { file }),
+            FileKind::Regular => (self.tell)(Event::CaptureLost { file }),
             FileKind::Directory => {
-                self.tell(Event::DirectoryChanged { directory: file });
-                self.tell(Event::AttributesChanged { file });
+                (self.tell)(Event::DirectoryChanged { directory: file });
+                (self.tell)(Event::AttributesChanged { file });
             }
-            _ => self.tell(Event::AttributesChanged { file }),
+            _ => (self.tell)(Event::AttributesChanged { file }),
         }
     }
 }
@@ -228,21 +363,23 @@ impl Survey<'_> {
 /// The copies that a secondary left, all of which are there and as they were; nothing else is.
 fn unchanged_copies(
     volume: &Volume,
-    kept: &VolumeCheckpoint,
+    looks: &impl Looks,
+    copies: &Copies,
     cancelled: &AtomicBool,
 ) -> io::Result<Vec<CopiedFile>> {
-    let mut found = vec![false; kept.fingerprints.len()];
+    let mut found = vec![false; looks.inodes().count()];
     let mut changed = None;
-    let mut files = Vec::with_capacity(kept.copies.files.len());
+    let mut files = Vec::with_capacity(copies.files.len());
     survey(volume, cancelled, &mut |sight| {
         // What is covered by something else is missed below.
-        let Sight::File(Seen { inode, kind, handle, fingerprint, .. }) = sight else { return };
-        let position = kept.fingerprints.position(inode);
-        match position.filter(|position| kept.fingerprints.matches(*position, fingerprint)) {
+        let Sight::File(seen) = sight else { return };
+        let inode = seen.inode;
+        match looks.position(inode).filter(|position| looks.is_as_it_was(*position, &seen)) {
             Some(position) => {
                 let first = found.get_mut(position).is_some_and(|found| !std::mem::replace(found, true));
-                let copy = kept.copies.files.binary_search_by_key(&inode, |(inode, _)| *inode);
-                let copy = copy.ok().and_then(|at| kept.copies.files.get(at)).filter(|_| first);
+                let copy = copies.files.binary_search_by_key(&inode, |(inode, _)| *inode);
+                let copy = copy.ok().and_then(|at| copies.files.get(at)).filter(|_| first);
+                let (kind, handle) = (seen.kind, seen.handle);
                 files.extend(copy.map(|(_, original)| CopiedFile {
                     original: *original,
                     inode,
@@ -259,7 +396,7 @@ fn unchanged_copies(
             "the copy was changed while the node was stopped (inode {inode})"
         )));
     }
-    if missing > 0 || files.len() != kept.copies.files.len() {
+    if missing > 0 || files.len() != copies.files.len() {
         return Err(io::Error::other("files of the copy are gone that were there when the node was stopped"));
     }
     Ok(files)

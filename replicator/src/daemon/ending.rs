@@ -2,21 +2,25 @@
 //!
 //! ```text
 //!  Draining --the peer has what is left--> Resting --nothing under way--> Looking --all files were looked at--> ended, with a checkpoint
+//!     |                                       |---- a secondary that may be promoted -----> ended, with what the next primary is to know
 //!     `------------- limit -----------------> `------------ limit, or nothing to go on from ------------------> ended, without
 //! ```
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use replicator_core::checkpoint::Checkpoint;
 use replicator_core::event::Event;
 use tracing::{info, warn};
 
 use super::checkpoint::look;
 use super::engine::{Engine, Role};
-use super::message::Message;
+use super::message::{Message, Next};
 use crate::storage::checkpoint::VolumeCheckpoint;
+use crate::storage::succession::{Moment, UNSURE};
 use crate::storage::survey::Fingerprints;
 
 /// An orderly stop waits this long for the secondary to take what is left, and then as long for what is under way here.
@@ -30,7 +34,7 @@ pub struct Ending {
     since: Instant,
     /// What tells of changes that others make.
     watch: Box<dyn Send>,
-    keeps: bool,
+    next: Next,
     /// What the files look like.
     found: Option<io::Result<Vec<Fingerprints>>>,
     cancelled: Arc<AtomicBool>,
@@ -47,22 +51,22 @@ enum Step {
 }
 
 impl<R: Role> Engine<R> {
-    pub(super) fn on_stop(&mut self, watch: Box<dyn Send>, keeps: bool) {
+    pub(super) fn on_stop(&mut self, watch: Box<dyn Send>, next: Next) {
         if self.core.ending.is_some() {
             return;
         }
         // What was not looked at yet cannot be vouched for.
-        let keeps = keeps && self.core.preparing.is_none();
+        let next = if self.core.preparing.is_none() { next } else { Next::Anew };
         let (step, since) = (Step::Draining, Instant::now());
         self.core.ending =
-            Some(Ending { step, since, watch, keeps, found: None, cancelled: Arc::default(), kept: false });
+            Some(Ending { step, since, watch, next, found: None, cancelled: Arc::default(), kept: false });
         self.role.stop(&mut self.core);
     }
 
     /// Take the next step of an orderly stop; whether it was the last.
     pub(super) fn has_ended(&mut self) -> bool {
-        let Some(Ending { step, since, keeps, found, .. }) = &mut self.core.ending else { return false };
-        let (waited, keeps, found) = (since.elapsed(), *keeps, found.take());
+        let Some(Ending { step, since, next, found, .. }) = &mut self.core.ending else { return false };
+        let (waited, next, found) = (since.elapsed(), *next, found.take());
         match step {
             Step::Draining if self.role.may_stop() || waited >= STOP_LIMIT => {
                 self.core.tell(Event::Stop);
@@ -70,10 +74,13 @@ impl<R: Role> Engine<R> {
                 self.enter(Step::Resting);
             }
             Step::Resting if self.core.node.is_at_rest() => {
-                if keeps && self.core.node.checkpoint().is_some() {
+                if next == Next::Same && self.core.node.checkpoint().is_some() {
                     self.enter(Step::Looking);
                     self.look();
                 } else {
+                    if next == Next::Other {
+                        self.leave_succession();
+                    }
                     self.enter(Step::Ended);
                 }
             }
@@ -132,8 +139,30 @@ impl<R: Role> Engine<R> {
         }
     }
 
-    /// Keep what this node knows, with all that was told of until every file had been looked at. Whether there is anything to keep.
-    fn keep(&mut self, found: Vec<Fingerprints>) -> io::Result<bool> {
+    /// On a secondary, which may be the next primary: leave what it knows of the present one's files.
+    fn leave_succession(&mut self) {
+        // What this node itself changed last is to be old enough to be told from what others change next.
+        if let Some(applied) = self.role.last_applied() {
+            thread::sleep(UNSURE.saturating_sub(applied.elapsed()));
+        }
+        // What is changed after this moment shows by its time, and what before was told.
+        let Ok(moment) = Moment::now() else { return };
+        self.take_what_was_told();
+        let (Some(Checkpoint::Secondary(held)), Some(copies)) =
+            (self.core.node.checkpoint(), self.role.inheritance())
+        else {
+            return;
+        };
+        match self.core.state.leave_succession(self.role.volumes(), moment, held, copies) {
+            Ok(()) => {
+                info!("if this node is promoted, only what differs is compared when the other comes back")
+            }
+            Err(error) => warn!(%error, "if this node is promoted, everything will be compared"),
+        }
+    }
+
+    /// Take in all that was told until now, of which nothing comes any more.
+    fn take_what_was_told(&mut self) {
         if let Some(ending) = &mut self.core.ending {
             ending.watch = Box::new(());
         }
@@ -145,6 +174,11 @@ impl<R: Role> Engine<R> {
             self.on_message(message);
             self.settle();
         }
+    }
+
+    /// Keep what this node knows, with all that was told of until every file had been looked at. Whether there is anything to keep.
+    fn keep(&mut self, found: Vec<Fingerprints>) -> io::Result<bool> {
+        self.take_what_was_told();
         let (Some(core), Some(copies)) = (self.core.node.checkpoint(), self.role.copies()) else {
             return Ok(false);
         };

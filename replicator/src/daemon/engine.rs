@@ -11,6 +11,7 @@ use replicator_core::action::{Action, Body, CloseReason, Notice};
 use replicator_core::event::{Event, ReceivedBody};
 use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
 use replicator_core::node::Node;
+use replicator_core::succession::{CopyOf, Legacy};
 use replicator_core::wire::header::{Header, Kind, VERSION};
 use replicator_core::wire::hello::Hello;
 use tracing::{debug, error, info, warn};
@@ -108,6 +109,12 @@ pub trait Role {
 
     /// Which files are copies of which, volume by volume. `None`: that is not known of all of them.
     fn copies(&self) -> Option<Vec<Copies>>;
+
+    /// On a secondary: when it changed its copy last.
+    fn last_applied(&self) -> Option<Instant>;
+
+    /// On a secondary: the same of all files of all volumes, for the next primary. `None`: that is not known of all of them.
+    fn inheritance(&self) -> Option<Vec<CopyOf>>;
 }
 
 /// The engine without its role: what both share.
@@ -149,6 +156,8 @@ pub struct Core {
 pub(super) struct Waiting {
     dial: Option<SessionId>,
     accepted: Option<Box<Established>>,
+    /// Others changed the copy.
+    changed: bool,
 }
 
 impl Core {
@@ -378,6 +387,9 @@ impl<R: Role> Engine<R> {
             Message::Gates(gates) => self.core.publisher.on_gates(gates),
             Message::LocalChanges(found) => {
                 self.core.publisher.on_local_changes(&found);
+                if let Some(waiting) = &mut self.core.preparing {
+                    waiting.changed = true;
+                }
                 self.core.tell(Event::CopyChanged);
             }
             Message::NestedMounts(points) => self.core.publisher.on_nested_mounts(&points),
@@ -385,12 +397,12 @@ impl<R: Role> Engine<R> {
             Message::Overrule { reason } => self.on_overrule(&reason),
             Message::GoAlone { term, absence, answer } => self.on_go_alone(term, absence, answer),
             Message::Outdate { term, answer } => self.on_outdate(term, answer),
-            Message::Prepared { holds } => self.on_prepared(holds),
+            Message::Prepared { holds, legacy } => self.on_prepared(holds, legacy),
             Message::Surveyed(found) => self.on_surveyed(found),
             Message::SafeSetBegun(_) | Message::SafeSetEstablished(_) | Message::Looked(_) => {
                 self.on_safe_set(message);
             }
-            Message::Stop { watch, keeps } => self.on_stop(watch, keeps),
+            Message::Stop { watch, next } => self.on_stop(watch, next),
             other => self.role.on_message(&mut self.core, other),
         }
     }
@@ -406,8 +418,11 @@ impl<R: Role> Engine<R> {
     }
 
     /// It is known whether what an earlier run kept holds.
-    fn on_prepared(&mut self, holds: bool) {
-        let Some(Waiting { dial, accepted }) = self.core.preparing.take() else { return };
+    fn on_prepared(&mut self, holds: bool, legacy: Option<Box<Legacy>>) {
+        let Some(Waiting { dial, accepted, changed }) = self.core.preparing.take() else { return };
+        if let Some(legacy) = legacy.filter(|_| !changed) {
+            self.core.node.leave(*legacy);
+        }
         if !holds {
             // One of them is about this role.
             self.core.tell(Event::Untold { lasting: false });

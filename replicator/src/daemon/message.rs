@@ -8,6 +8,7 @@ use std::sync::Arc;
 use replicator_core::event::{AppliedOutcome, Event, ReadOutcome, SyncScope};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, ReadId, Sequence, SessionId, Term};
+use replicator_core::succession::Legacy;
 use replicator_core::verify::{Looked, VerifyRequest};
 use replicator_core::wire::namespace::Operation;
 
@@ -171,6 +172,8 @@ pub enum Message {
     Prepared {
         /// If not, everything is to be compared.
         holds: bool,
+        /// Of a secondary that was the primary.
+        legacy: Option<Box<Legacy>>,
     },
     /// The safe set records from now on, or does not.
     SafeSetBegun(io::Result<u64>),
@@ -184,9 +187,20 @@ pub enum Message {
     Stop {
         /// What tells of changes that others make. When it is dropped, it has told all it saw.
         watch: Box<dyn Send>,
-        /// Nothing has failed, and the next run is in the same role: it may go on from what this one knows.
-        keeps: bool,
+        /// Whether that may go on from what this one knows.
+        next: Next,
     },
+}
+
+/// What is known of the next run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Something has failed: it goes on from nothing.
+    Anew,
+    /// It has the same role.
+    Same,
+    /// It has the other role, and the application waits for it.
+    Other,
 }
 
 impl Message {

@@ -274,6 +274,9 @@ impl Publisher {
             Notice::Begun { beginning: Beginning::Resumed } => {
                 info!("the session goes on where the last one ended");
             }
+            Notice::Begun { beginning: Beginning::Succeeded } => {
+                info!("the session goes on from what both nodes had before they changed roles");
+            }
             Notice::Begun { beginning } => info!(why = beginning.text(), "everything is compared"),
             Notice::Refused { reunion } => {
                 let found = super::meeting::text(self.of_primary(*reunion));
@@ -353,7 +356,7 @@ impl Publisher {
         status.resync.bytes_sent = snapshot.resync.bytes_sent;
         status.resync.bytes_compared = snapshot.resync.bytes_compared;
         self.progress.show(status, snapshot, listed, Instant::now());
-        status.resync.resumed = snapshot.beginning == Some(Beginning::Resumed);
+        status.resync.resumed = matches!(snapshot.beginning, Some(Beginning::Resumed | Beginning::Succeeded));
         status.resync.why = snapshot.beginning.map_or_else(String::new, |how| how.text().to_owned());
         status.reunion = super::meeting::status_of(snapshot);
         status.state = StateStatus::of_running(snapshot);

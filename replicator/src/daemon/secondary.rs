@@ -11,9 +11,10 @@ use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, Sequence, SessionId, VolumeId};
 use replicator_core::lineage::GenerationId;
+use replicator_core::succession::{CopyOf, decode_copies};
 use replicator_core::verify::Verdict;
 use replicator_core::wire::attributes::Attributes;
-use replicator_core::wire::header::{Header, Kind};
+use replicator_core::wire::header::{FLAG_MORE, FLAG_SUCCEEDS, Header, Kind};
 use replicator_core::wire::namespace::Operation;
 use tracing::{debug, error, info, warn};
 
@@ -30,14 +31,30 @@ use crate::volume::Volume;
 
 /// A received frame that waits for its turn.
 enum Frame {
-    Data { header: Header, bytes: Shared },
-    Hole { header: Header },
-    Attributes { header: Header, attributes: Attributes },
+    Data {
+        header: Header,
+        bytes: Shared,
+    },
+    Hole {
+        header: Header,
+    },
+    Attributes {
+        header: Header,
+        attributes: Attributes,
+    },
     Namespace(Operation),
-    Digests { header: Header, digests: Shared },
-    Verify { header: Header, seen: Shared },
+    Digests {
+        header: Header,
+        digests: Shared,
+    },
+    Verify {
+        header: Header,
+        seen: Shared,
+    },
     ResyncBegin,
-    ResumeBegin,
+    /// `true`: from a stream of this node's own.
+    ResumeBegin(bool),
+    Copies(Vec<CopyOf>, bool),
     ResyncEnd,
 }
 
@@ -48,6 +65,8 @@ enum Begin {
     Anew,
     /// It goes on where an earlier stream ended.
     Resumed,
+    /// It goes on where a stream of this node's own ended.
+    Succeeded,
 }
 
 /// What a completion of the ring belongs to.
@@ -75,6 +94,8 @@ pub struct Secondary {
     replica: Arc<Replica>,
     /// A comparison of the trees is under way.
     resyncing: bool,
+    /// When something was applied last.
+    applied: Option<Instant>,
     /// When a directory was last listed again outside of one, if what lost its place then may still wait to be claimed.
     listed: Option<Instant>,
     frames: HashMap<(SessionId, Sequence), Frame>,
@@ -100,6 +121,7 @@ impl Secondary {
         Secondary {
             replica: Arc::new(Replica::new(volumes.clone())),
             resyncing: false,
+            applied: None,
             listed: None,
             volumes,
             frames: HashMap::new(),
@@ -128,6 +150,7 @@ impl Secondary {
     }
 
     fn apply(&mut self, core: &mut Core, session: SessionId, sequence: Sequence) {
+        self.applied = Some(Instant::now());
         let Some(frame) = self.frames.remove(&(session, sequence)) else {
             error!(%sequence, "a frame is to be applied twice");
             return core.tell(Event::Applied { session, sequence, outcome: Err(Errno(libc::EIO)) });
@@ -155,7 +178,11 @@ impl Secondary {
             }
             Frame::Verify { header, seen } => return self.verify(core, session, sequence, header, seen),
             Frame::ResyncBegin => return self.hold_begin(core, session, sequence, Begin::Anew),
-            Frame::ResumeBegin => return self.hold_begin(core, session, sequence, Begin::Resumed),
+            Frame::ResumeBegin(false) => return self.hold_begin(core, session, sequence, Begin::Resumed),
+            Frame::ResumeBegin(true) => return self.hold_begin(core, session, sequence, Begin::Succeeded),
+            Frame::Copies(copies, last) => {
+                self.replica.take_over(&copies, last).map(|()| AppliedOutcome::Done)
+            }
             Frame::ResyncEnd => {
                 self.resyncing = false;
                 self.writeback.forget();
@@ -226,7 +253,14 @@ impl Secondary {
                 continue;
             }
             let outcome = match begin {
-                Begin::Anew => self.begin_anew(core),
+                Begin::Anew => {
+                    self.replica.begin_resync();
+                    self.set_roots(core)
+                }
+                Begin::Succeeded => {
+                    self.replica.begin_succession();
+                    self.set_roots(core)
+                }
                 Begin::Resumed => {
                     self.replica.resume();
                     Ok(AppliedOutcome::Done)
@@ -236,8 +270,7 @@ impl Secondary {
         }
     }
 
-    fn begin_anew(&mut self, core: &mut Core) -> Result<AppliedOutcome, Errno> {
-        self.replica.begin_resync();
+    fn set_roots(&mut self, core: &mut Core) -> Result<AppliedOutcome, Errno> {
         core.peer_roots()
             .iter()
             .try_for_each(|root| self.replica.set_root(*root))
@@ -488,7 +521,14 @@ impl Role for Secondary {
             Kind::Digests => (Frame::Digests { header: *header, digests: payload }, ReceivedBody::Opaque),
             Kind::Verify => (Frame::Verify { header: *header, seen: payload }, ReceivedBody::Opaque),
             Kind::ResyncBegin => (Frame::ResyncBegin, ReceivedBody::Structured(payload.to_vec())),
-            Kind::ResumeBegin => (Frame::ResumeBegin, ReceivedBody::Structured(payload.to_vec())),
+            Kind::ResumeBegin => {
+                let succeeds = header.flags & FLAG_SUCCEEDS != 0;
+                (Frame::ResumeBegin(succeeds), ReceivedBody::Structured(payload.to_vec()))
+            }
+            Kind::Copies => {
+                let copies = decode_copies(&payload).map_err(|_| "copies that make no sense")?;
+                (Frame::Copies(copies, header.flags & FLAG_MORE == 0), ReceivedBody::Opaque)
+            }
             Kind::ResyncEnd => (Frame::ResyncEnd, ReceivedBody::Opaque),
             Kind::Barrier => {
                 self.unanswered += 1;
@@ -557,5 +597,13 @@ impl Role for Secondary {
 
     fn copies(&self) -> Option<Vec<Copies>> {
         self.replica.copies(&self.volumes)
+    }
+
+    fn last_applied(&self) -> Option<Instant> {
+        self.applied
+    }
+
+    fn inheritance(&self) -> Option<Vec<CopyOf>> {
+        self.replica.inheritance()
     }
 }

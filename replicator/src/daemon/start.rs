@@ -12,21 +12,25 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use replicator_core::action::StateRecord;
+use replicator_core::checkpoint::Checkpoint;
 use replicator_core::config::{PrimaryConfig, SecondaryConfig};
 use replicator_core::ids::{FileId, Term, Time, VolumeId};
 use replicator_core::node::Node;
+use replicator_core::succession::Inheritance;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 use super::behind::{self, Behind};
 use super::capture::{self, Selected};
-use super::checkpoint::{Preparation, fitting, identity as checkpoint_identity, lasting_identity};
+use super::checkpoint::{
+    Inodes, Preparation, fitting, identity as checkpoint_identity, lasting_identity, succession_identity,
+};
 use super::engine::{Engine, Parts, Role as RoleParts};
 use super::gatekeeper::Gatekeeper;
 use super::instructions::{self, Instructions};
 use super::mailbox::Mailbox;
-use super::message::Message;
+use super::message::{Message, Next};
 use super::nested::NestedMounts;
 use super::orders::Orders;
 use super::primary::Primary;
@@ -48,9 +52,12 @@ use crate::link::handshake::Timeouts;
 use crate::notify::local_changes::LocalChanges;
 use crate::status::{Status, StrictStatus, VolumeStatus};
 use crate::storage::activity::{self, ActivityDirectory, Base};
+use crate::storage::checkpoint::VolumeCheckpoint;
 use crate::storage::divergence::Limit;
 use crate::storage::protection::{self, Protection};
+use crate::storage::replica::Copies;
 use crate::storage::state::{Loaded, NodeState, StateDirectory};
+use crate::storage::succession::{Moment, Succession};
 use crate::uring::Ring;
 use crate::verification::VerifyReport;
 use crate::volume::{Volume, exists_below};
@@ -180,7 +187,10 @@ fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<Base>
     match activity.recover() {
         activity::Found::Nothing => None,
         activity::Found::Base(base) if base.identity == identity => {
-            info!(doubtful = base.activity.doubts(), "the node crashed: what is in its safe set is compared");
+            info!(
+                doubtful = base.activity.doubts(),
+                "the last run as the primary left no checkpoint: what is in its safe set is compared"
+            );
             Some(base)
         }
         activity::Found::Base(_) => {
@@ -192,6 +202,26 @@ fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<Base>
             None
         }
     }
+}
+
+/// What this node knew as the secondary until a moment ago, if it still holds.
+fn inherited(state: &StateDirectory, identity: [u8; 32]) -> anyhow::Result<Option<Succession>> {
+    let left = state.take_succession().context("take away what the secondary left")?;
+    let now = Moment::now().context("read the clock")?;
+    Ok(left.filter(|left| left.identity == identity && left.moment.reaches(&now)))
+}
+
+/// Its files, volume by volume, and what they are copies of.
+fn copies_of(succession: &Succession, volumes: &[Arc<Volume>]) -> Vec<(Inodes, Copies)> {
+    let of = |volume: &Arc<Volume>| {
+        let copies = succession.copies.iter().filter(|copy| copy.here.volume == volume.id);
+        let mut files: Vec<(u64, u64)> = copies.map(|copy| (copy.here.inode, copy.original.inode)).collect();
+        files.sort_unstable();
+        let inodes = files.iter().map(|(here, _)| *here).collect();
+        let moment = succession.moment.surely_before();
+        (Inodes { inodes, moment }, Copies { files, deleted: Vec::new() })
+    };
+    volumes.iter().map(of).collect()
 }
 
 /// A name as the fixed-size id of the state file.
@@ -334,9 +364,12 @@ impl StartedNode {
         let before = NodeState { record: found.before, ..ids };
         let kept =
             fitting(state.take_checkpoint()?, checkpoint_identity(role, &before, &volumes), volumes.len());
-        let lasting = lasting_identity(role, &ids, &volumes);
+        let lasting = lasting_identity(Role::Primary, &ids, &volumes);
         let activity = state.activity()?;
-        let left = if kept.is_none() && role == Role::Primary { crashed(&activity, lasting) } else { None };
+        // Of a run as the primary, whatever this one is.
+        let left = if kept.is_none() { crashed(&activity, lasting) } else { None };
+        let inherited = inherited(&state, succession_identity(&before, &volumes))?
+            .filter(|_| kept.is_none() && left.is_none());
         // Before the first caller is answered it must be on record how callers are answered; and what a node is that was in the other role.
         if role == Role::Primary || found.before != record {
             state.store(&ids)?;
@@ -397,13 +430,21 @@ impl StartedNode {
                 let mut secondary = Secondary::new(volumes.clone(), waiting, limit);
                 // What an earlier run took away and did not yet delete is not to be deleted by this one.
                 secondary.keep_aside(record.keeping);
-                let kept = kept.filter(|_| resumes);
-                let prepares = kept.is_some();
-                if let Some(kept) = kept {
+                let (kept, left) = (kept.filter(|_| resumes), left.filter(|_| resumes));
+                let (replica, posts) = (secondary.replica(), Arc::clone(&mailbox));
+                if let Some(left) = left {
+                    preparation = Some(Preparation::of_predecessor(volumes, *left, replica, posts)?);
+                } else if let Some(inherited) = inherited.filter(|_| resumes) {
+                    let kept = copies_of(&inherited, &volumes);
+                    node.restore(Checkpoint::Secondary(inherited.held));
+                    preparation = Some(Preparation::of_secondary(volumes, kept, replica, posts)?);
+                } else if let Some(kept) = kept {
                     node.restore(kept.core);
-                    let (replica, mailbox) = (secondary.replica(), Arc::clone(&mailbox));
-                    preparation = Some(Preparation::of_secondary(volumes, kept.volumes, replica, mailbox)?);
+                    let looks = |kept: VolumeCheckpoint| (kept.fingerprints, kept.copies);
+                    let kept = kept.volumes.into_iter().map(looks).collect();
+                    preparation = Some(Preparation::of_secondary(volumes, kept, replica, posts)?);
                 }
+                let prepares = preparation.is_some();
                 let set = SafeSet::start(activity, None).context("take away what an earlier run recorded")?;
                 let settling = Settling::new(set, None, config.mirror.safe_set_idle);
                 let engine = Engine::new(parts(node, publisher, settling, prepares)?, secondary);
@@ -443,12 +484,17 @@ impl StartedNode {
                     doubtful = left.activity.doubtful().filter(wholly).collect();
                     former = Some(left.fingerprints);
                 }
-                let prepares = former.is_some();
                 if let Some(former) = former {
-                    let mailbox = Arc::clone(&mailbox);
-                    let volumes = volumes.clone();
+                    let (volumes, mailbox) = (volumes.clone(), Arc::clone(&mailbox));
                     preparation = Some(Preparation::of_primary(volumes, former, doubtful, mailbox)?);
+                } else if let Some(inherited) = inherited.filter(|_| incarnation.is_some()) {
+                    let former =
+                        copies_of(&inherited, &volumes).into_iter().map(|(inodes, _)| inodes).collect();
+                    let (volumes, mailbox) = (volumes.clone(), Arc::clone(&mailbox));
+                    node.inherit(Inheritance::new(inherited.held, inherited.copies));
+                    preparation = Some(Preparation::of_successor(volumes, former, mailbox)?);
                 }
+                let prepares = preparation.is_some();
                 let settling =
                     Settling::new(set.clone(), records.then_some(lasting), config.mirror.safe_set_idle);
                 let engine = Engine::new(parts(node, publisher, settling, prepares)?, primary);
@@ -531,8 +577,12 @@ impl StartedNode {
         }
         let changes = self.copy.as_mut().and_then(|copy| copy.changes.take());
         let watch = Box::new((self.behind, changes));
-        let keeps = result.is_ok() && !self.stop.hands_over.load(Ordering::Acquire);
-        self.mailbox.post_urgent(Message::Stop { watch, keeps });
+        let next = match (&result, self.stop.hands_over.load(Ordering::Acquire)) {
+            (Err(_), _) => Next::Anew,
+            (Ok(()), false) => Next::Same,
+            (Ok(()), true) => Next::Other,
+        };
+        self.mailbox.post_urgent(Message::Stop { watch, next });
         match self.data_plane.join() {
             Ok(ended) => ended.and(result),
             Err(_) => bail!("the data plane broke down; what it was is in the log above"),

@@ -6,15 +6,18 @@ use replicator_core::action::StateRecord;
 use replicator_core::checkpoint::Checkpoint;
 use replicator_core::event::Event;
 use replicator_core::ids::{Errno, PersistId};
+use replicator_core::resume::Held;
+use replicator_core::succession::CopyOf;
 use tracing::{error, info};
 
-use super::checkpoint::identity;
+use super::checkpoint::{identity, succession_identity};
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::workers::Workers;
 use crate::config::Role;
 use crate::storage::checkpoint::{NodeCheckpoint, VolumeCheckpoint};
 use crate::storage::state::{NodeState, StateDirectory};
+use crate::storage::succession::{Moment, Succession};
 use crate::volume::Volume;
 
 /// The state file in the hands of the data plane.
@@ -51,6 +54,22 @@ impl StateKeeper {
         let identity = identity(self.role, &ordered.state, volumes);
         let checkpoint = NodeCheckpoint { identity, core, volumes: kept };
         ordered.file.store_checkpoint(&checkpoint).map_err(std::io::Error::other)
+    }
+
+    /// Leave what a secondary knows for its next run, if that is the primary.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn leave_succession(
+        &self,
+        volumes: &[Arc<Volume>],
+        moment: Moment,
+        held: Held,
+        copies: Vec<CopyOf>,
+    ) -> std::io::Result<()> {
+        let ordered = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = succession_identity(&ordered.state, volumes);
+        ordered.file.leave_succession(&Succession { identity, moment, held, copies })
     }
 
     /// Put an operator's decision on record, on a worker, and only then have it carried out.

@@ -18,6 +18,7 @@ pub mod protection;
 pub mod reader;
 pub mod replica;
 pub mod state;
+pub mod succession;
 pub mod survey;
 pub mod verify;
 

@@ -54,6 +54,16 @@ pub(super) fn replace(
     Ok(file)
 }
 
+/// Write a file, in the place of the one that has the name, if any. It is durable no sooner than the kernel wants, and until this returns it is not whole.
+///
+/// # Errors
+/// What the system returns.
+pub(super) fn write(directory: BorrowedFd<'_>, name: &CStr, bytes: &[u8]) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    File::from(file).write_all(bytes)
+}
+
 /// Take a file away, if it is there; whether it was. That it is gone is durable only after a sync of the directory.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use replicator_core::ids::FileKind;
+use replicator_core::wire::attributes::Timestamp;
 
 use super::reader::{is_excluded, is_gone};
 use super::status::{Status, entries};
@@ -53,9 +54,7 @@ impl Fingerprint {
     }
 
     fn new(status: &Status, handle: &FileHandle, now: i128) -> Fingerprint {
-        let nanoseconds =
-            |seconds: i64, nanoseconds: u32| i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
-        let changed = nanoseconds(status.ctime.seconds, status.ctime.nanoseconds);
+        let changed = changed(status);
         // In the future, too: the clock was set back, and may show that time again.
         if changed + RECENT.as_nanos() as i128 >= now {
             return Fingerprint::NONE;
@@ -66,7 +65,7 @@ impl Fingerprint {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
         hasher.update(&changed.to_le_bytes());
-        hasher.update(&nanoseconds(status.mtime.seconds, status.mtime.nanoseconds).to_le_bytes());
+        hasher.update(&nanoseconds(status.mtime).to_le_bytes());
         for number in [u64::from(status.mode), status.size, u64::from(status.links), status.rdev] {
             hasher.update(&number.to_le_bytes());
         }
@@ -99,6 +98,8 @@ pub struct Seen {
     pub handle: FileHandle,
     /// What it looks like.
     pub fingerprint: Fingerprint,
+    /// When it was changed last (ctime), in nanoseconds since 1970.
+    pub changed: i128,
 }
 
 /// Look at all files of a volume's tree, once for each of their names. Their handles are learnt, each before the look: what happens to
@@ -115,6 +116,7 @@ pub fn survey(volume: &Volume, cancelled: &AtomicBool, see: &mut dyn FnMut(Sight
         inode: volume.root_inode,
         kind: FileKind::Directory,
         fingerprint: Fingerprint::new(&status, &root, now()?),
+        changed: changed(&status),
         handle: root.clone(),
     }));
     let mut left = vec![(volume.root_inode, root)];
@@ -195,9 +197,18 @@ impl Directory<'_> {
             return Ok(Some(Sight::Foreign(self.inode)));
         };
         let fingerprint = Fingerprint::new(&status, &handle, now()?);
-        let directory = self.inode;
-        Ok(Some(Sight::File(Seen { directory, inode: number, kind, handle, fingerprint })))
+        let (directory, changed) = (self.inode, changed(&status));
+        Ok(Some(Sight::File(Seen { directory, inode: number, kind, handle, fingerprint, changed })))
     }
+}
+
+fn nanoseconds(time: Timestamp) -> i128 {
+    i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds)
+}
+
+/// When a file was changed last, in nanoseconds.
+fn changed(status: &Status) -> i128 {
+    nanoseconds(status.ctime)
 }
 
 /// The kernel's clock for file times, in nanoseconds.

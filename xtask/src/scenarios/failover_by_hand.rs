@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::files::{CRASHED, PEER_LOST};
 use super::{Context, Outcome, passed};
-use crate::lab::mirror::{MIRRORED_BOUND, Mirror, PORT};
+use crate::lab::mirror::{MIRRORED_BOUND, Mirror, Options, PORT};
 use crate::lab::node::{Node, START_BOUND};
 use crate::lab::status::Status;
 use crate::lab::writers::Writers;
@@ -24,16 +24,7 @@ const RECORDS: u64 = 40;
 
 /// Make the situation and check.
 pub fn run(context: &Context) -> Result<Outcome> {
-    // `a` is the lab's primary, `b` its secondary: what each is at the moment it is told at its start.
-    let mut mirror = Mirror::build(&context.options().with("mirror.when-alone", "ask"))?;
-    for (node, own, other) in [
-        (&mut mirror.primary, &mirror.net.a, &mirror.net.b),
-        (&mut mirror.secondary, &mirror.net.b, &mirror.net.a),
-    ] {
-        node.config.set("link.listen", own.socket(PORT).to_string());
-        node.config.set("link.peer", other.socket(PORT).to_string());
-    }
-    mirror.primary.arguments = words("--role primary --term 1");
+    let mut mirror = build(context.options())?;
     mirror.start_nodes()?;
     require_state(&mut mirror.primary, 1, "up-to-date")?;
 
@@ -74,7 +65,21 @@ pub fn run(context: &Context) -> Result<Outcome> {
     ))
 }
 
-fn words(arguments: &str) -> Vec<String> {
+/// A mirror of which both nodes can be the primary. `a` is the lab's primary, `b` its secondary: what each is at the moment it is told at its start.
+pub fn build(options: Options) -> Result<Mirror> {
+    let mut mirror = Mirror::build(&options.with("mirror.when-alone", "ask"))?;
+    for (node, own, other) in [
+        (&mut mirror.primary, &mirror.net.a, &mirror.net.b),
+        (&mut mirror.secondary, &mirror.net.b, &mirror.net.a),
+    ] {
+        node.config.set("link.listen", own.socket(PORT).to_string());
+        node.config.set("link.peer", other.socket(PORT).to_string());
+    }
+    mirror.primary.arguments = words("--role primary --term 1");
+    Ok(mirror)
+}
+
+pub fn words(arguments: &str) -> Vec<String> {
     arguments.split(' ').map(str::to_owned).collect()
 }
 
@@ -86,7 +91,7 @@ fn require_state(node: &mut Node, term: u64, data: &str) -> Result<Status> {
 }
 
 /// `b` becomes the primary. Says how long that took.
-fn take_over(mirror: &mut Mirror) -> Result<String> {
+pub fn take_over(mirror: &mut Mirror) -> Result<String> {
     let began = Instant::now();
     mirror.secondary.request(&json!({"command": "hand-over"}))?;
     mirror.secondary.wait_end(START_BOUND)?;
@@ -128,7 +133,7 @@ fn wait_for_gate(directory: &Path) -> Result<()> {
 }
 
 /// As [`Mirror::wait_mirrored`], with `b` as the primary.
-fn wait_mirrored(mirror: &mut Mirror) -> Result<()> {
+pub fn wait_mirrored(mirror: &mut Mirror) -> Result<()> {
     mirror.secondary.wait_for("Mirrored", MIRRORED_BOUND, |status| status.phase == "Mirrored")?;
     mirror.primary.wait_for("Following", MIRRORED_BOUND, |status| status.phase == "Following")?;
     Ok(())

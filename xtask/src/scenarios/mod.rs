@@ -38,6 +38,7 @@ mod restart_resumes;
 mod resume_after_link_loss;
 mod reunion;
 mod ring_overflow;
+mod roles_change_compares_little;
 mod secondary_killed_under_load;
 mod seeded_copy;
 mod semi_sync;
@@ -156,6 +157,7 @@ pub const ALL: &[Scenario] = &[
     scenario("secondary_killed_under_load", 180, secondary_killed_under_load::run),
     scenario("primary_killed_under_load", 240, primary_killed_under_load::run),
     scenario("failover_by_hand", 240, failover_by_hand::run),
+    scenario("roles_change_compares_little", 240, roles_change_compares_little::run),
     scenario("mariadb_killed", 300, database_killed::run_mariadb),
     scenario("postgresql_killed", 300, database_killed::run_postgresql),
     scenario("sqlite_killed", 180, database_killed::run_sqlite),

@@ -3,6 +3,7 @@
 use crate::action::{Body, CloseReason};
 use crate::checkpoint::{FileCheckpoint, PrimaryCheckpoint, set_of};
 use crate::dirty::FileMarks;
+use crate::ids::FileId;
 use crate::wire::header::Kind;
 
 use super::Primary;
@@ -55,17 +56,21 @@ impl Primary {
         }
         self.last = Ok(checkpoint.last);
         self.names = Names::restored(&checkpoint);
-        for (file, kept) in checkpoint.files {
-            let marks = self.marks.entry(file);
-            marks.dirty = set_of(&kept.dirty);
-            marks.mapped = set_of(&kept.mapped);
-            marks.compare = set_of(&kept.compare);
-            marks.lost = kept.lost;
-            marks.stored = kept.lost || !kept.mapped.is_empty();
-            (marks.attributes, marks.explicit) = (kept.attributes, kept.explicit);
-            self.marks.tidy(file);
-        }
+        checkpoint.files.iter().for_each(|(file, kept)| self.add_marks(*file, kept));
         self.marks.bound();
+    }
+
+    /// Mark this of a file, beside what is marked of it.
+    pub(super) fn add_marks(&mut self, file: FileId, kept: &FileCheckpoint) {
+        let marks = self.marks.entry(file);
+        marks.dirty.insert_all(&set_of(&kept.dirty));
+        marks.mapped.insert_all(&set_of(&kept.mapped));
+        marks.compare.insert_all(&set_of(&kept.compare));
+        marks.lost |= kept.lost;
+        marks.stored |= kept.lost || !kept.mapped.is_empty();
+        marks.attributes |= kept.attributes;
+        marks.explicit |= kept.explicit;
+        self.marks.tidy(file);
     }
 }
 

@@ -21,6 +21,7 @@ mod resync;
 mod reunion;
 mod session;
 mod status;
+mod succession;
 mod verify;
 mod waiter;
 
@@ -37,6 +38,7 @@ use crate::ids::{FileId, LocalSyncId, ReadId, SessionId, Term, Time, VolumeId};
 use crate::record::Record;
 use crate::resume::{Beginning, LastStream, StreamId, Why};
 use crate::snapshot::Counters;
+use crate::succession::Inheritance;
 use crate::verify::VerifyState;
 use asked::Asked;
 use buried::Buried;
@@ -127,6 +129,8 @@ pub(crate) struct Primary {
     last: Result<LastStream, Why>,
     /// Streams of a run that crashed: the peer may hold any of them.
     former: Vec<StreamId>,
+    /// What this node knows of the copy that the primary before it has, until that knows which file is which here.
+    inheritance: Option<Box<Inheritance>>,
     /// The present session, or the last one, was not to be gone on from.
     untold: bool,
     beginning: Option<Beginning>,
@@ -175,6 +179,7 @@ impl Primary {
             names: Names::default(),
             last: Err(Why::Started),
             former: Vec::new(),
+            inheritance: None,
             untold: false,
             beginning: None,
             version: 0,

@@ -33,6 +33,7 @@ use crate::event::{NamespaceChange, ReceivedBody};
 use crate::ids::{FileId, FileKind, Sequence, SessionId, Time};
 use crate::resume::{Beginning, Held, LastStream, StreamId, Why, decide};
 use crate::reunion::Account;
+use crate::succession::Legacy;
 use crate::wire::body::{Holding, Resumption};
 use crate::wire::header::{Header, Kind, VERSION_RESUMES};
 
@@ -49,6 +50,8 @@ pub(super) struct Greeting {
     pub version: u16,
     /// What the peer says of its data, from version 4 on.
     pub account: Option<Account>,
+    /// What the peer says of its copy if it was the primary before, from version 5 on.
+    pub legacy: Option<Legacy>,
     /// The peer was told that no session begins, and is to close.
     pub over: bool,
 }
@@ -78,9 +81,11 @@ impl Primary {
         }
         self.version = version;
         if version < VERSION_RESUMES {
-            self.begin_session(id, Beginning::Compared(Why::Unable), None, None, None);
+            self.begin_session(id, Beginning::Compared(Why::Unable), None, None);
+            self.compare_everything();
         } else {
-            self.greeting = Some(Greeting { id, since: self.now, version, account: None, over: false });
+            self.greeting =
+                Some(Greeting { id, since: self.now, version, account: None, legacy: None, over: false });
         }
     }
 
@@ -100,6 +105,7 @@ impl Primary {
             (Kind::KeepAlive, _) => {}
             (Kind::Goodbye, _) => self.end_greeting(CloseReason::Stopping),
             (Kind::Account, ReceivedBody::Structured(body)) => self.on_account(&body),
+            (Kind::Legacy, ReceivedBody::Structured(body)) => self.on_legacy(&body),
             (Kind::Holding, ReceivedBody::Structured(body)) => match Holding::decode(&body) {
                 Ok(holding) => self.on_holding(id, holding),
                 Err(_) => self.end_greeting(CloseReason::Protocol("what the secondary holds")),
@@ -110,16 +116,23 @@ impl Primary {
 
     fn on_holding(&mut self, id: SessionId, holding: Holding) {
         let Ok(reunion) = self.meet() else { return };
-        self.greeting = None;
+        let legacy = self.greeting.take().and_then(|greeting| greeting.legacy);
         let generation = self.generation();
         let last = if self.untold { Err(Why::Untold) } else { self.last };
         let stream = self.config.incarnation.map(|incarnation| StreamId { incarnation, number: id.0 });
+        let succeeds = last.is_ok() && self.inherits(legacy.as_ref(), generation, holding);
         let beginning = match (stream, reunion) {
             (_, Some(Met { overruled: true, .. })) => Beginning::Compared(Why::Overruled),
+            (Some(_), _) if succeeds => Beginning::Succeeded,
             (Some(_), _) => decide(last, &self.former, generation, holding),
             (None, _) => Beginning::Compared(Why::Unable),
         };
-        self.begin_session(id, beginning, stream, holding.held, reunion);
+        self.begin_session(id, beginning, stream, reunion);
+        match (beginning, stream, holding.held, legacy) {
+            (Beginning::Resumed, Some(stream), Some(from), _) => self.resume(stream, from),
+            (Beginning::Succeeded, Some(stream), _, Some(legacy)) => self.succeed(stream, &legacy),
+            _ => self.compare_everything(),
+        }
     }
 
     fn begin_session(
@@ -127,7 +140,6 @@ impl Primary {
         id: SessionId,
         beginning: Beginning,
         stream: Option<StreamId>,
-        held: Option<Held>,
         met: Option<Met>,
     ) {
         self.counters.sessions += 1;
@@ -141,14 +153,12 @@ impl Primary {
         if let Some(met) = met {
             self.tell_account(met);
         }
-        match (beginning, stream, held) {
-            (Beginning::Resumed, Some(stream), Some(from)) => self.resume(stream, from),
-            _ => {
-                self.untold = false;
-                self.forget_stream(Why::Started);
-                self.begin_resync();
-            }
-        }
+    }
+
+    fn compare_everything(&mut self) {
+        self.untold = false;
+        self.forget_stream(Why::Started);
+        self.begin_resync();
     }
 
     /// The peer has what `names` says, and the marks say what it may not have.
@@ -158,6 +168,11 @@ impl Primary {
         }
         let body = Body::Structured(Resumption { stream, from }.encode());
         self.send_frame(Kind::ResumeBegin, |_| {}, body);
+        self.send_marked();
+    }
+
+    /// Have what is marked of files that the peer knows sent or compared.
+    pub(super) fn send_marked(&mut self) {
         let marked = self.marks.files.keys().filter(|file| self.is_known(**file));
         let marked: alloc::vec::Vec<FileId> = marked.copied().collect();
         for file in marked {
@@ -206,6 +221,10 @@ impl Primary {
         while session.doubts.front().is_some_and(|doubt| doubt.sequence <= session.proven) {
             session.doubts.pop_front();
         }
+        if session.copies_told.is_some_and(|told| told <= session.proven) {
+            session.copies_told = None;
+            self.inheritance = None;
+        }
     }
 
     /// Something changed that nobody told of.
@@ -234,6 +253,7 @@ impl Primary {
 
     fn forget_names(&mut self, why: Why) {
         self.last = Err(why);
+        self.inheritance = None;
         self.former.clear();
         self.names = Names::new(self.config.partial);
     }

@@ -55,6 +55,8 @@ pub(super) struct Session {
     pub before: Option<Held>,
     /// Frames up to this one arrived, by what the peer says or answers.
     pub proven: Sequence,
+    /// The frame with which the peer has been told which file is which, until it is proven to have arrived.
+    pub copies_told: Option<Sequence>,
     /// Namespace operations behind that.
     pub doubts: VecDeque<Doubt>,
 }
@@ -81,6 +83,7 @@ impl Session {
             stream,
             before: None,
             proven: Sequence(0),
+            copies_told: None,
             doubts: VecDeque::new(),
         }
     }

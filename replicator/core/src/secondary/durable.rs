@@ -74,7 +74,7 @@ impl Durability {
     pub fn note_received(&mut self, work: &Work) {
         let slot = work.slot;
         match &work.kind {
-            WorkKind::Digests | WorkKind::Verify(_) => {}
+            WorkKind::Digests | WorkKind::Verify(_) | WorkKind::Copies => {}
             WorkKind::Bytes(_) | WorkKind::Attributes => {
                 let attributes = matches!(work.kind, WorkKind::Attributes);
                 let file = self.files.entry(work.file).or_insert_with(|| {

@@ -26,8 +26,11 @@ use crate::record::Record;
 use crate::resume::{Beginning, Held, StreamId, Why};
 use crate::reunion::Reunion;
 use crate::snapshot::{Counters, Positions, ResyncProgress, Snapshot};
+use crate::succession::Legacy;
 use crate::wire::body::{Ack, Holding, Resumption, decode_barrier, decode_stream};
-use crate::wire::header::{Header, Kind, VERSION_ACCOUNTS, VERSION_RESUMES};
+use crate::wire::header::{
+    FLAG_MORE, FLAG_SUCCEEDS, Header, Kind, VERSION_ACCOUNTS, VERSION_RESUMES, VERSION_SUCCEEDS,
+};
 use durable::Durability;
 use pipeline::{Frame, Pipeline, Slot};
 use reunion::{Replacement, Told};
@@ -73,6 +76,10 @@ pub(crate) struct Secondary {
     durability: Durability,
     /// What a later stream may go on from: nothing after a start, after a failure, and once others changed the copy.
     held: Option<Held>,
+    /// What may differ of this copy since this node was the primary, until it is known by the new one's numbers.
+    legacy: Option<Legacy>,
+    /// The stream in which that is being told.
+    succeeding: Option<StreamId>,
     beginning: Option<Beginning>,
     /// What was found when the nodes met last, seen from here.
     found: Option<Reunion>,
@@ -97,6 +104,8 @@ impl Secondary {
             pipeline: Pipeline::new(config.applies_max),
             durability: Durability::default(),
             held: None,
+            legacy: None,
+            succeeding: None,
             beginning: None,
             found: None,
             refused: false,
@@ -111,6 +120,11 @@ impl Secondary {
     /// Go on from what an earlier run held.
     pub fn restore(&mut self, held: Held) {
         self.held = Some(held);
+    }
+
+    /// This node was the primary: what of its copy may differ.
+    pub fn leave(&mut self, legacy: Legacy) {
+        self.legacy = Some(legacy);
     }
 
     /// Say goodbye. What was received is still applied.
@@ -148,7 +162,7 @@ impl Secondary {
             Event::Applied { session, sequence, outcome } => self.on_applied(session, sequence, outcome),
             Event::MadeDurable { session, barrier, result } => self.on_made_durable(session, barrier, result),
             Event::StatePersisted { persist, result } => self.on_state_persisted(persist, result),
-            Event::CopyChanged => self.held = None,
+            Event::CopyChanged => self.forget_what_is_held(),
             Event::Outdate { term } => self.on_outdate(term),
             Event::Stop => self.on_stop(),
             Event::Tick => {
@@ -227,6 +241,10 @@ impl Secondary {
         } else {
             (self.found, self.refused) = (None, false);
         }
+        if let Some(legacy) = self.legacy.as_ref().filter(|_| version >= VERSION_SUCCEEDS) {
+            let body = Body::Structured(legacy.encode());
+            self.send_frame(Kind::Legacy, |_| {}, body);
+        }
         if version >= VERSION_RESUMES {
             // Final: nothing of an earlier session is taken any more.
             let holding = Holding {
@@ -247,9 +265,13 @@ impl Secondary {
         }
     }
 
+    fn forget_what_is_held(&mut self) {
+        (self.held, self.legacy) = (None, None);
+    }
+
     /// Apply nothing more of what was received, of any session: the edge is told for each that it holds nothing in vain.
     fn abandon(&mut self, closed: Option<SessionId>, reason: CloseReason) {
-        self.held = None;
+        self.forget_what_is_held();
         for session in self.pipeline.abandon() {
             if Some(session) != closed {
                 self.out.push(Action::CloseSession { session, reason });
@@ -275,6 +297,7 @@ impl Secondary {
     fn lose_session(&mut self) {
         let Some(session) = self.session.take() else { return };
         self.counters.sessions_lost += 1;
+        self.succeeding = None;
         self.durability.forget_barriers();
         self.durability.left = Some((session.id, session.received));
         self.set_phase(Phase::Waiting);
@@ -385,22 +408,28 @@ impl Secondary {
         {
             return Err(CloseReason::Protocol("an impossible extent"));
         }
-        let begun = if begins { Some(begun_by(header.kind, &body, self.held)?) } else { None };
+        if (header.kind == Kind::Copies) != (self.succeeding.is_some() && !begins) {
+            return Err(CloseReason::Protocol("which file is which is told at the beginning, all at once"));
+        }
+        let begun = if begins { Some(self.begun_by(header, &body)?) } else { None };
         let replacement = if begins { Some(self.check_begin()?) } else { None };
         let Some(session) = &mut self.session else { return Ok(()) };
         let slot = Slot(session.base.0 + header.sequence.0);
         let frame = Frame::new(session.id, slot, header, body)?;
         session.received = header.sequence;
+        session.unacked_bytes += if header.kind == Kind::Data { header.length } else { 0 };
+        session.unacked_frames += 1;
         self.replacement = replacement.unwrap_or(self.replacement);
         if let Some((stream, beginning)) = begun {
-            self.held = stream.map(|stream| Held { stream, received: header.sequence });
+            self.begin(stream, beginning, header.sequence);
             self.beginning = Some(beginning);
             self.out.push(Action::Report(Notice::Begun { beginning }));
+        } else if header.kind == Kind::Copies && header.flags & FLAG_MORE == 0 {
+            let stream = self.succeeding.take().filter(|_| self.legacy.take().is_some());
+            self.held = stream.map(|stream| Held { stream, received: header.sequence });
         } else if let Some(held) = &mut self.held {
             held.received = header.sequence;
         }
-        session.unacked_bytes += if header.kind == Kind::Data { header.length } else { 0 };
-        session.unacked_frames += 1;
         self.last_slot = slot;
         if header.kind == Kind::Data {
             self.counters.data_frames += 1;
@@ -409,7 +438,9 @@ impl Secondary {
         match frame {
             Frame::Barrier(body) => {
                 let scope = decode_barrier(&body).map_err(|_| CloseReason::Protocol("barrier"))?;
-                session.ack_now = true;
+                if let Some(session) = &mut self.session {
+                    session.ack_now = true;
+                }
                 self.durability.add_barrier(slot, header.sequence, scope);
             }
             Frame::Work(work) => {
@@ -418,6 +449,41 @@ impl Secondary {
             }
         }
         Ok(())
+    }
+
+    /// Which stream a first frame begins (none that could be gone on from: the primary does not name it), and how.
+    fn begun_by(
+        &self,
+        header: &Header,
+        body: &ReceivedBody,
+    ) -> Result<(Option<StreamId>, Beginning), CloseReason> {
+        const MALFORMED: CloseReason = CloseReason::Protocol("the beginning of a stream");
+        let body: &[u8] = if let ReceivedBody::Structured(body) = body { body } else { &[] };
+        if header.kind == Kind::ResumeBegin {
+            let Resumption { stream, from } = Resumption::decode(body).map_err(|_| MALFORMED)?;
+            let succeeds = header.flags & FLAG_SUCCEEDS != 0;
+            let is_left = self.legacy.as_ref().is_some_and(|legacy| legacy.is_of(from.stream));
+            return match succeeds {
+                true if is_left => Ok((Some(stream), Beginning::Succeeded)),
+                false if Some(from) == self.held => Ok((Some(stream), Beginning::Resumed)),
+                _ => Err(CloseReason::Protocol("a stream goes on from what is not held")),
+            };
+        }
+        let compared = Beginning::Compared(Why::Primary);
+        if body.is_empty() {
+            return Ok((None, compared));
+        }
+        Ok((Some(decode_stream(body).map_err(|_| MALFORMED)?), compared))
+    }
+
+    /// A stream begins. One that goes on from this node's own holds nothing before it is known which file is which.
+    fn begin(&mut self, stream: Option<StreamId>, beginning: Beginning, received: Sequence) {
+        if beginning == Beginning::Succeeded {
+            (self.held, self.succeeding) = (None, stream);
+        } else {
+            self.held = stream.map(|stream| Held { stream, received });
+            self.legacy = None;
+        }
     }
 
     // ---- status --------------------------------------------------------------------------------------------
@@ -478,27 +544,4 @@ impl Secondary {
             counters: self.counters,
         }
     }
-}
-
-/// Which stream a first frame begins (none that could be gone on from: the primary does not name it), and how.
-fn begun_by(
-    kind: Kind,
-    body: &ReceivedBody,
-    held: Option<Held>,
-) -> Result<(Option<StreamId>, Beginning), CloseReason> {
-    let body: &[u8] = if let ReceivedBody::Structured(body) = body { body } else { &[] };
-    if kind == Kind::ResumeBegin {
-        let resumption =
-            Resumption::decode(body).map_err(|_| CloseReason::Protocol("the beginning of a stream"))?;
-        if Some(resumption.from) != held {
-            return Err(CloseReason::Protocol("a stream goes on from what is not held"));
-        }
-        return Ok((Some(resumption.stream), Beginning::Resumed));
-    }
-    let compared = Beginning::Compared(Why::Primary);
-    if body.is_empty() {
-        return Ok((None, compared));
-    }
-    let stream = decode_stream(body).map_err(|_| CloseReason::Protocol("the beginning of a stream"))?;
-    Ok((Some(stream), compared))
 }

@@ -1,7 +1,7 @@
 //! The order in which frames are applied: as many at once as do not conflict.
 //!
 //! Frames of one file start in their order; `Data` and `Hole` run beside each other where they do not overlap, `Attributes`
-//! and `Digests` run alone on their file, `Verify` beside all that does not change what it is about. A *fence* (`Namespace`, `ResyncBegin`, `ResumeBegin`, `ResyncEnd`) waits for everything
+//! and `Digests` run alone on their file, `Verify` beside all that does not change what it is about. A *fence* (`Namespace`, `ResyncBegin`, `ResumeBegin`, `Copies`, `ResyncEnd`) waits for everything
 //! before it and holds everything behind it.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -46,6 +46,8 @@ pub(super) enum WorkKind {
     Names(NamespaceChange),
     /// `ResyncBegin` or `ResumeBegin`.
     Begin,
+    /// `Copies`: changes nothing but what files are called.
+    Copies,
     End(Generation),
 }
 
@@ -68,6 +70,7 @@ impl Frame {
             (Kind::Verify, _) => WorkKind::Verify(None),
             (Kind::Namespace, ReceivedBody::Namespace(change)) => WorkKind::Names(change),
             (Kind::ResyncBegin | Kind::ResumeBegin, _) => WorkKind::Begin,
+            (Kind::Copies, _) => WorkKind::Copies,
             (Kind::ResyncEnd, _) => WorkKind::End(Generation(header.offset)),
             _ => return Err(CloseReason::Protocol("a frame without its body")),
         };
@@ -82,7 +85,7 @@ fn whole_blocks(hole: Extent) -> Extent {
 
 impl Work {
     pub fn is_fence(&self) -> bool {
-        matches!(self.kind, WorkKind::Names(_) | WorkKind::Begin | WorkKind::End(_))
+        matches!(self.kind, WorkKind::Names(_) | WorkKind::Begin | WorkKind::Copies | WorkKind::End(_))
     }
 
     /// Whether both may run at once on the same file.

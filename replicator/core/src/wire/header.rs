@@ -11,7 +11,7 @@ pub const HEADER_BYTES: usize = 64;
 /// First four bytes of every frame: "RPL1" read as little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RPL1");
 /// Newest protocol version this build speaks.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// Oldest version in which a stream can go on where an earlier one ended.
 pub const VERSION_RESUMES: u16 = 2;
 /// Oldest version in which attributes carry inode flags.
@@ -20,6 +20,8 @@ pub const VERSION_FLAGS: u16 = 3;
 pub const VERSION_VERIFIES: u16 = 4;
 /// Oldest version in which both nodes tell of their data's lineage.
 pub const VERSION_ACCOUNTS: u16 = 4;
+/// Oldest version in which a former primary tells what of its copy may differ, and the new one goes on from that.
+pub const VERSION_SUCCEEDS: u16 = 5;
 /// Oldest protocol version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// Largest payload in bytes; a longer one is refused before any of it is read.
@@ -98,17 +100,25 @@ pub enum Kind {
     VerifyReply = 23,
     /// Where the sender's data comes from. The secondary's first frame, and the primary's before a stream begins. Not before version 4.
     Account = 24,
+    /// What of the copy of a secondary that was the primary may differ from the other node's. Before `Holding`. Not before version 5.
+    Legacy = 25,
+    /// Which files of the primary's the former primary had under which numbers; behind a `ResumeBegin` with `FLAG_SUCCEEDS`, before anything else; all but
+    /// the last with `FLAG_MORE`. Not before version 5.
+    Copies = 26,
 }
+
+/// Flag of `ResumeBegin`: the stream goes on from one of the secondary's, which was the primary before.
+pub const FLAG_SUCCEEDS: u16 = 1;
 
 /// Flag of `Account`: an operator of the primary said that its data is to replace the peer's.
 pub const FLAG_OVERWRITES: u16 = 1;
 
-/// Flag of `DigestReply` and `CreatedReply`: another frame of the same answer follows.
+/// Flag of `DigestReply`, `CreatedReply` and `Copies`: another frame of the same answer follows.
 pub const FLAG_MORE: u16 = 1;
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 26] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::KeepAlive,
@@ -133,6 +143,8 @@ impl Kind {
         Kind::Verify,
         Kind::VerifyReply,
         Kind::Account,
+        Kind::Legacy,
+        Kind::Copies,
     ];
 
     /// The kind with that number on the wire.
@@ -157,6 +169,7 @@ impl Kind {
                 | Kind::ResyncEnd
                 | Kind::ResumeBegin
                 | Kind::Verify
+                | Kind::Copies
         )
     }
 }

@@ -8,8 +8,8 @@ use super::Replica;
 use crate::files::{Files, root_of, volume_of};
 
 impl Replica {
-    /// The copy that these files are. Nobody knows which of them is which file of the new primary's.
-    pub fn of_files(files: &Files, volumes: u16) -> Replica {
+    /// The copy that these files are, and which node is which of them. Nobody knows which of them is which file of the new primary's.
+    pub fn of_files(files: &Files, volumes: u16) -> (Replica, BTreeMap<u64, u64>) {
         let mut copy = Replica::new(volumes);
         let mut nodes: BTreeMap<u64, u64> =
             copy.roots().map(|(volume, node)| (root_of(volume), node)).collect();
@@ -30,7 +30,7 @@ impl Replica {
         }
         copy.restart();
         copy.settled.clear();
-        copy
+        (copy, nodes)
     }
 
     /// The root of each volume.

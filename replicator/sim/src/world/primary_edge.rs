@@ -52,7 +52,9 @@ impl World {
             Action::PersistState { persist, record } => self.doing.push(Doing::Persist { persist, record }),
             Action::Dial { session } => self.dial(session),
             Action::SendFrame { session, header, body } => {
-                self.stats.resumed += u64::from(header.kind == Kind::ResumeBegin);
+                let succeeds = header.flags & FLAG_SUCCEEDS != 0;
+                self.stats.succeeded += u64::from(header.kind == Kind::ResumeBegin && succeeds);
+                self.stats.resumed += u64::from(header.kind == Kind::ResumeBegin && !succeeds);
                 self.send_to_secondary(session, header, body);
             }
             Action::CloseSession { session, reason } => {

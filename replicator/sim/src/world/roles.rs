@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use replicator_core::checkpoint::Checkpoint;
+use replicator_core::resume::Held;
 use replicator_core::reunion::{Account, Side, decide};
 
 use super::*;
@@ -37,6 +39,8 @@ pub(super) struct Controller {
     pub(super) has_permitted: bool,
     /// What the secondary had as a primary that the present one has not.
     pub(super) loser_had: Option<String>,
+    /// What a secondary held that was stopped in order.
+    pub(super) held: Option<Held>,
 }
 
 impl Controller {
@@ -52,6 +56,7 @@ impl Controller {
             confirmed: Sequence(0),
             has_permitted: false,
             loser_had: None,
+            held: None,
         }
     }
 
@@ -227,7 +232,7 @@ impl World {
         self.stats.failovers += 1;
         self.stats.forced += u64::from(forced);
         self.check_promoted();
-        self.turn(forced);
+        self.turn(forced, end != End::PowerCut);
     }
 
     /// Nothing is changed any more, and everything has time to arrive.
@@ -273,6 +278,7 @@ impl World {
             self.deliver_to_secondary();
             self.serve_something();
         }
+        self.controller().held = None;
         if self.random.chance(50) {
             self.tell_secondary(Event::Stop);
             for _ in 0..ROUNDS {
@@ -281,9 +287,13 @@ impl World {
                 }
                 self.serve_something();
             }
+            if let Some(Checkpoint::Secondary(held)) = self.secondary.checkpoint() {
+                self.controller().held = Some(held);
+            }
         }
         if self.shape.power_cuts && self.random.chance(20) {
             let known = self.replica.known.clone();
+            self.controller().held = None;
             self.replica.crash(&mut self.random);
             self.secondary_disk.power_cut(&mut self.random);
             self.check_after_crash(&known);
@@ -364,12 +374,14 @@ impl World {
         (goes_on && (whole || self.random.chance(50))).then_some(!whole)
     }
 
-    /// The other node is the primary from here on.
-    fn turn(&mut self, forced: bool) {
+    /// The other node is the primary from here on. `sure`: how the former primary's files look tells whether they were changed.
+    fn turn(&mut self, forced: bool, sure: bool) {
         let meant = self.replica.meant();
+        let legacy = self.legacy(sure);
         let former = std::mem::replace(&mut self.files, Files::new(self.shape.volumes));
         let (files, inodes) = Files::of_copy(&self.replica, &former);
-        let loser = Replica::of_files(&former, self.shape.volumes);
+        let (loser, nodes) = Replica::of_files(&former, self.shape.volumes);
+        let inheritance = self.inheritance(&meant, &inodes);
         self.controller().loser_had = self.replica.same_tree(&former, false).err();
         self.files = files;
         self.take_over_promises(&former, &meant, &inodes);
@@ -383,9 +395,11 @@ impl World {
         }
         self.forget_the_former_primary();
         self.start_the_new_primary(forced);
+        self.inherit(inheritance);
         let record = StateRecord::begin_secondary(Some(*self.secondary_disk.record.get()));
         self.secondary_disk.record.replace(record, Reached::Synced);
         self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
+        self.leave(legacy, nodes);
     }
 
     fn start_the_new_primary(&mut self, forced: bool) {

@@ -4,12 +4,13 @@
 //! them and both nodes have them durably, and a look at all files after a crash. The look is as good as that of a daemon: a file
 //! that was changed looks different, unless a power cut took the look back and not the bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use replicator_core::action::Notice;
 use replicator_core::activity::{Activity, Record};
 use replicator_core::event::NamespaceChange;
 use replicator_core::resume::Beginning;
+use replicator_core::succession::Legacy;
 
 use super::*;
 use crate::disk::Found;
@@ -406,9 +407,30 @@ impl World {
 
     // ---- after a crash -----------------------------------------------------------------------------------
 
-    /// The node starts after a crash. `sure`: what a file looks like tells whether it was changed.
-    pub(super) fn recover_activity(&mut self, sure: bool) {
-        let Some(mut base) = self.primary_disk.base.get().clone() else { return self.make_void() };
+    /// What a primary that has ended recorded, and the files that the other node is sure to have.
+    pub(super) fn legacy(&mut self, sure: bool) -> Option<(Legacy, BTreeSet<FileId>)> {
+        let mut base = self.read_activity()?;
+        for event in self.unlike(&base, sure) {
+            let (Event::CaptureLost { file }
+            | Event::DirectoryChanged { directory: file }
+            | Event::AttributesChanged { file }) = event
+            else {
+                continue;
+            };
+            base.activity.apply(Record::Intent { file, new: false });
+        }
+        if self.sabotage == Sabotage::WithheldLegacy {
+            for file in base.activity.doubtful().collect::<Vec<_>>() {
+                let named = base.activity.named(file);
+                base.activity.apply(Record::Settled { file, named, look: 0 });
+            }
+        }
+        Some((Legacy::of(&base.activity)?, base.activity.vouched().collect()))
+    }
+
+    /// What is on disk of the safe set.
+    fn read_activity(&mut self) -> Option<Base> {
+        let mut base = self.primary_disk.base.get().clone()?;
         for found in self.primary_disk.journal.read() {
             match found {
                 Found::Whole(record) => base.activity.apply(record.clone()),
@@ -422,6 +444,12 @@ impl World {
                 _ => base.looks.remove(&inode),
             };
         }
+        Some(base)
+    }
+
+    /// The node starts after a crash. `sure`: what a file looks like tells whether it was changed.
+    pub(super) fn recover_activity(&mut self, sure: bool) {
+        let Some(mut base) = self.read_activity() else { return self.make_void() };
         base.number += 1;
         self.primary_disk.journal.rewrite(Vec::new(), Reached::Synced);
         self.primary_disk.base.replace(Some(base.clone()), Reached::Synced);
@@ -438,6 +466,15 @@ impl World {
         for inode in self.files.files.keys().copied().collect::<Vec<_>>() {
             self.learn(inode);
         }
+        let mut found = self.unlike(base, sure);
+        while !found.is_empty() {
+            let event = found.swap_remove(self.random.below(found.len()));
+            self.tell_primary(event);
+        }
+    }
+
+    /// What is to be told of files that do not look as they did.
+    fn unlike(&mut self, base: &Base, sure: bool) -> Vec<Event> {
         let seen = if self.sabotage == Sabotage::None { 50 } else { 10 };
         let mut found = Vec::new();
         for (inode, file) in &self.files.files {
@@ -461,10 +498,7 @@ impl World {
         }
         let gone = base.looks.keys().filter(|inode| !self.files.files.contains_key(inode));
         found.extend(gone.map(|inode| Event::CaptureLost { file: id(*inode) }));
-        while !found.is_empty() {
-            let event = found.swap_remove(self.random.below(found.len()));
-            self.tell_primary(event);
-        }
+        found
     }
 }
 

@@ -151,7 +151,9 @@ impl World {
             return Err(EIO);
         }
         let outcome = self.replica.apply(header, payload);
-        self.stats.not_applicable += u64::from(outcome.is_err());
+        let disowned = header.kind == Kind::Copies && outcome.is_err();
+        self.stats.disowned += u64::from(disowned);
+        self.stats.not_applicable += u64::from(outcome.is_err() && !disowned);
         if self.sabotage == Sabotage::LostCompare && matches!(outcome, Ok(AppliedOutcome::Differs(_))) {
             return Ok(AppliedOutcome::Differs(Vec::new()));
         }

@@ -42,6 +42,7 @@ impl Shape {
             Sabotage::UnwaitedIntent | Sabotage::EarlySettle => {
                 (shape.power_cuts, shape.safe_set) = (true, true);
             }
+            Sabotage::WithheldLegacy => shape.safe_set = true,
             Sabotage::UnsyncedRemoval => shape.power_cuts = true,
             _ => {}
         }

@@ -14,6 +14,7 @@ use replicator_core::action::{Action, Body};
 use replicator_core::event::{Event, ReceivedBody};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{EntryId, Errno, FileId, LocalSyncId, ReadId, SessionId, Ticket, VolumeId};
+use replicator_core::succession::CopyOf;
 use replicator_core::wire::header::{Header, Kind};
 use replicator_core::wire::namespace::Operation;
 use tracing::{debug, error};
@@ -308,6 +309,7 @@ impl Role for Primary {
             | Kind::DigestReply
             | Kind::CreatedReply
             | Kind::Holding
+            | Kind::Legacy
             | Kind::VerifyReply
             | Kind::Account => Ok(ReceivedBody::Structured(payload.to_vec())),
             _ => Ok(ReceivedBody::Opaque),
@@ -386,5 +388,13 @@ impl Role for Primary {
 
     fn copies(&self) -> Option<Vec<Copies>> {
         Some(vec![Copies::default(); self.volumes.len()])
+    }
+
+    fn last_applied(&self) -> Option<Instant> {
+        None
+    }
+
+    fn inheritance(&self) -> Option<Vec<CopyOf>> {
+        None
     }
 }

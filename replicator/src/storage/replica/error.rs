@@ -52,6 +52,16 @@ pub enum ReplicaError {
         /// The file, by its number on the primary.
         file: FileId,
     },
+    /// The primary does not know files that this node had as the primary, and that it must know.
+    #[error(
+        "the other node does not know {count} of this node's files that it had, {file} among them: everything is compared"
+    )]
+    Disowned {
+        /// One of them, by its number here.
+        file: FileId,
+        /// How many.
+        count: usize,
+    },
     /// What is to be overwritten cannot be kept aside first.
     #[error("the copy of {file} is left as it is: {source}")]
     NotKept {
@@ -76,7 +86,7 @@ impl ReplicaError {
             ReplicaError::NotKept { source: KeeperError::Full { .. }, .. } => libc::EDQUOT,
             ReplicaError::Malformed { .. } => libc::EBADMSG,
             ReplicaError::Unknown { .. } => libc::ENOENT,
-            ReplicaError::Lost { .. } => libc::ESTALE,
+            ReplicaError::Lost { .. } | ReplicaError::Disowned { .. } => libc::ESTALE,
         })
     }
 

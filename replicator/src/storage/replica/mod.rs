@@ -44,11 +44,13 @@ mod nodes;
 mod operations;
 pub mod orphanage;
 mod protected;
+mod succession;
 mod verify;
 
 pub use self::content::{Applied, SyncTarget};
 pub use self::error::ReplicaError;
 pub use self::kept::{CopiedFile, Copies};
+pub use self::succession::Former;
 
 /// Longest name in bytes (NAME_MAX, linux/limits.h).
 const NAME_BYTES_MAX: usize = 255;
@@ -66,6 +68,8 @@ pub struct Replica {
     resyncing: AtomicBool,
     /// Changed with `namespace` held.
     detached: Mutex<Vec<Detached>>,
+    /// Of a node that was the primary.
+    former: Mutex<Option<Former>>,
     descriptors: Descriptors,
     aside: Aside,
     counters: CounterCells,
@@ -136,6 +140,7 @@ impl Replica {
             namespace: Mutex::default(),
             resyncing: AtomicBool::new(false),
             detached: Mutex::default(),
+            former: Mutex::default(),
             descriptors: Descriptors::default(),
             aside: Aside::default(),
             counters: CounterCells::default(),
@@ -160,6 +165,7 @@ impl Replica {
     /// known are kept as hints, so that one that was renamed while the peer was away is found and not copied again.
     pub fn begin_resync(&self) {
         self.prepare();
+        *self.former() = None;
         let mut namespace = self.lock_namespace();
         namespace.listing = None;
         self.resyncing.store(true, Ordering::Relaxed);
@@ -299,6 +305,10 @@ impl Replica {
 
     fn detached(&self) -> MutexGuard<'_, Vec<Detached>> {
         self.detached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn former(&self) -> MutexGuard<'_, Option<Former>> {
+        self.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn volume(&self, file: FileId) -> Result<Arc<Volume>, ReplicaError> {

@@ -11,6 +11,7 @@ mod oracle;
 mod random_tree;
 mod reading;
 mod resync;
+mod succession;
 mod traps;
 mod verify;
 

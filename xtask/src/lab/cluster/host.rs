@@ -16,6 +16,7 @@ use super::{NodeStatus, Options, module};
 use crate::lab::image::{LoopImage, MIB};
 use crate::lab::net::Namespace;
 use crate::lab::place::Place;
+use crate::lab::status::Status;
 use crate::lab::{log, mount, wait};
 
 /// Longest time a daemon may take from SIGTERM to its end.
@@ -172,6 +173,16 @@ impl Host {
             return Ok(None);
         }
         Ok(Some(serde_json::from_str(&text).with_context(|| format!("the status of {}: {text}", self.name))?))
+    }
+
+    /// What the mirror of the first module says of itself; none: it does not answer.
+    pub(super) fn mirror(&self, namespace: &Namespace) -> Result<Option<Status>> {
+        let mut command = Command::new(&self.program);
+        let config = self.home.join("run").join(module::name(0)).join("mirror.toml");
+        command.args(["status", "--json", "--config"]).arg(config);
+        namespace.enter(&mut command)?;
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+        Ok(serde_json::from_slice(&output.stdout).ok())
     }
 
     /// Stop the daemon in order.

@@ -27,6 +27,7 @@ use super::image::Filesystem;
 use super::ledger::{self, Client};
 use super::net::{Lan, Namespace};
 use super::place::Place;
+use super::status::Status;
 use super::{exec, wait};
 use crate::{product, setup};
 use anyhow::{Context, Result, bail, ensure};
@@ -248,6 +249,24 @@ impl Cluster {
     /// It ended by itself.
     pub fn status(&mut self, node: usize) -> Result<Option<NodeStatus>> {
         self.hosts[node].status(&self.lan.hosts[node])
+    }
+
+    /// Wait until the first module's mirror on a node has a property.
+    ///
+    /// # Errors
+    /// `bound` passed; with what it says.
+    pub fn wait_mirror(
+        &self,
+        node: usize,
+        what: &str,
+        condition: impl Fn(&Status) -> bool,
+    ) -> Result<Status> {
+        let mut last = None;
+        let found = wait::until(what, SETTLE_BOUND, || {
+            last = self.hosts[node].mirror(&self.lan.hosts[node])?;
+            Ok(last.clone().filter(|status| condition(status)))
+        });
+        found.with_context(|| format!("{last:?}"))
     }
 
     /// Wait until a module on a node has a property.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::{Situation, longest_gap, wait_alone, wait_answers};
-use crate::lab::cluster::{MODULE, Options, SETTLE_BOUND};
+use crate::lab::cluster::{Cluster, MODULE, Options, SETTLE_BOUND};
 use crate::scenarios::{Context, Outcome, passed};
 
 /// Make the situation and check.
@@ -48,6 +48,7 @@ pub struct Found {
 pub fn measure(options: &Options) -> Result<Found> {
     let mut situation = Situation::begin(options)?;
     let Situation { cluster, client } = &mut situation;
+    cluster.wait_mirror(0, "the safe set is at work", |status| status.safe_set.on)?;
     let known = client.gaps().len();
     let killed = uptime()?;
     cluster.kill(0)?;
@@ -58,15 +59,24 @@ pub fn measure(options: &Options) -> Result<Found> {
     let returns = Instant::now();
     cluster.come_back(0)?;
     let back = returns.elapsed();
+    goes_on(cluster, 1)?;
     wait_answers(client, 200)?;
     let known = client.gaps().len();
     cluster.order(1, &["swap", MODULE])?;
     cluster.wait_roles(0)?;
     wait_answers(client, 200)?;
+    goes_on(cluster, 0)?;
     let swap = longest_gap(client, known);
     let answered = situation.end(0)?;
     ensure!(begun < SETTLE_BOUND.as_secs_f64(), "the application was not started after the kill");
     Ok(Found { answered, begun, failover, back, swap })
+}
+
+/// Nothing was compared that both nodes knew to be the same before they changed roles.
+fn goes_on(cluster: &Cluster, primary: usize) -> Result<()> {
+    let status = cluster.wait_mirror(primary, "the primary's status", |status| status.phase == "Mirrored")?;
+    ensure!(status.resync.why.contains("gone on"), "everything was compared: {}", status.resync.why);
+    cluster.wait_mirror(primary, "the safe set is at work", |status| status.safe_set.on).map(drop)
 }
 
 /// Seconds since the machine started, as the start script notes them.
