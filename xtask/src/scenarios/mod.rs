@@ -159,6 +159,7 @@ pub const ALL: &[Scenario] = &[
     scenario("mariadb_killed", 300, database_killed::run_mariadb),
     scenario("postgresql_killed", 300, database_killed::run_postgresql),
     scenario("sqlite_killed", 180, database_killed::run_sqlite),
+    scenario("cluster_postgresql", 400, cluster::postgresql::run),
     scenario("daemon_crash_mount_replaced", 120, daemon_crash_mount_replaced::run),
     scenario("link_reset", 240, link_reset::run),
     scenario("seeded_copy", 240, seeded_copy::run),

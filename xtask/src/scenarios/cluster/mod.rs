@@ -7,6 +7,7 @@ pub mod isolation;
 pub mod many_modules;
 pub mod paths;
 pub mod paused;
+pub mod postgresql;
 pub mod restarts;
 
 use std::time::Duration;
