@@ -1,0 +1,105 @@
+//! A mirror's process that waits to be the primary: all that does not depend on the moment is done (`replicator run --when-told`), so that a takeover waits for
+//! less. Its own standard input tells it to begin, and that it is not needed any more when that is closed: it never outlives the daemon.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::daemon::Instructions;
+
+/// So long after its mirror was stopped it is kept: a takeover stops the secondary first.
+const KEPT: Duration = Duration::from_secs(10);
+
+/// The one process of a mirror that waits, if there is one.
+#[derive(Debug, Default)]
+pub struct Ready(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Option<(Child, ChildStdin)>,
+    /// Since when the mirror does not run.
+    unused: Option<Instant>,
+}
+
+impl Ready {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Have one, if there is none. That it cannot be had costs a takeover some time, and nothing else.
+    pub fn prepare(&self, program: &Path, config: &Path) {
+        let mut state = self.lock();
+        state.unused = None;
+        if state.is_waiting() {
+            return;
+        }
+        let mut command = Command::new(program);
+        command.arg("run").arg("--config").arg(config).args(["--role", "primary", "--when-told"]);
+        command.stdin(Stdio::piped());
+        super::process::apart(&mut command);
+        match command.spawn() {
+            Ok(mut child) => state.waiting = child.stdin.take().map(|told| (child, told)),
+            Err(error) => tracing::warn!(%error, "no process waits to be the primary"),
+        }
+    }
+
+    /// Tell it to begin. `None`: there is none that could; another has to be started.
+    pub fn begin(&self, instructions: &Instructions) -> Option<Child> {
+        let mut state = self.lock();
+        if !state.is_waiting() {
+            return None;
+        }
+        let (mut child, mut told) = state.waiting.take()?;
+        let line = serde_json::to_string(instructions).ok()? + "\n";
+        match told.write_all(line.as_bytes()) {
+            Ok(()) => Some(child),
+            Err(error) => {
+                tracing::warn!(%error, "the process that waited to be the primary is gone");
+                drop(told);
+                end(&mut child);
+                None
+            }
+        }
+    }
+
+    /// To be called again and again while the mirror does not run: one that nobody needs any more is ended.
+    pub fn unused(&self) {
+        let mut state = self.lock();
+        let since = *state.unused.get_or_insert_with(Instant::now);
+        if since.elapsed() < KEPT {
+            return;
+        }
+        state.end();
+    }
+}
+
+impl State {
+    fn is_waiting(&mut self) -> bool {
+        let waits = self.waiting.as_mut().is_some_and(|(child, _)| matches!(child.try_wait(), Ok(None)));
+        if !waits {
+            self.waiting = None;
+        }
+        waits
+    }
+
+    fn end(&mut self) {
+        if let Some((mut child, _)) = self.waiting.take() {
+            end(&mut child);
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// It holds nothing that would have to be put in order.
+fn end(child: &mut Child) {
+    if let Err(error) = child.kill().and_then(|()| child.wait()) {
+        tracing::warn!(%error, "a process that waited to be the primary does not end");
+    }
+}
