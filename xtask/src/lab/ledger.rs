@@ -179,7 +179,14 @@ fn write_all_the_time(
 }
 
 fn connect(server: SocketAddr) -> Result<Conversation> {
-    let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+    conversation(TcpStream::connect_timeout(&server, PATIENCE)?)
+}
+
+/// Over a connection to the server.
+///
+/// # Errors
+/// It is gone.
+pub fn conversation(stream: TcpStream) -> Result<Conversation> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -193,11 +200,11 @@ fn connect(server: SocketAddr) -> Result<Conversation> {
     }))
 }
 
-/// How many of the answered records a file lacks.
+/// How many of the answered records, which begin with this number, a file lacks.
 ///
 /// # Errors
 /// The file cannot be read, or holds something that no client sent.
-pub fn missing(file: &Path, answered: u64) -> Result<u64> {
+pub fn missing(file: &Path, first: u64, answered: u64) -> Result<u64> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let mut found = BTreeSet::new();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -207,7 +214,7 @@ pub fn missing(file: &Path, answered: u64) -> Result<u64> {
             Err(_) => bail!("{} holds {line:?}", file.display()),
         }
     }
-    Ok(answered - found.range(..answered).count() as u64)
+    Ok(answered - found.range(first..first + answered).count() as u64)
 }
 
 #[cfg(test)]
@@ -219,10 +226,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("ledger");
         fs::write(&file, "0\n1\n1\n3\n4").unwrap();
-        assert_eq!(missing(&file, 2).unwrap(), 0);
-        assert_eq!(missing(&file, 4).unwrap(), 1);
-        assert_eq!(missing(&file, 5).unwrap(), 2);
+        assert_eq!(missing(&file, 0, 2).unwrap(), 0);
+        assert_eq!(missing(&file, 0, 4).unwrap(), 1);
+        assert_eq!(missing(&file, 0, 5).unwrap(), 2);
+        assert_eq!(missing(&file, 3, 2).unwrap(), 1);
         fs::write(&file, "0\nx\n").unwrap();
-        assert!(missing(&file, 1).is_err());
+        assert!(missing(&file, 0, 1).is_err());
     }
 }

@@ -182,6 +182,8 @@ pub const ALL: &[Scenario] = &[
     scenario("cluster_isolated_with_witness", 240, cluster::isolation::run_with_witness),
     scenario("cluster_isolated_without_arbiter", 240, cluster::isolation::run_without_arbiter),
     scenario("cluster_availability_first", 240, cluster::isolation::run_availability_first),
+    scenario("cluster_both_written", 300, cluster::both_written::run),
+    scenario("cluster_busy_processors", 240, cluster::busy::run),
     scenario("cluster_manual", 240, cluster::isolation::run_manual),
     scenario("cluster_replication_path_lost", 240, cluster::paths::run_replication_only),
     scenario("cluster_heartbeat_path_lost", 240, cluster::paths::run_heartbeat_only),

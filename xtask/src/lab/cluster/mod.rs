@@ -344,7 +344,7 @@ impl Cluster {
     /// # Errors
     /// Something is.
     pub fn check_answered(&self, active: usize, answered: u64) -> Result<()> {
-        let missing = ledger::missing(&self.hosts[active].data(0).join("ledger"), answered)?;
+        let missing = ledger::missing(&self.hosts[active].data(0).join("ledger"), 0, answered)?;
         ensure!(
             missing == 0,
             "{missing} of {answered} answered records are missing on {}",
