@@ -103,3 +103,73 @@ fn end(child: &mut Child) {
         tracing::warn!(%error, "a process that waited to be the primary does not end");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A place, and a program of these words that is called as the real one, with `told` in the place as its configuration.
+    fn program(words: &str) -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let place = tempfile::tempdir().unwrap();
+        let (program, config) = (place.path().join("program"), place.path().join("told"));
+        fs::write(&program, format!("#!/bin/sh\n{words}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        (place, program, config)
+    }
+
+    fn instructions() -> Instructions {
+        Instructions { term: Some(9), go_alone: true, force: None }
+    }
+
+    #[test]
+    fn it_is_told_once_and_then_the_mirrors_own() {
+        let (_place, program, told) = program("read -r line && echo \"$*|$line\" > \"$3\"");
+        let ready = Ready::default();
+        ready.prepare(&program, &told);
+        ready.prepare(&program, &told);
+        let mut child = ready.begin(&instructions()).expect("one waits");
+        assert!(ready.begin(&instructions()).is_none(), "there was one only");
+        assert!(child.wait().unwrap().success());
+        let said = fs::read_to_string(&told).unwrap();
+        let (arguments, line) = said.trim().split_once('|').unwrap();
+        assert_eq!(arguments, format!("run --config {} --role primary --when-told", told.display()));
+        assert_eq!(serde_json::from_str::<Instructions>(line).unwrap(), instructions());
+    }
+
+    #[test]
+    fn one_that_ended_is_not_told_and_another_can_be_had() {
+        let (_place, program, told) = program("exit 1");
+        let ready = Ready::default();
+        ready.prepare(&program, &told);
+        while ready.lock().is_waiting() {
+            std::thread::yield_now();
+        }
+        assert!(ready.begin(&instructions()).is_none());
+        fs::write(&program, "#!/bin/sh\nread -r line\n").unwrap();
+        ready.prepare(&program, &told);
+        assert!(ready.begin(&instructions()).is_some_and(|mut child| child.wait().unwrap().success()));
+    }
+
+    #[test]
+    fn one_that_is_not_needed_ends() {
+        let (_place, program, told) = program("read -r line || echo ended > \"$3\"");
+        let ready = Ready::default();
+        ready.prepare(&program, &told);
+        let (mut child, input) = ready.lock().waiting.take().unwrap();
+        // As when the daemon is gone.
+        drop(input);
+        assert!(child.wait().unwrap().success());
+        assert_eq!(fs::read_to_string(&told).unwrap(), "ended\n");
+        ready.prepare(&program, &told);
+        ready.unused();
+        assert!(ready.lock().is_waiting(), "its mirror is to be the primary, perhaps");
+        let since = Instant::now().checked_sub(KEPT).expect("the machine runs long enough");
+        ready.lock().unused = Some(since);
+        ready.unused();
+        assert!(!ready.lock().is_waiting());
+    }
+}
