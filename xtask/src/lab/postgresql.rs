@@ -20,6 +20,8 @@ const PROTOCOL: i32 = 3 << 16;
 const LENGTH_MAX: usize = 1 << 20;
 /// How long a client waits for an answer: longer than a commit may take while a checkpoint is written, too.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two commits of a client: one after the other as fast as they go would leave a resync hardly any of two processors.
+const THINKS: Duration = Duration::from_millis(4);
 /// Longest time until a question about everything is answered.
 pub const LONG: Duration = Duration::from_secs(60);
 
@@ -128,7 +130,7 @@ pub fn ask(namespace: &Namespace, server: SocketAddr, words: &str) -> Result<Vec
 pub const TABLE: &str =
     "CREATE TABLE record(client INT, number BIGINT, words TEXT, PRIMARY KEY (client, number))";
 
-/// A client that commits numbered rows of its own, one after the other. One that was not answered may have been committed, and is given again.
+/// A client that commits numbered rows of its own, one after the other, with a short rest in between. One that was not answered may have been committed, and is given again.
 ///
 /// # Errors
 /// The namespace cannot be entered.
@@ -139,7 +141,9 @@ pub fn client(namespace: &Namespace, server: SocketAddr, client: u32) -> Result<
             let insert = format!(
                 "INSERT INTO record VALUES ({client}, {number}, repeat(md5('{number}'), 12)) ON CONFLICT DO NOTHING"
             );
-            session.query(&insert).map(drop)
+            session.query(&insert)?;
+            std::thread::sleep(THINKS);
+            Ok(())
         };
         Ok(Box::new(keep) as Conversation)
     })

@@ -36,7 +36,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub use database::OWN as DATABASE_OWN;
 pub use host::Host;
 pub use module::name as module_name;
-pub use status::{ModuleStatus, NodeStatus};
+pub use status::{ModuleStatus, NodeStatus, Place as PlaceStatus};
 
 /// Name of the module.
 pub const MODULE: &str = "ledger";
