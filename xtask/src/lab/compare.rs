@@ -259,6 +259,18 @@ mod tests {
     }
 
     #[test]
+    fn what_each_side_has_for_itself_is_left_out_of_the_root_alone() {
+        let (_root, left, right) = twins();
+        fs::write(left.join("own"), "here").unwrap();
+        stamp(&left.join(""));
+        assert!(trees_but(&left, &right, &["own"]).unwrap().is_identical());
+        assert_eq!(differences(&left, &right), ["own: only on the left"]);
+        fs::write(right.join("d/own"), "there").unwrap();
+        stamp(&right.join("d"));
+        assert_eq!(trees_but(&left, &right, &["own"]).unwrap().differences, ["d/own: only on the right"]);
+    }
+
+    #[test]
     fn one_byte_is_found_and_its_place_named() {
         let (_root, left, right) = twins();
         let mut bytes = vec![7; CHUNK + 5];
