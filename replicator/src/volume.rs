@@ -216,6 +216,23 @@ impl Volume {
     /// # Errors
     /// [`VolumeError`]: missing, not a directory, in use, or on a file system without handles.
     pub fn open(id: VolumeId, path: &Path) -> Result<Volume, VolumeError> {
+        let volume = Volume::look(id, path)?;
+        // SAFETY: flock takes no memory and the descriptor is open.
+        if unsafe { libc::flock(volume.root.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Err(VolumeError::InUse { path: volume.path });
+            }
+            return Err(VolumeError::System { path: volume.path, operation: "lock", source: error });
+        }
+        Ok(volume)
+    }
+
+    /// Open the directory to see what it is, whoever uses it.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub fn look(id: VolumeId, path: &Path) -> Result<Volume, VolumeError> {
         let system = |operation| {
             let path = path.to_owned();
             move |source| VolumeError::System { path, operation, source }
@@ -228,14 +245,6 @@ impl Volume {
         )
         .map_err(io::Error::from)
         .map_err(system("open"))?;
-        // SAFETY: flock takes no memory and the descriptor is open.
-        if unsafe { libc::flock(root.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::WouldBlock {
-                return Err(VolumeError::InUse { path });
-            }
-            return Err(system("lock")(error));
-        }
         let stat = nix::sys::stat::fstat(&root).map_err(io::Error::from).map_err(system("stat"))?;
         let mount = mount_of(&root).map_err(system("find the mount of"))?;
         let handle = FileHandle::of(root.as_fd(), c"").map_err(|_| VolumeError::NoHandles {

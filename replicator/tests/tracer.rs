@@ -20,6 +20,8 @@ mod filters;
 mod names;
 #[path = "tracer/overflow.rs"]
 mod overflow;
+#[path = "tracer/prepared.rs"]
+mod prepared;
 #[path = "tracer/start.rs"]
 mod start;
 #[path = "tracer/xfs.rs"]

@@ -1,18 +1,20 @@
 //! `cargo xtask soak`: mixed writes at full speed for minutes.
 //!
 //! What must hold: the daemons' memory stays below a bound, no event is lost unnoticed (lost events mean widened marks), and
-//! both trees end the same.
+//! both trees end the same. With `--cluster`: that a cluster does nothing for minutes though other processes fill all processors.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::lab::cluster::Options;
 use crate::lab::image::MIB;
 use crate::lab::mirror::{Kind, Mirror};
 use crate::lab::status::Status;
 use crate::lab::{interrupt, place, wait, watchdog};
 use crate::run::live::bytes;
+use crate::scenarios::cluster::busy;
 use crate::worker;
 
 /// Resident memory a daemon may use, whatever is written.
@@ -32,6 +34,9 @@ pub struct Args {
     /// Processes that write.
     #[arg(long, default_value_t = 2)]
     writers: u32,
+    /// A whole cluster with default settings, beside processes that want twice what the processors can give: nothing may move.
+    #[arg(long, conflicts_with = "writers")]
+    cluster: bool,
 }
 
 /// Run the command.
@@ -40,6 +45,10 @@ pub fn run(args: Args) -> Result<()> {
     place::clear_dead();
     let time = Duration::from_secs(args.seconds);
     let _bound = watchdog::arm("the soak", time + AROUND);
+    if args.cluster {
+        println!("passed: {}", busy::hold(&Options::default(), time)?);
+        return Ok(());
+    }
     let mut mirror = Mirror::start(&args.kind.options(IMAGE))?;
     let mut writers = start(&mirror, &args)?;
     let peak = watch(&mut mirror, &mut writers, time)?;

@@ -60,6 +60,8 @@ pub enum Args {
         #[arg(long)]
         listen: std::net::SocketAddr,
     },
+    /// Burn processor time until killed.
+    Burn,
     /// Mixed writes at full speed for some seconds: buffered, mapped, renamed, truncated, synced.
     Mixed {
         /// Where; must exist.
@@ -87,6 +89,9 @@ pub fn run(args: Args) -> Result<()> {
         Args::Probe { file } => probe(&file),
         Args::Actor => crate::model::serve(),
         Args::Ledger { file, listen } => crate::lab::ledger::serve(&file, listen),
+        Args::Burn => loop {
+            std::hint::spin_loop();
+        },
         Args::Mixed { directory, seconds, seed } => {
             let written = mixed(&directory, Duration::from_secs(seconds), seed)?;
             println!("{written}");

@@ -1,13 +1,14 @@
 //! `replicator run`
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use super::{DEFAULT_CONFIG, code_of, doctor, exit, load, one_line};
 use crate::config::{Config, Role};
-use crate::daemon::Instructions;
+use crate::daemon::{Instructions, Prepared};
 use crate::{daemon, telemetry};
 
 /// Arguments of `run`.
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// Why, for the record (decisions.log in the state directory)
     #[arg(long, value_name = "TEXT", requires = "force_promote")]
     reason: Option<String>,
+    /// Get ready, and begin when a line of standard input says how; end if there is none
+    #[arg(long, hide = true, conflicts_with_all = ["term", "go_alone", "force_promote"])]
+    when_told: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -56,7 +60,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     let instructions = arguments.instructions(config.node.role)?;
     telemetry::start(config.log)?;
-    match start(config, &instructions) {
+    let (instructions, prepared) = if arguments.when_told {
+        let prepared = Prepared::new(&config);
+        let Some(told) = told(std::io::stdin().lock())? else { return Ok(exit::OK) };
+        (told, prepared)
+    } else {
+        (instructions, Prepared::default())
+    };
+    match start(config, &instructions, prepared) {
         Ok(()) => Ok(exit::OK),
         Err(error) => {
             tracing::error!("{}", one_line(&error));
@@ -81,12 +92,39 @@ impl Arguments {
     }
 }
 
-fn start(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
+/// What a node that waits is told; `None`: it is not needed any more.
+fn told(mut from: impl BufRead) -> anyhow::Result<Option<Instructions>> {
+    let mut line = String::new();
+    from.read_line(&mut line).context("read what is to be done")?;
+    if !line.ends_with('\n') {
+        return Ok(None);
+    }
+    serde_json::from_str(&line).context("what is to be done makes no sense").map(Some)
+}
+
+fn start(config: Config, instructions: &Instructions, prepared: Prepared) -> anyhow::Result<()> {
     for warning in config.validate_system()? {
         tracing::warn!("{warning}");
     }
     if let Some(obstacle) = doctor::obstacle(&config) {
         bail!("{obstacle}; \"replicator doctor\" tells more");
     }
-    daemon::run(config, instructions)
+    daemon::run(config, instructions, prepared)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_waits_begins_by_a_whole_line_only() {
+        let instructions = Instructions { term: Some(7), go_alone: true, force: None };
+        let line = serde_json::to_string(&instructions).unwrap() + "\n";
+        assert_eq!(told(line.as_bytes()).unwrap(), Some(instructions));
+        // Who would have told it is gone.
+        assert_eq!(told(&b""[..]).unwrap(), None);
+        assert_eq!(told(&line.as_bytes()[..line.len() - 1]).unwrap(), None);
+        assert!(told(&b"{\"term\":7}\n"[..]).is_err());
+        assert!(told(&b"{\"term\":7,\"go_alone\":true,\"force\":null,\"more\":1}\n"[..]).is_err());
+    }
 }

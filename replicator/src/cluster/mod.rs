@@ -1,6 +1,7 @@
 //! The cluster's daemon, and what the mirror is to it: a process of this same program for each module.
 
 mod process;
+mod ready;
 mod settings;
 
 use std::path::Path;

@@ -18,9 +18,10 @@ use replicator_core::cluster::{CopyState, MirrorView, Role};
 use replicator_core::ids::Term;
 use tokio::time::{Instant, sleep};
 
+use super::ready::Ready;
 use super::settings::configuration;
 use crate::control::{self, ControlError, Order, Request, Response, ResyncScope};
-use crate::daemon::name_id;
+use crate::daemon::{Instructions, name_id};
 use crate::status::{StateStatus, Status};
 use crate::storage::state::{StateDirectory, StateError};
 
@@ -45,6 +46,8 @@ pub struct MirrorProcess {
     state: PathBuf,
     names: (String, String),
     overrules: bool,
+    keeps_ready: bool,
+    ready: Ready,
     child: Mutex<Option<Child>>,
     /// The absence of its peer in which it asks, as it said last.
     asks: Arc<AtomicU64>,
@@ -70,6 +73,8 @@ impl MirrorProcess {
             state: place.state,
             names: place.names,
             overrules: place.overrules,
+            keeps_ready: place.keeps_ready,
+            ready: Ready::default(),
             child: Mutex::default(),
             asks: Arc::default(),
         })
@@ -110,15 +115,26 @@ impl MirrorProcess {
         }
     }
 
-    fn spawn(&self, arguments: &[String]) -> Result<(), String> {
+    fn spawn(&self, arguments: &[String]) -> Result<Child, String> {
         fs::write(&self.config, &self.text).map_err(|error| format!("{}: {error}", self.config.display()))?;
         let mut command = Command::new(&self.program);
-        command.arg("run").arg("--config").arg(&self.config).args(arguments);
-        // Not in the terminal's group: who stops the daemon does not stop its mirrors before their turn.
-        command.stdin(Stdio::null()).process_group(0);
-        let child = command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?;
-        *self.child() = Some(child);
-        Ok(())
+        command.arg("run").arg("--config").arg(&self.config).args(arguments).stdin(Stdio::null());
+        apart(&mut command);
+        command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))
+    }
+
+    /// A primary: the process that waits for that, or a new one.
+    fn begin_primary(&self, instructions: &Instructions) -> Result<Child, String> {
+        if let Some(child) = self.ready.begin(instructions) {
+            return Ok(child);
+        }
+        let mut arguments = vec!["--role".to_owned(), "primary".to_owned()];
+        arguments.extend(instructions.term.iter().flat_map(|term| ["--term".to_owned(), term.to_string()]));
+        arguments.extend(instructions.go_alone.then(|| "--go-alone".to_owned()));
+        if let Some(reason) = &instructions.force {
+            arguments.extend(["--force-promote".to_owned(), "--reason".to_owned(), reason.clone()]);
+        }
+        self.spawn(&arguments)
     }
 
     /// Wait until a condition holds; whether it did within the bound.
@@ -190,6 +206,11 @@ impl MirrorProcess {
     }
 }
 
+/// Not in the terminal's group: who stops the daemon does not stop its mirrors before their turn.
+pub fn apart(command: &mut Command) {
+    command.process_group(0);
+}
+
 fn copy_of(state: &StateStatus) -> Option<CopyState> {
     let mut account = state.account()?;
     account.primary = false;
@@ -201,24 +222,15 @@ impl Mirror for MirrorProcess {
         if self.is_running() {
             return Err("it runs already".to_owned());
         }
-        let mut arguments = vec!["--role".to_owned()];
-        match role {
-            Role::Secondary => arguments.push("secondary".to_owned()),
+        let child = match role {
+            Role::Secondary => self.spawn(&["--role".to_owned(), "secondary".to_owned()])?,
             Role::Primary => {
-                arguments.extend(["primary".to_owned(), "--term".to_owned(), term.to_string()]);
-                arguments.extend(alone.then(|| "--go-alone".to_owned()));
-                if force {
-                    let reason =
-                        "promoted by force by an operator of the cluster; the module's history says why";
-                    arguments.extend([
-                        "--force-promote".to_owned(),
-                        "--reason".to_owned(),
-                        reason.to_owned(),
-                    ]);
-                }
+                let reason = "promoted by force by an operator of the cluster; the module's history says why";
+                let force = force.then(|| reason.to_owned());
+                self.begin_primary(&Instructions { term: Some(term.0), go_alone: alone, force })?
             }
-        }
-        self.spawn(&arguments)?;
+        };
+        *self.child() = Some(child);
         let deadline = Instant::now() + START_BOUND;
         loop {
             if let Some(status) = self.ended() {
@@ -226,6 +238,9 @@ impl Mirror for MirrorProcess {
             }
             // Last of all it answers: then it serves, or listens.
             if self.socket.exists() && self.look_at_running().await.is_ok() {
+                if self.keeps_ready && role == Role::Secondary {
+                    self.ready.prepare(&self.program, &self.config);
+                }
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -309,6 +324,7 @@ impl Mirror for MirrorProcess {
         if self.is_running() {
             return self.look_at_running().await;
         }
+        self.ready.unused();
         match self.copy_of_stopped() {
             Ok(copy) => {
                 self.asks.store(0, Ordering::Release);

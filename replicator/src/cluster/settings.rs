@@ -76,6 +76,7 @@ mod tests {
             run: PathBuf::from("/run/replicator/web"),
             dead_after: Duration::from_millis(2400),
             overrules: false,
+            keeps_ready: false,
         }
     }
 

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use replicator_core::ids::VolumeId;
 use tracing::{info, warn};
 
 use crate::config::{Capture, Config};
 use crate::gate::Passthrough;
 use crate::status::HookStatus;
-use crate::tracer::{HookState, ProgramKind, Resolve, Row, Tracer, TracerOptions, TracerReport, Watch};
+use crate::tracer::{
+    HookState, PreparedTracer, ProgramKind, Resolve, Row, Tracer, TracerError, TracerOptions, TracerReport,
+    Watch,
+};
 use crate::volume::Volume;
 
 /// What was chosen.
@@ -23,29 +27,73 @@ pub struct Selected {
     pub why: String,
 }
 
-/// Choose, and attach what was chosen.
-///
-/// # Errors
-/// The configured row cannot be had here.
-pub fn select(config: &Config, volumes: &[Arc<Volume>]) -> anyhow::Result<Selected> {
-    let row = match config.mirror.capture {
-        Capture::Gate => {
-            return Ok(by_the_gate("configured".to_owned()));
-        }
+/// The row to try; `None`: no kernel programs are wanted.
+fn wanted(config: &Config) -> Option<Row> {
+    Some(match config.mirror.capture {
+        Capture::Gate => return None,
         Capture::Auto if !config.mirror.gate => Row::Fentry,
         Capture::Auto => Row::Auto,
         Capture::Fentry => Row::Fentry,
         Capture::Tracepoints => Row::Tracepoints,
-    };
-    let watches = volumes.iter().map(|volume| watch(volume)).collect();
-    let options = TracerOptions {
+    })
+}
+
+fn options(config: &Config, row: Row, watches: Vec<Watch>) -> TracerOptions {
+    TracerOptions {
         row,
         ring_bytes: config.mirror.trace_ring,
         log_programs: true,
-        resolve: Some(resolver(volumes)),
         ..TracerOptions::new(watches)
+    }
+}
+
+/// What a primary needs of the kernel, got ready while another process may still be the secondary in the same directories. Nothing of these stays open.
+#[derive(Default)]
+pub struct Prepared(Option<PreparedTracer>);
+
+impl Prepared {
+    /// Load the kernel programs, attached to nothing. What cannot be had now is tried again at the start.
+    #[must_use]
+    pub fn new(config: &Config) -> Prepared {
+        let Some(row) = wanted(config) else { return Prepared::default() };
+        let tracer =
+            look(config).and_then(|watches| Ok(PreparedTracer::load(options(config, row, watches))?));
+        let tracer = tracer.inspect_err(|error| info!("the kernel programs cannot be prepared: {error:#}"));
+        Prepared(tracer.ok())
+    }
+}
+
+/// What is to be watched of the directories of this configuration, whoever uses them.
+fn look(config: &Config) -> anyhow::Result<Vec<Watch>> {
+    let directories = (0..).map(VolumeId).zip(&config.mirror.directories);
+    directories.map(|(id, directory)| Ok(watch(&Volume::look(id, directory)?))).collect()
+}
+
+/// Attach what was prepared, or load it now, if the directories are others since or the kernel does not take it any more.
+fn start(prepared: Prepared, options: impl Fn() -> TracerOptions) -> Result<Tracer, TracerError> {
+    let TracerOptions { watches, resolve, .. } = options();
+    match prepared.0 {
+        Some(prepared) if prepared.watches() == watches => match prepared.attach(resolve) {
+            Ok(tracer) => return Ok(tracer),
+            Err(error) => warn!(%error, "the kernel programs that were prepared are loaded again"),
+        },
+        Some(_) => info!("the kernel programs were prepared for other directories, and are loaded again"),
+        None => {}
+    }
+    Tracer::start(options())
+}
+
+/// Choose, and attach what was chosen. `prepared`: with the same configuration.
+///
+/// # Errors
+/// The configured row cannot be had here.
+pub fn select(config: &Config, volumes: &[Arc<Volume>], prepared: Prepared) -> anyhow::Result<Selected> {
+    let Some(row) = wanted(config) else { return Ok(by_the_gate("configured".to_owned())) };
+    let options = || TracerOptions {
+        resolve: Some(resolver(volumes)),
+        ..options(config, row, volumes.iter().map(|volume| watch(volume)).collect())
     };
-    match Tracer::start(options) {
+    match start(prepared, options) {
         Ok(tracer) => {
             let report = tracer.report();
             let why = report.reason.clone();

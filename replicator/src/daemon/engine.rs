@@ -272,7 +272,7 @@ impl<R: Role> Engine<R> {
             preparing: prepares.then(Waiting::default),
             ending: None,
             told: Vec::new(),
-            stale: false,
+            stale: true,
             settling,
         };
         Engine { core, role, priority: Priority::default() }

@@ -7,6 +7,7 @@ use replicator_core::action::StateRecord;
 use replicator_core::begin::{NotPromotable, Start};
 use replicator_core::ids::Term;
 use replicator_core::lineage::Tag;
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::settings::{random_bits, when_alone};
@@ -14,7 +15,8 @@ use crate::config::{Config, Role};
 use crate::storage::state::StateDirectory;
 
 /// What whoever starts a node tells it. Whoever starts it by hand tells it nothing.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Instructions {
     /// The number of the primacy.
     pub term: Option<u64>,

@@ -39,5 +39,6 @@ mod told;
 mod workers;
 mod writeback;
 
+pub use capture::Prepared;
 pub use instructions::{Instructions, Refused};
 pub use start::{name_id, run};

@@ -22,7 +22,7 @@ use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 use super::behind::{self, Behind};
-use super::capture::{self, Selected};
+use super::capture::{self, Prepared, Selected};
 use super::checkpoint::{
     Inodes, Preparation, fitting, identity as checkpoint_identity, lasting_identity, succession_identity,
 };
@@ -70,11 +70,11 @@ const BACKGROUND_WORKERS: usize = 2;
 /// How often it is looked whether the gates still serve, and whether something was mounted inside the directories.
 const GATE_CHECK: Duration = Duration::from_secs(1);
 
-/// Run a node until it is told to stop.
+/// Run a node until it is told to stop. `prepared`: with the same configuration.
 ///
 /// # Errors
 /// What keeps the node from starting or going on.
-pub fn run(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
+pub fn run(config: Config, instructions: &Instructions, prepared: Prepared) -> anyhow::Result<()> {
     let mut stages = Stages::begin();
     if !nix::unistd::geteuid().is_root() {
         bail!(
@@ -91,7 +91,7 @@ pub fn run(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
     let found = load_record(&config, instructions, &state)?;
     let term = found.now.term.0;
     stages.end("directories");
-    let node = StartedNode::start(&config, instructions, state, volumes, found, &mut stages)?;
+    let node = StartedNode::start(&config, instructions, state, volumes, found, prepared, &mut stages)?;
     info!(node = %config.node.name, role = %config.node.role, term, took = %stages, "running");
     let stop = node.stop_handle();
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -355,6 +355,7 @@ impl StartedNode {
         state: StateDirectory,
         volumes: Vec<Arc<Volume>>,
         found: Found,
+        prepared: Prepared,
         stages: &mut Stages,
     ) -> anyhow::Result<StartedNode> {
         let record = found.now;
@@ -451,7 +452,7 @@ impl StartedNode {
                 run_data_plane(engine, &mailbox, &stop)?
             }
             Role::Primary => {
-                let Selected { tracer, passthrough, row, why } = capture::select(config, &volumes)?;
+                let Selected { tracer, passthrough, row, why } = capture::select(config, &volumes, prepared)?;
                 info!(row, why, "capture");
                 stages.end("capture");
                 publisher.on_capture(row, &why, tracer.as_ref().map(|tracer| tracer.report()));

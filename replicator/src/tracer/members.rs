@@ -91,6 +91,11 @@ impl Members {
         }
     }
 
+    /// From now on this answers for files that nothing is known about.
+    pub fn set_resolve(&mut self, resolve: Option<Resolve>) {
+        self.resolve = resolve;
+    }
+
     /// Whose file the record is about; tells the programs where that was not known.
     pub fn owner(&mut self, record: &Record) -> Owner {
         if let Some(volume) = self.known_volume(record) {

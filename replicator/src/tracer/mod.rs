@@ -12,6 +12,7 @@ mod hooks;
 mod layout;
 mod members;
 mod plan;
+mod prepared;
 mod probe;
 mod programs;
 mod report;
@@ -28,6 +29,7 @@ use replicator_core::extent::Extent;
 use replicator_core::ids::{FileId, VolumeId};
 
 pub use hooks::{Cover, ProgramKind};
+pub use prepared::PreparedTracer;
 pub use probe::{BpfProbe, Finding, probe};
 pub use replicator_common::Hook;
 pub use report::{HookReport, HookState, TracerReport, Uncovered};

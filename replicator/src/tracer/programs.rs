@@ -52,6 +52,23 @@ pub struct Attached {
     lost: Lost,
 }
 
+/// A program that is loaded for its hook and not attached to it.
+#[derive(Debug)]
+pub struct Loaded(OwnedFd);
+
+impl Loaded {
+    /// How often it was due while it was attached, and did not run.
+    pub fn misses(&self) -> io::Result<u64> {
+        sys::misses(self.0.as_fd())
+    }
+
+    /// Attach it to the hook it was loaded for.
+    pub fn attach(self) -> io::Result<Attached> {
+        let link = sys::attach(self.0.as_fd())?;
+        Ok(Attached { program: self.0, _link: link, lost: Lost::default() })
+    }
+}
+
 /// What a program did not tell.
 #[derive(Clone, Copy, Default, Debug)]
 struct Lost {
@@ -83,6 +100,11 @@ impl Lost {
 }
 
 impl Attached {
+    /// Let it go and keep the program.
+    pub fn detach(self) -> Loaded {
+        Loaded(self.program)
+    }
+
     /// How often it was due and did not run.
     pub fn misses(&self) -> io::Result<u64> {
         sys::misses(self.program.as_fd())
@@ -183,8 +205,7 @@ impl Programs {
         };
         let name = place.hook.program();
         let program = self.load_program(name, attach_type, attach_to.0, module.as_ref().map(AsFd::as_fd))?;
-        let link = sys::attach(program.as_fd()).map_err(|error| refused(&error))?;
-        Ok(Attached { program, _link: link, lost: Lost::default() })
+        Loaded(program).attach().map_err(|error| refused(&error))
     }
 
     fn load_program(

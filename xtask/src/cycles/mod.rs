@@ -4,6 +4,7 @@
 //! What must hold after each: every record that was acknowledged is on the node that survived, and on both after the return; both
 //! trees are the same. What each return compared and sent is told, and with `--require-bounded` must be what was open or changed.
 
+mod cluster;
 mod load;
 mod returned;
 mod turn;
@@ -90,6 +91,9 @@ pub struct Args {
     /// Whose daemon is killed.
     #[arg(long, value_enum, default_value_t = Who::Turns)]
     kill: Who,
+    /// A whole cluster with a database on its virtual address: whichever node serves dies with its machine.
+    #[arg(long, conflicts_with_all = ["kill", "require_bounded", "files", "seed", "capture"])]
+    cluster: bool,
 }
 
 /// Arguments of `cargo xtask powercut`.
@@ -116,6 +120,9 @@ enum End {
 
 /// Run `cargo xtask cycles`.
 pub fn run(args: Args) -> Result<()> {
+    if args.cluster {
+        return prepare().map_or(Ok(()), |()| cluster::run(&args.plan));
+    }
     cycles(&args.plan, args.kill, End::Kill)
 }
 
@@ -124,13 +131,21 @@ pub fn run_powercut(args: PowercutArgs) -> Result<()> {
     cycles(&args.plan, args.who, End::Power(args.loss))
 }
 
-fn cycles(plan: &Plan, who: Who, end: End) -> Result<()> {
+/// Clear away what a dead run left. `None`: this machine cannot run nodes, which was told.
+fn prepare() -> Option<()> {
     if let Err(why) = setup::require_root("two nodes on one machine") {
         println!("not run: {why}");
-        return Ok(());
+        return None;
     }
     interrupt::watch();
     place::clear_dead();
+    Some(())
+}
+
+fn cycles(plan: &Plan, who: Who, end: End) -> Result<()> {
+    if prepare().is_none() {
+        return Ok(());
+    }
     // The writers never rest: a return that gave way to them for hours would be no cycle.
     let mut options = plan.surroundings.options().sized(IMAGE).with("mirror.resync-within", "5s");
     options.machines = matches!(end, End::Power(_));

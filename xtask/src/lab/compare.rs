@@ -52,9 +52,17 @@ impl Comparison {
 /// # Errors
 /// A tree cannot be read. An entry that vanishes meanwhile is a difference.
 pub fn trees(left: &Path, right: &Path) -> Result<Comparison> {
+    trees_but(left, right, &[])
+}
+
+/// The same without the entries of the roots that have one of these names, which each side has for itself.
+///
+/// # Errors
+/// As [`trees`].
+pub fn trees_but(left: &Path, right: &Path, own: &[&str]) -> Result<Comparison> {
     let mut comparison = Comparison::default();
-    let left = scan(left)?;
-    let right = scan(right)?;
+    let left = scan(left, own)?;
+    let right = scan(right, own)?;
     for (path, one) in &left.entries {
         comparison.entries += 1;
         match right.entries.get(path) {
@@ -77,7 +85,7 @@ struct Tree {
     first_names: HashMap<(u64, u64), PathBuf>,
 }
 
-fn scan(root: &Path) -> Result<Tree> {
+fn scan(root: &Path, own: &[&str]) -> Result<Tree> {
     let mut tree = Tree { root: root.to_owned(), entries: BTreeMap::new(), first_names: HashMap::new() };
     let mut open = vec![PathBuf::new()];
     while let Some(path) = open.pop() {
@@ -86,7 +94,8 @@ fn scan(root: &Path) -> Result<Tree> {
         if meta.is_dir() {
             let list = fs::read_dir(&full).with_context(|| format!("list {}", full.display()))?;
             let mut names: Vec<OsString> = list.map(|item| Ok(item?.file_name())).collect::<Result<_>>()?;
-            names.retain(|name| !path.as_os_str().is_empty() || name != RESERVED);
+            let belongs = |name: &OsString| name != RESERVED && !own.iter().any(|own| name == own);
+            names.retain(|name| !path.as_os_str().is_empty() || belongs(name));
             names.sort();
             open.extend(names.into_iter().rev().map(|name| path.join(name)));
         }
@@ -247,6 +256,18 @@ mod tests {
         assert!(found.is_identical(), "{found:?}");
         assert_eq!(found.entries, 4);
         assert_eq!(found.bytes, 2 * (CHUNK as u64 + 5));
+    }
+
+    #[test]
+    fn what_each_side_has_for_itself_is_left_out_of_the_root_alone() {
+        let (_root, left, right) = twins();
+        fs::write(left.join("own"), "here").unwrap();
+        stamp(&left.join(""));
+        assert!(trees_but(&left, &right, &["own"]).unwrap().is_identical());
+        assert_eq!(differences(&left, &right), ["own: only on the left"]);
+        fs::write(right.join("d/own"), "there").unwrap();
+        stamp(&right.join("d"));
+        assert_eq!(trees_but(&left, &right, &["own"]).unwrap().differences, ["d/own: only on the right"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A small server that keeps numbered records, and the client that holds it to its word.
 //!
 //! The client sends `number\n`; the server appends `number\n` to its file, syncs it, and answers `number\n`. What was answered must be in the file of
-//! whichever node serves afterwards.
+//! whichever node serves afterwards. With a database as the server ([`super::postgresql`]) only the conversation is another one.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::net::Namespace;
 
 /// How long the client waits for an answer, and for a connection. An unanswered record is sent again on a new connection.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub const PATIENCE: Duration = Duration::from_millis(500);
 /// Pause between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -83,18 +83,32 @@ impl Gap {
 /// Gaps shorter than this are not remembered.
 const GAP: Duration = Duration::from_millis(100);
 
+/// Gives a number to a server, and returns when the server has answered that it keeps it.
+pub type Conversation = Box<dyn FnMut(u64) -> Result<()>>;
+
 impl Client {
     /// Write to the server at an address, from a namespace.
     ///
     /// # Errors
     /// The namespace cannot be entered.
     pub fn start(namespace: &Namespace, server: SocketAddr) -> Result<Client> {
+        Client::converse(namespace, move || connect(server))
+    }
+
+    /// Give one number after the other to whatever `connect` connects to. A number that was not answered is given again on a new connection.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn converse(
+        namespace: &Namespace,
+        connect: impl Fn() -> Result<Conversation> + Send + 'static,
+    ) -> Result<Client> {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let gaps = Arc::new(Mutex::new(Vec::new()));
         let shared = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&gaps));
         // The thread stays in the namespace it was started in.
         let thread = namespace.within(move || {
-            Ok(thread::spawn(move || write_all_the_time(server, &shared.0, &shared.1, &shared.2)))
+            Ok(thread::spawn(move || write_all_the_time(&connect, &shared.0, &shared.1, &shared.2)))
         })?;
         Ok(Client { stop, answered, gaps, thread: Some(thread) })
     }
@@ -132,56 +146,65 @@ impl Drop for Client {
     }
 }
 
-fn write_all_the_time(server: SocketAddr, stop: &AtomicBool, answered: &AtomicU64, gaps: &Mutex<Vec<Gap>>) {
+fn write_all_the_time(
+    connect: &impl Fn() -> Result<Conversation>,
+    stop: &AtomicBool,
+    answered: &AtomicU64,
+    gaps: &Mutex<Vec<Gap>>,
+) {
     let mut last: Option<Instant> = None;
     while !stop.load(Ordering::Acquire) {
-        let Ok(stream) = TcpStream::connect_timeout(&server, PATIENCE) else {
+        let Ok(mut keep) = connect() else {
             // A client that is refused does not try as fast as it can.
             thread::sleep(PAUSE);
             continue;
         };
-        let ended = converse(&stream, stop, answered, |at| {
+        while !stop.load(Ordering::Acquire) {
+            let number = answered.load(Ordering::Acquire);
+            if keep(number).is_err() {
+                // Likewise.
+                thread::sleep(PAUSE);
+                break;
+            }
+            answered.store(number + 1, Ordering::Release);
+            let at = Instant::now();
             if let Some(before) = last.replace(at)
                 && at - before >= GAP
                 && let Ok(mut gaps) = gaps.lock()
             {
                 gaps.push(Gap { from: before, to: at });
             }
-        });
-        if ended.is_err() {
-            // Likewise.
-            thread::sleep(PAUSE);
         }
     }
 }
 
-fn converse(
-    stream: &TcpStream,
-    stop: &AtomicBool,
-    answered: &AtomicU64,
-    mut at: impl FnMut(Instant),
-) -> Result<()> {
+fn connect(server: SocketAddr) -> Result<Conversation> {
+    conversation(TcpStream::connect_timeout(&server, PATIENCE)?)
+}
+
+/// Over a connection to the server.
+///
+/// # Errors
+/// It is gone.
+pub fn conversation(stream: TcpStream) -> Result<Conversation> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let (mut out, mut lines) = (stream, BufReader::new(stream));
-    while !stop.load(Ordering::Acquire) {
-        let number = answered.load(Ordering::Acquire);
+    let (mut out, mut lines) = (stream.try_clone()?, BufReader::new(stream));
+    Ok(Box::new(move |number| {
         out.write_all(format!("{number}\n").as_bytes())?;
         let mut line = String::new();
         lines.read_line(&mut line)?;
         ensure!(line.trim() == number.to_string(), "answered {line:?} to {number}");
-        answered.store(number + 1, Ordering::Release);
-        at(Instant::now());
-    }
-    Ok(())
+        Ok(())
+    }))
 }
 
-/// How many of the answered records a file lacks.
+/// How many of the answered records, which begin with this number, a file lacks.
 ///
 /// # Errors
 /// The file cannot be read, or holds something that no client sent.
-pub fn missing(file: &Path, answered: u64) -> Result<u64> {
+pub fn missing(file: &Path, first: u64, answered: u64) -> Result<u64> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let mut found = BTreeSet::new();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -191,7 +214,7 @@ pub fn missing(file: &Path, answered: u64) -> Result<u64> {
             Err(_) => bail!("{} holds {line:?}", file.display()),
         }
     }
-    Ok(answered - found.range(..answered).count() as u64)
+    Ok(answered - found.range(first..first + answered).count() as u64)
 }
 
 #[cfg(test)]
@@ -203,10 +226,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("ledger");
         fs::write(&file, "0\n1\n1\n3\n4").unwrap();
-        assert_eq!(missing(&file, 2).unwrap(), 0);
-        assert_eq!(missing(&file, 4).unwrap(), 1);
-        assert_eq!(missing(&file, 5).unwrap(), 2);
+        assert_eq!(missing(&file, 0, 2).unwrap(), 0);
+        assert_eq!(missing(&file, 0, 4).unwrap(), 1);
+        assert_eq!(missing(&file, 0, 5).unwrap(), 2);
+        assert_eq!(missing(&file, 3, 2).unwrap(), 1);
         fs::write(&file, "0\nx\n").unwrap();
-        assert!(missing(&file, 1).is_err());
+        assert!(missing(&file, 0, 1).is_err());
     }
 }

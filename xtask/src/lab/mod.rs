@@ -23,6 +23,7 @@ pub mod mount;
 pub mod net;
 pub mod node;
 pub mod place;
+pub mod postgresql;
 pub mod power;
 pub mod proxy;
 pub mod records;

@@ -212,6 +212,16 @@ impl Namespace {
         self.nft(rules)
     }
 
+    /// Whether an address is there.
+    ///
+    /// # Errors
+    /// ip(8) failed.
+    pub fn has_address(&self, address: IpAddr) -> Result<bool> {
+        let mut command = Command::new(setup::program("ip"));
+        command.args(["-n", &self.name, "-o", "address", "show", "to", &address.to_string()]);
+        Ok(!exec::output(&mut command)?.trim().is_empty())
+    }
+
     /// Take an address away, if it is there.
     pub fn remove_address(&self, address: IpAddr) {
         let _ = ip(&self.name, &["address", "del", &format!("{address}/24"), "dev", DEVICE]);

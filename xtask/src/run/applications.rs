@@ -150,6 +150,12 @@ impl PostgresPrograms {
         Ok(Some(PostgresPrograms { directory, user }))
     }
 
+    /// Where they are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// One of them, working in `directory`. A namespace may still be entered: that is done as root, before the user takes over.
     #[must_use]
     pub fn command(&self, program: &str, directory: &Path) -> Command {

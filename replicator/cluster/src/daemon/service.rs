@@ -69,6 +69,8 @@ pub struct MirrorPlace {
     pub dead_after: Duration,
     /// Both nodes may go on alone, and what the one has that stays replaces what the other has, which is kept aside.
     pub overrules: bool,
+    /// A secondary is to have at hand what it needs as the primary, at the cost of the memory for it.
+    pub keeps_ready: bool,
 }
 
 /// What the daemon is told beside what is on the disk.
@@ -140,7 +142,9 @@ pub async fn run<M: Mirror>(
     let setup = setup(&places, &options, &membership)?;
     let dead_after = setup.heartbeat.dead_after;
     let make = |description: &module::Description| {
-        mirror(description, mirror_place(&places, &membership, description, dead_after)?)
+        let place = mirror_place(&places, &membership, description, dead_after)?;
+        // Who wants to wait for nothing has the memory.
+        mirror(description, MirrorPlace { keeps_ready: options.preset == Preset::Fast, ..place })
     };
     let node = Node::start(setup, make)?;
     let keyring = Keyring::new(credentials(&membership)?)?;
@@ -269,6 +273,7 @@ fn mirror_place(
         run: places.run.join(&description.name),
         dead_after: dead_after * 4 / 5,
         overrules: policy_of(description, policy(membership)) == Policy::AvailabilityFirst,
+        keeps_ready: false,
     })
 }
 

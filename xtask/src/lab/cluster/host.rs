@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{NodeStatus, Options, module};
-use crate::lab::image::{LoopImage, MIB};
+use crate::lab::image::LoopImage;
 use crate::lab::net::Namespace;
 use crate::lab::place::Place;
 use crate::lab::status::Status;
@@ -39,7 +39,7 @@ impl Host {
     pub(super) fn new(name: &'static str, program: &Path, place: &Place, options: &Options) -> Result<Host> {
         let home = place.path().join(format!("{name}.node"));
         fs::create_dir_all(&home)?;
-        let image = LoopImage::new(place.path(), name, options.filesystem, 256 * MIB)?;
+        let image = LoopImage::new(place.path(), name, options.filesystem, options.room)?;
         let host = Host { name, program: program.to_owned(), home, daemon: None, ended: None, image };
         for number in 0..options.modules {
             fs::create_dir_all(host.data(number))?;

@@ -7,8 +7,10 @@
 //!   a 10.78.0.1 ------------ second network -------- 10.78.0.2 b
 //! ```
 //!
-//! The cluster is founded and joined by the product's own commands. Its module keeps a ledger ([`super::ledger`]) on 10.77.0.100.
+//! The cluster is founded and joined by the product's own commands. Its module keeps a ledger ([`super::ledger`]) on 10.77.0.100, or the database that
+//! `modules/postgresql` starts does.
 
+mod database;
 mod host;
 mod module;
 mod status;
@@ -23,7 +25,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::compare;
-use super::image::Filesystem;
+use super::image::{Filesystem, MIB};
 use super::ledger::{self, Client};
 use super::net::{Lan, Namespace};
 use super::place::Place;
@@ -32,9 +34,10 @@ use super::{exec, wait};
 use crate::{product, setup};
 use anyhow::{Context, Result, bail, ensure};
 
+pub use database::OWN as DATABASE_OWN;
 pub use host::Host;
 pub use module::name as module_name;
-pub use status::{ModuleStatus, NodeStatus};
+pub use status::{ModuleStatus, NodeStatus, Place as PlaceStatus};
 
 /// Name of the module.
 pub const MODULE: &str = "ledger";
@@ -44,8 +47,17 @@ pub const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::n
 pub const HEARTBEAT: u16 = 7410;
 const CONTROL: u16 = 7411;
 const WITNESS: u16 = 7412;
-/// Longest time until a cluster has come to a state.
-pub const SETTLE_BOUND: Duration = Duration::from_secs(60);
+/// Longest time until a cluster has come to a state, on a busy machine: what a resync sends waits for its disks.
+pub const SETTLE_BOUND: Duration = Duration::from_secs(150);
+
+/// What serves on the virtual address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Application {
+    /// [`super::ledger`].
+    Ledger,
+    /// PostgreSQL, by the module for it.
+    PostgreSql,
+}
 
 /// What kind of cluster.
 #[derive(Clone, Debug)]
@@ -60,8 +72,12 @@ pub struct Options {
     pub filesystem: Filesystem,
     /// More lines for the module's `[module]` table.
     pub module: &'static str,
-    /// How many modules there are: the ledger, and others without addresses.
+    /// How many modules there are: the one that serves, and others without addresses.
     pub modules: usize,
+    /// What the first of them is.
+    pub application: Application,
+    /// Bytes of each node's file system.
+    pub room: u64,
 }
 
 impl Default for Options {
@@ -73,6 +89,8 @@ impl Default for Options {
             filesystem: Filesystem::Ext4,
             module: "",
             modules: 1,
+            application: Application::Ledger,
+            room: 256 * MIB,
         }
     }
 }
@@ -111,6 +129,9 @@ impl Cluster {
         }
         for host in &cluster.hosts {
             module::install(host, options)?;
+        }
+        if options.application == Application::PostgreSql {
+            database::create(&cluster.hosts)?;
         }
         Ok(cluster)
     }
@@ -342,7 +363,7 @@ impl Cluster {
     /// # Errors
     /// Something is.
     pub fn check_answered(&self, active: usize, answered: u64) -> Result<()> {
-        let missing = ledger::missing(&self.hosts[active].data(0).join("ledger"), answered)?;
+        let missing = ledger::missing(&self.hosts[active].data(0).join("ledger"), 0, answered)?;
         ensure!(
             missing == 0,
             "{missing} of {answered} answered records are missing on {}",
@@ -356,11 +377,15 @@ impl Cluster {
     /// # Errors
     /// They are not, within a bound.
     pub fn wait_identical(&self) -> Result<()> {
+        let own = match self.options.application {
+            Application::Ledger => &[][..],
+            Application::PostgreSql => DATABASE_OWN,
+        };
         for number in 0..self.options.modules {
             let (one, other) = (self.hosts[0].data(number), self.hosts[1].data(number));
             let mut last = String::new();
             let same = wait::until("both trees to be the same", SETTLE_BOUND, || {
-                let found = compare::trees(&one, &other)?;
+                let found = compare::trees_but(&one, &other, own)?;
                 last = format!("{found:?}");
                 Ok(found.is_identical().then_some(()))
             });

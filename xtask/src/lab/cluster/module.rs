@@ -1,4 +1,4 @@
-//! The modules of the laboratory: the ledger, and as many others as are wanted, which only mirror.
+//! The modules of the laboratory: the ledger (or a database), and as many others as are wanted, which only mirror.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Host, MODULE, Options, SERVICE};
+use super::{Application, Host, MODULE, Options, SERVICE, database};
 use crate::worker;
 
 /// First port of the mirrors.
@@ -22,6 +22,10 @@ pub fn install(host: &Host, options: &Options) -> Result<()> {
     for number in 0..options.modules {
         let directory = host.modules().join(name(number));
         fs::create_dir_all(&directory)?;
+        if number == 0 && options.application == Application::PostgreSql {
+            database::install(host, options, &directory)?;
+            continue;
+        }
         let text = if number == 0 { ledger(host, options)? } else { plain(host, number) };
         fs::write(directory.join("module.toml"), text)?;
         if number == 0 {

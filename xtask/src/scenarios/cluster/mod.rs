@@ -2,11 +2,14 @@
 
 pub mod application;
 pub mod arbiters;
+pub mod both_written;
+pub mod busy;
 pub mod failover;
 pub mod isolation;
 pub mod many_modules;
 pub mod paths;
 pub mod paused;
+pub mod postgresql;
 pub mod restarts;
 
 use std::time::Duration;
@@ -67,10 +70,18 @@ impl Situation {
     ///
     /// # Errors
     /// One of that does not hold.
-    pub fn end(mut self, active: usize) -> Result<u64> {
+    pub fn end(self, active: usize) -> Result<u64> {
+        self.finish(active, LOST)
+    }
+
+    /// The same with these complaints.
+    ///
+    /// # Errors
+    /// One of that does not hold.
+    pub fn finish(mut self, active: usize, expected: &[&str]) -> Result<u64> {
         let answered = self.client.stop();
         self.cluster.check(active, answered)?;
-        self.cluster.finish(LOST)?;
+        self.cluster.finish(expected)?;
         Ok(answered)
     }
 }
