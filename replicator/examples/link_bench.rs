@@ -521,7 +521,7 @@ struct Node {
 impl Node {
     fn new(stream: TcpStream, pool: &Pool) -> Node {
         let mut ring = Ring::new(128).expect("io_uring");
-        let mut connection = Connection::new(stream, 1, 1, pool).expect("a connection");
+        let mut connection = Connection::new(stream, None, 1, 1, pool).expect("a connection");
         connection.start(&mut ring);
         Node { ring, connection, events: Vec::new() }
     }

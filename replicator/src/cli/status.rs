@@ -218,7 +218,8 @@ fn peer(status: &Status) -> String {
         return format!("{name}{address}, not connected");
     }
     let proof = if peer.authenticated { "authenticated" } else { "NOT authenticated" };
-    format!("{name}{address}, connected, {proof}, protocol {}", peer.version)
+    let cover = if peer.encrypted { "encrypted" } else { "not encrypted" };
+    format!("{name}{address}, connected, {proof}, {cover}, protocol {}", peer.version)
 }
 
 fn capture(status: &Status) -> String {

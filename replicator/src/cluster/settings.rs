@@ -21,6 +21,11 @@ pub fn configuration(description: &Description, place: &MirrorPlace) -> Result<(
     if let Some(key) = OURS.iter().find(|key| mirror.contains_key(**key)) {
         return Err(format!("mirror.{key} is not for a module: the cluster says that (remove it)"));
     }
+    let encryption = match mirror.remove("encryption") {
+        None => "tls".to_owned(),
+        Some(Value::String(word)) if ["tls", "none"].contains(&word.as_str()) => word,
+        Some(other) => return Err(format!("mirror.encryption: {other} is neither \"tls\" nor \"none\"")),
+    };
     let text = |text: &dyn ToString| Value::String(text.to_string());
     let path = |path: &std::path::Path| Value::String(path.to_string_lossy().into_owned());
     let directories = description.directories.iter().map(|directory| path(&directory.path)).collect();
@@ -35,7 +40,7 @@ pub fn configuration(description: &Description, place: &MirrorPlace) -> Result<(
         ("control-socket".to_owned(), path(&place.run.join("mirror.sock"))),
     ]);
     let millis = |span: std::time::Duration| Value::String(format!("{}ms", span.as_millis()));
-    let link = Table::from_iter([
+    let mut link = Table::from_iter([
         ("listen".to_owned(), text(&place.listen)),
         ("peer".to_owned(), text(&place.peer)),
         ("cluster-key-file".to_owned(), path(&place.key_file)),
@@ -43,6 +48,14 @@ pub fn configuration(description: &Description, place: &MirrorPlace) -> Result<(
         ("keep-alive-interval".to_owned(), millis(place.dead_after / BEATS)),
         ("reconnect-max".to_owned(), "500ms".into()),
     ]);
+    if encryption == "tls" {
+        link.extend([
+            ("authority-file".to_owned(), path(&place.tls.authority)),
+            ("certificate-file".to_owned(), path(&place.tls.node)),
+            ("peer-identity".to_owned(), text(&place.tls.peer)),
+        ]);
+    }
+    link.insert("encryption".to_owned(), Value::String(encryption));
     let own = description.directories.iter().filter(|directory| directory.table.len() > 1);
     let own = own.map(|directory| Value::Table(directory.table.clone())).collect::<Vec<_>>();
     let mut document = Table::from_iter([
@@ -63,6 +76,8 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
+    use replicator_cluster::daemon::service::MirrorTls;
+
     use super::*;
     use crate::config::{Role, WhenAlone};
 
@@ -72,6 +87,11 @@ mod tests {
             listen: "10.0.0.1:7420".parse().unwrap(),
             peer: "10.0.0.2:7420".parse().unwrap(),
             key_file: PathBuf::from("/etc/replicator/cluster/mirror.key"),
+            tls: MirrorTls {
+                authority: PathBuf::from("/etc/replicator/cluster/authority.pem"),
+                node: PathBuf::from("/etc/replicator/cluster/node.pem"),
+                peer: "replicator://0a/beta/0b".to_owned(),
+            },
             state: PathBuf::from("/var/lib/replicator/web/mirror"),
             run: PathBuf::from("/run/replicator/web"),
             dead_after: Duration::from_millis(2400),
@@ -97,6 +117,31 @@ mod tests {
         assert_eq!(config.link.dead_after, Duration::from_millis(2400));
         assert_eq!(config.link.keep_alive_interval, Duration::from_millis(200));
         assert!(config.mirror.trees[0].patterns.is_some() && config.mirror.trees[1].patterns.is_none());
+    }
+
+    #[test]
+    fn the_link_is_encrypted_with_the_cluster_s_certificates_unless_the_module_does_without() {
+        let module = |line: &str| {
+            description(&format!(
+                "[module]\nname = \"web\"\n[mirror]\n{line}\n[[directory]]\npath = \"/srv/web\"\n"
+            ))
+        };
+        let (_, config) = configuration(&module(""), &place()).unwrap();
+        let tls = config.link.tls.unwrap();
+        assert_eq!((&tls.authority, &tls.certificate), (&place().tls.authority, &place().tls.node));
+        assert_eq!((&tls.key, tls.peer), (&place().tls.node, place().tls.peer));
+        let (_, config) = configuration(&module("encryption = \"tls\""), &place()).unwrap();
+        assert!(config.link.tls.is_some());
+        let (_, config) = configuration(&module("encryption = \"none\""), &place()).unwrap();
+        assert_eq!(config.link.tls, None);
+        assert_eq!(
+            config.link.cluster_key_file,
+            Some(place().key_file),
+            "the peers prove who they are all the same"
+        );
+        for wrong in ["encryption = \"off\"", "encryption = false"] {
+            assert!(configuration(&module(wrong), &place()).unwrap_err().contains("mirror.encryption"));
+        }
     }
 
     #[test]

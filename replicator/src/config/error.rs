@@ -130,6 +130,33 @@ pub enum ConfigError {
     #[error("{key}: {path} belongs to replicator itself; name something of the data", path = path.display())]
     Reserved { key: &'static str, path: PathBuf },
 
+    // ---- encryption --------------------------------------------------------------------------------
+    /// Encryption without what it takes.
+    #[error("{key} is missing: link.encryption = \"tls\" needs it; {remedy}")]
+    TlsNeeds { key: &'static str, remedy: &'static str },
+    /// Not the URI of a node.
+    #[error(
+        "{key}: {value:?} is not a URI; write the one in the peer's certificate, like \"replicator://shop/beta\""
+    )]
+    Identity { key: &'static str, value: String },
+    /// This node would take itself for its peer.
+    #[error(
+        "link.peer-identity: {value:?} is the URI in this node's own certificate; write the other node's"
+    )]
+    OwnIdentity { value: String },
+    /// A file of certificates or keys cannot be read.
+    #[error("{key}: cannot read {path}: {source}", path = path.display())]
+    TlsUnreadable { key: &'static str, path: PathBuf, source: io::Error },
+    /// Others may read the key.
+    #[error("{key}: {path} is readable by everybody; run: chmod 600 {path}", path = path.display())]
+    TlsExposed { key: &'static str, path: PathBuf },
+    /// A file holds something else.
+    #[error("{key}: {path} holds no {what} in PEM", path = path.display())]
+    TlsContent { key: &'static str, path: PathBuf, what: &'static str },
+    /// The files do not fit together.
+    #[error("the link cannot be encrypted: {source}")]
+    Tls { source: replicator_cluster::tls::CredentialsError },
+
     // ---- contradictions ----------------------------------------------------------------------------
     /// The role needs a key that is not there.
     #[error("{key} is missing: a {role} needs it; {remedy}")]

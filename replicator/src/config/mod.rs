@@ -4,6 +4,7 @@
 //! machine (directories, overlap by symlink or bind mount, the key file). What comes out of both can be relied on by every
 //! other part; nothing is parsed or defaulted a second time.
 
+mod credentials;
 mod document;
 mod error;
 mod key;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::patterns::{NamePattern, Patterns};
 
+pub use credentials::TlsFiles;
 pub use error::{ConfigError, ConfigWarning};
 pub use key::{CLUSTER_KEY_BYTES_MAX, CLUSTER_KEY_BYTES_MIN, ClusterSecret};
 
@@ -70,6 +72,8 @@ pub struct LinkConfig {
     pub peer: Option<SocketAddr>,
     /// File with the secret both nodes share; see [`ClusterSecret`].
     pub cluster_key_file: Option<PathBuf>,
+    /// With what it is encrypted; `None`: the peers prove who they are, and what they say can be read.
+    pub tls: Option<TlsFiles>,
     /// Longest silence of this node on a session.
     pub keep_alive_interval: Duration,
     /// Silence after which the peer counts as gone; longer than the keep-alive interval.
@@ -208,6 +212,15 @@ pub enum CpuLatency {
     System,
 }
 
+/// Whether the link is encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Encryption {
+    /// TLS 1.3, in which both nodes show a certificate.
+    Tls,
+    /// Not at all.
+    None,
+}
+
 /// What happens if something is mounted inside a mirrored directory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum NestedMounts {
@@ -296,6 +309,11 @@ impl Choice for WhenFull {
 impl Choice for CpuLatency {
     const CHOICES: &'static [(&'static str, CpuLatency)] =
         &[("adaptive", CpuLatency::Adaptive), ("system", CpuLatency::System)];
+}
+
+impl Choice for Encryption {
+    const CHOICES: &'static [(&'static str, Encryption)] =
+        &[("tls", Encryption::Tls), ("none", Encryption::None)];
 }
 
 impl Choice for NestedMounts {

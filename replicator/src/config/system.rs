@@ -207,8 +207,13 @@ fn real_or_future(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn key_file(config: &Config, warnings: &mut Vec<ConfigWarning>) -> Result<(), ConfigError> {
+    if let Some(tls) = &config.link.tls {
+        tls.configurations(&[])?;
+    }
     let Some(path) = &config.link.cluster_key_file else {
-        warnings.push(ConfigWarning::NoClusterKey);
+        if config.link.tls.is_none() {
+            warnings.push(ConfigWarning::NoClusterKey);
+        }
         return Ok(());
     };
     config.cluster_key()?;

@@ -52,6 +52,7 @@ macro_rules! refused {
     }};
 }
 
+mod encryption;
 mod trees;
 
 #[test]

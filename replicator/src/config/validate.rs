@@ -11,8 +11,8 @@ use replicator_cluster::nearest;
 use super::document::{Directory, Document, Link, Log, Mirror, Node};
 use super::error::ConfigError;
 use super::{
-    Capture, Choice, Config, LinkConfig, LogConfig, MirrorConfig, Mode, NodeConfig, Role,
-    SOCKET_PATH_BYTES_MAX, TreeConfig, quantity,
+    Capture, Choice, Config, Encryption, LinkConfig, LogConfig, MirrorConfig, Mode, NodeConfig, Role,
+    SOCKET_PATH_BYTES_MAX, TlsFiles, TreeConfig, quantity,
 };
 use crate::patterns::{NamePattern, PatternError, Patterns, TreePattern};
 use crate::volume::RESERVED_NAME;
@@ -122,15 +122,65 @@ fn link(link: Link, role: Role) -> Result<LinkConfig, ConfigError> {
     }
     let cluster_key_file =
         link.cluster_key_file.as_deref().map(|path| absolute("link.cluster-key-file", path)).transpose()?;
+    let tls = tls(
+        link.encryption.as_deref(),
+        link.authority_file.as_deref(),
+        link.certificate_file.as_deref(),
+        link.certificate_key_file.as_deref(),
+        link.peer_identity,
+    )?;
     Ok(LinkConfig {
         listen,
         peer,
         cluster_key_file,
+        tls,
         keep_alive_interval,
         dead_after,
         reconnect_min,
         reconnect_max,
     })
+}
+
+/// Who names a certificate wants it used, unless it is said otherwise.
+fn tls(
+    encryption: Option<&str>,
+    authority: Option<&str>,
+    certificate: Option<&str>,
+    key: Option<&str>,
+    peer: Option<String>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    let named = authority.is_some() || certificate.is_some() || key.is_some() || peer.is_some();
+    let wanted = match encryption {
+        Some(word) => choice("link.encryption", word)?,
+        None if named => Encryption::Tls,
+        None => Encryption::None,
+    };
+    let path = |key, value: Option<&str>| value.map(|value| absolute(key, value)).transpose();
+    let authority = path("link.authority-file", authority)?;
+    let certificate = path("link.certificate-file", certificate)?;
+    let key = path("link.certificate-key-file", key)?;
+    if let Some(value) = peer.as_ref().filter(|value| !is_uri(value)) {
+        return Err(ConfigError::Identity { key: "link.peer-identity", value: value.clone() });
+    }
+    if wanted == Encryption::None {
+        return Ok(None);
+    }
+    let needs = |key, remedy| ConfigError::TlsNeeds { key, remedy };
+    let certificate = certificate
+        .ok_or(needs("link.certificate-file", "name the PEM file with this node's certificate and key"))?;
+    Ok(Some(TlsFiles {
+        authority: authority
+            .ok_or(needs("link.authority-file", "name the PEM file with the authority's certificate"))?,
+        key: key.unwrap_or_else(|| certificate.clone()),
+        certificate,
+        peer: peer.ok_or(needs("link.peer-identity", "write the URI in the peer's certificate"))?,
+    }))
+}
+
+/// Whether this can be a URI in a certificate: a scheme, and printable ASCII.
+fn is_uri(value: &str) -> bool {
+    value.split_once("://").is_some_and(|(scheme, rest)| !scheme.is_empty() && !rest.is_empty())
+        && value.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn mirror(mirror: Mirror, tables: Vec<Directory>) -> Result<MirrorConfig, ConfigError> {

@@ -444,7 +444,8 @@ impl<R: Role> Engine<R> {
             self.settle();
         }
         let peer = String::from_utf8_lossy(&established.peer.node).into_owned();
-        info!(%session, peer, version = established.version, "session opened");
+        let encrypted = established.records.is_some();
+        info!(%session, peer, version = established.version, encrypted, "session opened");
         if !established.authenticated {
             // Warned of at the start already.
             info!(peer, "the peer proved nothing: no link.cluster-key-file is set");
@@ -452,7 +453,8 @@ impl<R: Role> Engine<R> {
         self.core.publisher.on_connected(&peer, &established);
         self.core.peer_roots = roots_of(&established.peer);
         let version = established.version;
-        match Connection::new(established.stream, version, LINK_TOKENS, &self.core.pool) {
+        let Established { stream, records, .. } = established;
+        match Connection::new(stream, records, version, LINK_TOKENS, &self.core.pool) {
             Ok(mut connection) => {
                 connection.start(&mut self.core.ring);
                 self.core.session = Some((session, connection));

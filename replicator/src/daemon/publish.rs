@@ -261,6 +261,7 @@ impl Publisher {
         self.status.peer.address =
             established.stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
         self.status.peer.authenticated = established.authenticated;
+        self.status.peer.encrypted = established.records.is_some();
         self.status.peer.version = established.version;
         self.link_before = sum(self.link_before, self.link);
         self.link = Statistics::default();

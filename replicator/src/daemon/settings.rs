@@ -44,7 +44,7 @@ pub fn identity(config: &Config, volumes: &[Arc<Volume>], record: StateRecord) -
         data: record.data,
         patterns: patterns(volumes),
     };
-    Ok(Identity { hello, key })
+    Ok(Identity { hello, key, tls: config.link.tls.clone() })
 }
 
 /// What is left out of each volume; nothing where nothing is left out of any.

@@ -6,12 +6,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::sys::socket::MsgFlags;
 use replicator_core::ids::Sequence;
 use replicator_core::wire::header::Header;
 
+use super::channel::Channel;
 use super::error::LinkError;
 use super::incoming::Incoming;
 use super::outgoing::{Outgoing, Payload};
+use super::records::Records;
 use crate::uring::{Completion, Pool, Ring, Shared, Token};
 
 /// Distinguishes the tokens of connections that had the same namespace one after the other.
@@ -40,11 +43,11 @@ pub enum LinkEvent {
 pub struct Statistics {
     /// Frames received whole.
     pub frames_received: u64,
-    /// Bytes received, headers included.
+    /// Bytes received, headers (and what encryption adds) included.
     pub bytes_received: u64,
     /// Frames queued for sending.
     pub frames_queued: u64,
-    /// Bytes taken by the kernel for sending, headers included.
+    /// Bytes taken by the kernel for sending, headers (and what encryption adds) included.
     pub bytes_sent: u64,
     /// Sends and receives that completed: how well frames are batched.
     pub operations: u64,
@@ -62,9 +65,12 @@ pub struct Statistics {
 pub struct Connection {
     socket: Arc<OwnedFd>,
     tokens: u64,
+    pool: Pool,
     outgoing: Outgoing,
+    channel: Channel,
     incoming: Incoming,
-    sending: bool,
+    /// Bytes of frames in the send that is under way.
+    sending: Option<usize>,
     receiving: bool,
     /// Not (or not yet) to receive.
     paused: bool,
@@ -82,14 +88,20 @@ enum State {
 }
 
 impl Connection {
-    /// A connection over a stream on which the handshake is done, for frames of the negotiated `version`. `namespace` is the
-    /// top byte of all its tokens.
+    /// A connection over a stream on which the handshake is done, for frames of the negotiated `version`; with `records`, inside the TLS
+    /// connection in which it was done. `namespace` is the top byte of all its tokens.
     ///
     /// # Errors
     /// The socket's options cannot be set.
-    pub fn new(stream: TcpStream, version: u16, namespace: u8, pool: &Pool) -> io::Result<Connection> {
+    pub fn new(
+        stream: TcpStream,
+        records: Option<Records>,
+        version: u16,
+        namespace: u8,
+        pool: &Pool,
+    ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
-        Connection::over(stream.into(), version, namespace, pool)
+        Connection::over(stream.into(), records, version, namespace, pool)
     }
 
     /// The protocol version of its frames.
@@ -99,7 +111,13 @@ impl Connection {
     }
 
     /// A connection over any connected stream socket.
-    pub(super) fn over(socket: OwnedFd, version: u16, namespace: u8, pool: &Pool) -> io::Result<Connection> {
+    pub(super) fn over(
+        socket: OwnedFd,
+        records: Option<Records>,
+        version: u16,
+        namespace: u8,
+        pool: &Pool,
+    ) -> io::Result<Connection> {
         // The ring waits by itself; a non-blocking socket or a time limit would make it fail instead.
         let socket = TcpStream::from(socket);
         socket.set_nonblocking(false)?;
@@ -109,9 +127,11 @@ impl Connection {
         Ok(Connection {
             socket: Arc::new(socket.into()),
             tokens: u64::from(namespace) << 56 | serial << 8,
+            pool: pool.clone(),
             outgoing: Outgoing::new(version, pool.clone()),
+            channel: Channel::new(records, pool),
             incoming: Incoming::new(version, pool.clone()),
-            sending: false,
+            sending: None,
             receiving: false,
             paused: true,
             drained: true,
@@ -160,13 +180,25 @@ impl Connection {
     /// ring prevented it. To be called after queueing, once for a run of frames; further sends follow by themselves.
     pub fn pump(&mut self, ring: &mut Ring) {
         self.arm(ring);
-        if self.sending || !matches!(self.state, State::Open) || ring.is_full() {
+        if self.sending.is_some() || !matches!(self.state, State::Open) || ring.is_full() {
             return;
         }
         let batch = self.outgoing.take_batch();
-        if !batch.is_empty() {
-            // Not full, so it is taken.
-            self.sending = ring.send(self.socket.clone(), batch, self.token(SEND)).is_ok();
+        if batch.is_empty() {
+            return;
+        }
+        let bytes = batch.iter().map(|piece| piece.len()).sum();
+        match self.channel.seal(batch, &self.pool) {
+            Ok(sealed) => {
+                // Not full, so it is taken.
+                let taken = ring.send(self.socket.clone(), sealed, self.token(SEND));
+                self.sending = taken.is_ok().then_some(bytes);
+            }
+            Err(reason) => {
+                // The owner is told by the receive that ends now.
+                self.drain(reason);
+                self.start(ring);
+            }
         }
     }
 
@@ -183,6 +215,7 @@ impl Connection {
     /// End the connection from this side: what is queued is worth nothing, no further event comes. What was handed to the
     /// kernel before is still delivered if the peer takes it.
     pub fn close(&mut self) {
+        self.take_leave();
         self.state = State::Closed;
         self.outgoing.clear();
         self.shutdown();
@@ -208,17 +241,17 @@ impl Connection {
         if self.receiving || self.paused || self.is_closed() {
             return;
         }
-        let Some(buffer) = self.incoming.lend() else { return };
+        let Some(buffer) = self.channel.lend(&mut self.incoming) else { return };
         match ring.receive(self.socket.clone(), buffer, self.drained, self.token(RECEIVE)) {
             Ok(()) => self.receiving = true,
-            Err(buffer) => self.incoming.give_back(buffer),
+            Err(buffer) => self.channel.give_back(buffer, &mut self.incoming),
         }
     }
 
     fn on_received(&mut self, ring: &mut Ring, completion: Completion, events: &mut Vec<LinkEvent>) {
         self.receiving = false;
         if let Some(buffer) = completion.received {
-            self.incoming.give_back(buffer);
+            self.channel.give_back(buffer, &mut self.incoming);
         }
         if self.is_closed() {
             return;
@@ -226,12 +259,16 @@ impl Connection {
         self.drained = !completion.more;
         match completion.result {
             Ok(0) => {
-                let reason = self.incoming.end();
+                let reason = self.channel.end(&self.incoming);
                 self.end(reason, events);
             }
             Ok(count) => {
                 self.statistics.bytes_received += count as u64;
                 if let Err(reason) = self.hand_on(events) {
+                    return self.end(reason, events);
+                }
+                if self.channel.peer_closed() {
+                    let reason = self.channel.end(&self.incoming);
                     return self.end(reason, events);
                 }
                 self.arm(ring);
@@ -245,22 +282,24 @@ impl Connection {
     }
 
     fn hand_on(&mut self, events: &mut Vec<LinkEvent>) -> Result<(), LinkError> {
-        while let Some((header, payload)) = self.incoming.next_frame()? {
-            self.statistics.frames_received += 1;
+        let before = events.len();
+        let result = self.channel.hand_on(&mut self.incoming, &mut |header, payload| {
             events.push(LinkEvent::Frame { header, payload });
-        }
-        Ok(())
+        });
+        self.statistics.frames_received += (events.len() - before) as u64;
+        result
     }
 
     fn on_sent(&mut self, ring: &mut Ring, result: io::Result<usize>, events: &mut Vec<LinkEvent>) {
-        self.sending = false;
+        let frames = self.sending.take().unwrap_or_default();
         if !matches!(self.state, State::Open) {
             return;
         }
         match result {
             Ok(count) => {
                 self.statistics.bytes_sent += count as u64;
-                if let Some(upto) = self.outgoing.on_sent(count) {
+                // All of it: the ring goes on until then.
+                if let Some(upto) = self.outgoing.on_sent(frames) {
                     events.push(LinkEvent::Sent { upto });
                 }
                 self.pump(ring);
@@ -268,10 +307,8 @@ impl Connection {
             Err(source) => {
                 let reason = LinkError::System { operation: "send", source };
                 if self.receiving {
-                    // The peer may have said why before it closed. After the shutdown the stream certainly ends.
-                    self.outgoing.clear();
-                    self.state = State::Draining(reason);
-                    self.shutdown();
+                    // The peer may have said why before it closed.
+                    self.drain(reason);
                 } else {
                     self.end(reason, events);
                 }
@@ -279,8 +316,16 @@ impl Connection {
         }
     }
 
+    /// Send no more, and receive to the end of the stream, which certainly comes after the shutdown.
+    fn drain(&mut self, reason: LinkError) {
+        self.outgoing.clear();
+        self.state = State::Draining(reason);
+        self.shutdown();
+    }
+
     /// Over: tell the owner, with the first reason there was.
     fn end(&mut self, reason: LinkError, events: &mut Vec<LinkEvent>) {
+        self.take_leave();
         let before = std::mem::replace(&mut self.state, State::Closed);
         let reason = match before {
             State::Draining(first) if !reason.is_nonsense() => first,
@@ -289,6 +334,19 @@ impl Connection {
         self.outgoing.clear();
         self.shutdown();
         events.push(LinkEvent::Closed { reason });
+    }
+
+    /// Tell an encrypted peer that nothing more comes, or why, if the socket takes that at once and nothing is on its way to it.
+    fn take_leave(&mut self) {
+        if self.sending.is_some() || !matches!(self.state, State::Open) {
+            return;
+        }
+        let last = self.channel.farewell();
+        if !last.is_empty() {
+            // The peer finds out by itself, too, only not as well.
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = nix::sys::socket::send(self.socket.as_raw_fd(), &last, flags);
+        }
     }
 
     /// End both directions, which also ends the operations under way.

@@ -38,6 +38,12 @@ pub enum LinkError {
     /// The stream ended between two frames.
     #[error("the peer closed the connection")]
     PeerClosed,
+    /// An encrypted stream ended, and the peer had not said that it would.
+    #[error("the connection was cut off, or the peer's daemon ended")]
+    CutOff,
+    /// What came is not of this encrypted connection, or the peer found that of what this node sent.
+    #[error("the encrypted connection broke: {0}")]
+    Tls(rustls::Error),
     /// A system call on the socket failed.
     #[error("cannot {operation} on the connection: {source}")]
     System {
@@ -49,7 +55,8 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// The class of the error, for counters: "header", "kind", "payload-checksum", "truncated", "peer-closed", "system".
+    /// The class of the error, for counters: "header", "kind", "payload-checksum", "truncated", "peer-closed", "cut-off", "tls",
+    /// "system".
     #[must_use]
     pub fn class(&self) -> &'static str {
         match self {
@@ -58,6 +65,8 @@ impl LinkError {
             LinkError::PayloadChecksum { .. } => "payload-checksum",
             LinkError::Truncated { .. } => "truncated",
             LinkError::PeerClosed => "peer-closed",
+            LinkError::CutOff => "cut-off",
+            LinkError::Tls(_) => "tls",
             LinkError::System { .. } => "system",
         }
     }
@@ -67,10 +76,14 @@ impl LinkError {
     #[must_use]
     pub fn is_nonsense(&self) -> bool {
         match self {
-            LinkError::Header(_) | LinkError::UnexpectedKind { .. } | LinkError::PayloadChecksum { .. } => {
-                true
-            }
-            LinkError::Truncated { .. } | LinkError::PeerClosed | LinkError::System { .. } => false,
+            LinkError::Header(_)
+            | LinkError::UnexpectedKind { .. }
+            | LinkError::PayloadChecksum { .. }
+            | LinkError::Tls(_) => true,
+            LinkError::Truncated { .. }
+            | LinkError::PeerClosed
+            | LinkError::CutOff
+            | LinkError::System { .. } => false,
         }
     }
 }

@@ -90,6 +90,17 @@ impl Incoming {
         self.buffer = Some(buffer);
     }
 
+    /// Add as many of these bytes as there is room for, at least one; the others come back. What is whole is to be taken before the next call,
+    /// and no buffer may be lent out.
+    pub(super) fn append<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let mut buffer = self.lend().expect("nobody else fills the buffer");
+        let (now, later) = bytes.split_at(bytes.len().min(buffer.room()));
+        let fits = buffer.append(now);
+        debug_assert!(fits, "no more than there is room for");
+        self.give_back(buffer);
+        later
+    }
+
     /// The next whole frame of what has come; None if it is not all there.
     pub(super) fn next_frame(&mut self) -> Result<Option<(Header, Shared)>, LinkError> {
         let Some(buffer) = &self.buffer else { return Ok(None) };

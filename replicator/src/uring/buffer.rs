@@ -382,6 +382,23 @@ impl AppendBuffer {
         alone
     }
 
+    /// The bytes that are there, to be changed; `None` if a view of them exists.
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        Arc::get_mut(&mut self.memory)?;
+        // SAFETY: as in `bytes`; and no view exists, nor can one be made while this buffer is borrowed.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.memory.pointer(), self.filled) })
+    }
+
+    /// Forget the first `count` bytes (or all that are there) and move the others to the start; says whether it was done: not if a
+    /// view exists.
+    pub fn discard(&mut self, count: usize) -> bool {
+        let Some(bytes) = self.bytes_mut() else { return false };
+        let count = count.min(bytes.len());
+        bytes.copy_within(count.., 0);
+        self.filled -= count;
+        true
+    }
+
     /// First byte above the fill mark, for the kernel.
     pub(super) fn tail(&self) -> *mut u8 {
         // SAFETY: the fill mark is within the capacity.

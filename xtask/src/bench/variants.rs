@@ -22,6 +22,8 @@ pub enum Variant {
     Native,
     /// The mirror, `sync`, with the peer connected and applying on the same processors.
     Mirror,
+    /// The same with the link encrypted.
+    Encrypted,
     /// The mirror, `semi-sync`; only jobs that wait for an fsync.
     SemiSync,
     /// The gate with tracing on, without a peer.
@@ -31,8 +33,14 @@ pub enum Variant {
 }
 
 /// All of them.
-pub const VARIANTS: &[Variant] =
-    &[Variant::Native, Variant::Mirror, Variant::SemiSync, Variant::Alone, Variant::NoPassthrough];
+pub const VARIANTS: &[Variant] = &[
+    Variant::Native,
+    Variant::Mirror,
+    Variant::Encrypted,
+    Variant::SemiSync,
+    Variant::Alone,
+    Variant::NoPassthrough,
+];
 
 impl Variant {
     /// Its heading in the table.
@@ -40,6 +48,7 @@ impl Variant {
         match self {
             Variant::Native => "native",
             Variant::Mirror => "mirror",
+            Variant::Encrypted => "encrypted",
             Variant::SemiSync => "semi-sync",
             Variant::Alone => "no peer",
             Variant::NoPassthrough => "no passthrough",
@@ -73,7 +82,7 @@ impl Bench {
     /// Bring a variant up; returns where to work.
     pub fn enter(&mut self, variant: Variant) -> Result<PathBuf> {
         let (mode, capture) = match variant {
-            Variant::Native | Variant::Mirror | Variant::Alone => ("sync", "auto"),
+            Variant::Native | Variant::Mirror | Variant::Encrypted | Variant::Alone => ("sync", "auto"),
             Variant::SemiSync => ("semi-sync", "auto"),
             Variant::NoPassthrough => ("sync", "gate"),
         };
@@ -81,6 +90,7 @@ impl Bench {
             node.config.set("mirror.mode", mode);
             node.config.set("mirror.capture", capture);
         }
+        self.mirror.encrypt(variant == Variant::Encrypted);
         match variant {
             Variant::Native => {}
             Variant::Alone => {

@@ -24,7 +24,7 @@ const CLUSTER: &str = "replicator/cluster/src/";
 /// What one of them may know of another: the service speaks the arbiters' language.
 const CLUSTER_KNOWS: &[(&str, &str)] = &[("witness", "arbiter")];
 /// What lies beneath all of them.
-const CLUSTER_GROUND: &[&str] = &["held", "icmp", "nearest"];
+const CLUSTER_GROUND: &[&str] = &["held", "icmp", "nearest", "tls"];
 
 /// Check one source file.
 pub fn rules(text: &Text) -> Vec<Finding> {

@@ -11,6 +11,7 @@ use super::image::{Filesystem, LoopImage, MIB};
 use super::machine::Machine;
 use super::net::Pair;
 use super::node::{self, Node};
+use super::papers::Papers;
 use super::place::Place;
 use super::{status::Status, wait};
 use crate::{product, setup};
@@ -38,6 +39,8 @@ pub struct Options {
     pub directories: Vec<&'static str>,
     /// The nodes' disks can lose their power; the nodes' own state is on them, too.
     pub machines: bool,
+    /// The link is encrypted.
+    pub encrypted: bool,
     /// Keys (`mirror.mode`, ...) set on both nodes, over the lab's own.
     pub settings: Vec<(&'static str, toml::Value)>,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             secondary_bytes: 192 * MIB,
             directories: vec!["data"],
             machines: false,
+            encrypted: false,
             settings: Vec::new(),
         }
     }
@@ -81,13 +85,16 @@ pub struct Surroundings {
     /// File system of both nodes, and of the native side.
     #[arg(long, value_enum, default_value_t = Filesystem::Ext4)]
     pub fs: Filesystem,
+    /// Encrypt the link between the nodes.
+    #[arg(long)]
+    pub encrypted: bool,
 }
 
 impl Surroundings {
     /// What a mirror is built with if nothing special is wanted.
     #[must_use]
     pub fn options(&self) -> Options {
-        let options = Options { filesystem: self.fs, ..Options::default() };
+        let options = Options { filesystem: self.fs, encrypted: self.encrypted, ..Options::default() };
         match &self.capture {
             Some(row) => options.with("mirror.capture", row.as_str()),
             None => options,
@@ -155,6 +162,7 @@ pub struct Mirror {
     pub net: Pair,
     /// The primary's and the secondary's.
     pub(super) media: [Medium; 2],
+    papers: Papers,
     place: Place,
 }
 
@@ -171,6 +179,7 @@ impl Mirror {
         let place = Place::new()?;
         let key = place.path().join("cluster-key");
         node::write_key(&key, "9f1c5a7be3d2480697b1c4e8d05f6a233b7ce9140d8f5261a7b39e4c6d12f081")?;
+        let papers = Papers::new(&place.path().join("papers"))?;
         let net = Pair::new(&place)?;
         let side = |name: &'static str, role, bytes| -> Result<(Medium, Node)> {
             let home = place.path().join(format!("{name}.node"));
@@ -179,6 +188,9 @@ impl Mirror {
             let mut node = Node::new(name, role, &program, &home, &key, directories)?;
             let side = if role == "primary" { "link.peer" } else { "link.listen" };
             node.config.set(side, net.b.socket(PORT).to_string());
+            if options.encrypted {
+                papers.use_in(&mut node.config, name, if name == "a" { "b" } else { "a" });
+            }
             for (key, value) in &options.settings {
                 node.config.set(key, value.clone());
             }
@@ -189,7 +201,26 @@ impl Mirror {
         };
         let (image_a, primary) = side("a", "primary", options.primary_bytes)?;
         let (image_b, secondary) = side("b", "secondary", options.secondary_bytes)?;
-        Ok(Mirror { primary, secondary, net, media: [image_a, image_b], place })
+        let mirror = Mirror { primary, secondary, net, media: [image_a, image_b], papers, place };
+        mirror.issue_certificates()?;
+        Ok(mirror)
+    }
+
+    /// Give both nodes new certificates, in the places of those they have.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn issue_certificates(&self) -> Result<()> {
+        self.nodes().iter().try_for_each(|node| self.papers.issue(&node.name))
+    }
+
+    /// Have both nodes encrypt the link from their next start on, or not.
+    pub fn encrypt(&mut self, encrypted: bool) {
+        for (node, peer) in [(&mut self.primary, "b"), (&mut self.secondary, "a")] {
+            let name = node.name.clone();
+            self.papers.use_in(&mut node.config, &name, peer);
+            node.config.set("link.encryption", if encrypted { "tls" } else { "none" });
+        }
     }
 
     /// Build, start the secondary and then the primary, and wait until both hold the same.

@@ -22,6 +22,7 @@ pub mod mirror;
 pub mod mount;
 pub mod net;
 pub mod node;
+pub mod papers;
 pub mod place;
 pub mod postgresql;
 pub mod power;

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
@@ -26,7 +26,12 @@ struct State {
     countdown: AtomicI64,
     damaged: AtomicU64,
     connections: AtomicU64,
+    /// What passed, either way; `None`: it is not looked at.
+    record: Mutex<Option<[Vec<u8>; 2]>>,
 }
+
+/// Most bytes that are recorded, either way.
+const RECORD_BYTES_MAX: usize = 16 << 20;
 
 impl Proxy {
     /// Listen on `port` in `namespace` and pass everything on to `target` (reachable from there).
@@ -56,6 +61,25 @@ impl Proxy {
             }
         });
         Ok(Proxy { address, state, thread: Some(thread) })
+    }
+
+    /// Look at what passes from now on.
+    pub fn record(&self) {
+        *self.state.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(Default::default());
+    }
+
+    /// Whether these bytes passed, either way.
+    #[must_use]
+    pub fn saw(&self, word: &[u8]) -> bool {
+        let record = self.state.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.iter().flatten().any(|bytes| bytes.windows(word.len()).any(|window| window == word))
+    }
+
+    /// Bytes that were looked at.
+    #[must_use]
+    pub fn recorded(&self) -> usize {
+        let record = self.state.record.lock().unwrap_or_else(PoisonError::into_inner);
+        record.iter().flatten().map(Vec::len).sum()
     }
 
     /// Flip one bit of the byte that comes after `bytes` more bytes from the client.
@@ -94,9 +118,14 @@ impl Proxy {
 /// Two threads per connection; they end when either side does.
 fn pass(state: &Arc<State>, client: TcpStream, server: TcpStream) {
     let (Ok(client_read), Ok(server_read)) = (client.try_clone(), server.try_clone()) else { return };
-    let shared = Arc::clone(state);
-    std::thread::spawn(move || copy(client_read, server, |bytes| shared.damage(bytes)));
-    std::thread::spawn(move || copy(server_read, client, |_| ()));
+    let (there, back) = (Arc::clone(state), Arc::clone(state));
+    std::thread::spawn(move || {
+        copy(client_read, server, |bytes| {
+            there.look(0, bytes);
+            there.damage(bytes);
+        });
+    });
+    std::thread::spawn(move || copy(server_read, client, |bytes| back.look(1, bytes)));
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(&mut [u8])) {
@@ -115,6 +144,14 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(&mut [u8]
 }
 
 impl State {
+    fn look(&self, way: usize, bytes: &[u8]) {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recorded) = record.as_mut().and_then(|ways| ways.get_mut(way)) {
+            let room = RECORD_BYTES_MAX.saturating_sub(recorded.len());
+            recorded.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
+    }
+
     fn damage(&self, bytes: &mut [u8]) {
         let before = self.countdown.load(Ordering::SeqCst);
         if before < 0 {

@@ -24,6 +24,7 @@ mod group_commit;
 mod guarded_copy;
 mod hardlinks_symlinks_specials;
 mod inode_flags;
+mod link_is_encrypted;
 mod link_reset;
 mod mirror_small_files;
 mod mmap_store_fsync;
@@ -119,7 +120,23 @@ const ON_EACH_FILESYSTEM: &[&str] = &[
     "primary_killed_under_load",
 ];
 
+/// Scenarios in which much, or nonsense, goes over the link, or in which it breaks.
+const ENCRYPTED: &[&str] = &[
+    "fsync_is_on_both",
+    "primary_killed_under_load",
+    "resume_after_link_loss",
+    "link_reset",
+    "bad_peer",
+    "damaged_frames",
+];
+
 impl Scenario {
+    /// Whether it is worth the time to run it with the link encrypted, too.
+    #[must_use]
+    pub fn also_encrypted(&self) -> bool {
+        ENCRYPTED.contains(&self.name)
+    }
+
     /// Whether it is worth the time to run it on every file system.
     #[must_use]
     pub fn on_each_filesystem(&self) -> bool {
@@ -202,6 +219,7 @@ pub const ALL: &[Scenario] = &[
     scenario("commands", 120, commands::run),
     scenario("bad_input", 180, bad_input::run),
     scenario("bad_peer", 180, bad_peer::run),
+    scenario("link_is_encrypted", 180, link_is_encrypted::run),
     scenario("damaged_frames", 180, bad_peer::run_damaged),
     scenario("capture_tracepoints", 300, capture_rows::run_tracepoints),
     scenario("capture_gate", 300, capture_rows::run_gate),
@@ -260,6 +278,9 @@ pub fn run_all(chosen: &[&Scenario], context: &Context) -> Result<Report> {
             command.args(["--capture", row]);
         }
         command.args(["--fs", context.fs.name()]);
+        if context.encrypted {
+            command.arg("--encrypted");
+        }
         let verdict = apart(command, scenario.bound)?;
         report.add(Row::new(scenario.name, verdict, begin.elapsed()));
     }

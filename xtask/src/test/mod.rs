@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::lab::image::Filesystem;
 use crate::lab::{interrupt, place};
 use crate::report::{Report, Row, Verdict};
-use crate::scenarios::{self, Context};
+use crate::scenarios::{self, Context, Scenario};
 use crate::{product, setup, worker};
 
 /// How long the slice of the soak writes.
@@ -235,19 +235,19 @@ fn two_nodes(report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let all: Vec<_> = scenarios::ALL.iter().collect();
-    let plain = Context { capture: None, fs: Filesystem::Ext4 };
+    let plain = Context { capture: None, fs: Filesystem::Ext4, encrypted: false };
     report.rows.extend(scenarios::run_all(&all, &plain)?.rows);
+    let mut again = |which: fn(&Scenario) -> bool, context: &Context, how: &str| -> Result<()> {
+        let some: Vec<_> = all.iter().copied().filter(|scenario| which(scenario)).collect();
+        let found = scenarios::run_all(&some, context)?.rows.into_iter();
+        report.rows.extend(found.map(|row| Row { name: format!("{} {how}", row.name), ..row }));
+        Ok(())
+    };
     for filesystem in [Filesystem::Xfs, Filesystem::Btrfs] {
-        let some: Vec<_> = all.iter().copied().filter(|scenario| scenario.on_each_filesystem()).collect();
-        let found = scenarios::run_all(&some, &Context { capture: None, fs: filesystem })?;
-        report.rows.extend(
-            found
-                .rows
-                .into_iter()
-                .map(|row| Row { name: format!("{} on {}", row.name, filesystem.name()), ..row }),
-        );
+        let context = Context { fs: filesystem, ..plain.clone() };
+        again(Scenario::on_each_filesystem, &context, &format!("on {}", filesystem.name()))?;
     }
-    Ok(())
+    again(Scenario::also_encrypted, &Context { encrypted: true, ..plain.clone() }, "encrypted")
 }
 
 /// Run one of this program's own commands, its output shown as it comes.

@@ -61,6 +61,8 @@ pub struct MirrorPlace {
     pub peer: SocketAddr,
     /// The secret of the link.
     pub key_file: PathBuf,
+    /// With what the link is encrypted unless the module does without.
+    pub tls: MirrorTls,
     /// Its own state.
     pub state: PathBuf,
     /// Its configuration file and socket.
@@ -71,6 +73,17 @@ pub struct MirrorPlace {
     pub overrules: bool,
     /// A secondary is to have at hand what it needs as the primary, at the cost of the memory for it.
     pub keeps_ready: bool,
+}
+
+/// What a mirror's link is encrypted with. The files are replaced when certificates are renewed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MirrorTls {
+    /// PEM with the authority's certificate.
+    pub authority: PathBuf,
+    /// PEM with this node's key and certificate.
+    pub node: PathBuf,
+    /// The URI in the peer's certificate.
+    pub peer: String,
 }
 
 /// What the daemon is told beside what is on the disk.
@@ -264,11 +277,14 @@ fn mirror_place(
     };
     let (key_file, _) =
         membership.key_file(membership::KeyFile::Mirror).map_err(|error| error.to_string())?;
+    let (authority, node) = membership.tls_files();
+    let peer_uri = membership.tls().peer.ok_or_else(|| ServiceError::NoPeer.to_string())?.uri;
     Ok(MirrorPlace {
         names: (format!("{}.{}", membership.description().name, description.name), own.name.clone()),
         listen: address(&own)?,
         peer: address(&peer)?,
         key_file,
+        tls: MirrorTls { authority, node, peer: peer_uri },
         state: places.state.join(&description.name).join("mirror"),
         run: places.run.join(&description.name),
         dead_after: dead_after * 4 / 5,

@@ -263,6 +263,12 @@ impl Membership {
         Ok((path, Secret::from_bytes(key)))
     }
 
+    /// The authority's certificate, and this node's with its key, as files: for a process that is to see their replacement by itself.
+    #[must_use]
+    pub fn tls_files(&self) -> (PathBuf, PathBuf) {
+        (self.directory.join(AUTHORITY), self.directory.join(NODE))
+    }
+
     /// What TLS needs.
     #[must_use]
     pub fn tls(&self) -> Tls {

@@ -3,44 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
-use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 
 use super::ALPN;
-use super::error::CredentialsError;
-use super::verifier::PeerVerifier;
-
-/// The one peer that is accepted.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerName {
-    /// Its name, for people and for [`super::PeerIdentity`].
-    pub name: String,
-    /// The URI that must be the only one in its certificate.
-    pub uri: String,
-}
-
-/// With what a node shows who it is, and knows its peer.
-pub struct Credentials {
-    /// The certificates of the authority; the peer's is issued by one of them.
-    pub authorities: Vec<CertificateDer<'static>>,
-    /// This node's certificate.
-    pub certificate: CertificateDer<'static>,
-    /// Its key.
-    pub key: PrivateKeyDer<'static>,
-    /// The peer.
-    pub peer: PeerName,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
+use crate::tls::{Configurations, Credentials, CredentialsError, PeerName};
 
 /// The credentials in use. Clones share their content.
 #[derive(Clone)]
@@ -94,33 +61,7 @@ impl fmt::Debug for Keyring {
 }
 
 fn configure(credentials: Credentials, number: u64) -> Result<Configured, CredentialsError> {
-    let Credentials { authorities, certificate, key, peer } = credentials;
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority).map_err(CredentialsError::Authority)?;
-    }
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(PeerVerifier::new(roots, peer.uri.clone(), provider.clone())?);
-    let mut server = ServerConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[&TLS13])
-        .map_err(CredentialsError::Node)?
-        .with_client_cert_verifier(verifier.clone())
-        .with_single_cert(vec![certificate.clone()], key.clone_key())
-        .map_err(CredentialsError::Node)?;
-    server.alpn_protocols = vec![ALPN.to_vec()];
-    server.session_storage = Arc::new(NoServerSessionStorage {});
-    server.send_tls13_tickets = 0;
-    server.max_early_data_size = 0;
-    let mut client = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .map_err(CredentialsError::Node)?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_client_auth_cert(vec![certificate], key)
-        .map_err(CredentialsError::Node)?;
-    client.alpn_protocols = vec![ALPN.to_vec()];
-    client.resumption = Resumption::disabled();
-    client.enable_sni = false;
-    client.enable_early_data = false;
-    Ok(Configured { number, server: Arc::new(server), client: Arc::new(client), peer })
+    let peer = credentials.peer.clone();
+    let Configurations { server, client } = credentials.configurations(ALPN)?;
+    Ok(Configured { number, server, client, peer })
 }

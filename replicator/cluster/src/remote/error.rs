@@ -4,25 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Why certificates and keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum CredentialsError {
-    /// The authority's certificate is none.
-    #[error(
-        "the cluster authority's certificate cannot be used ({0}); restore the cluster directory or join again"
-    )]
-    Authority(rustls::Error),
-    /// The verifier cannot be made of the authority.
-    #[error(
-        "no peer can be checked with the cluster authority ({0}); restore the cluster directory or join again"
-    )]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
-    /// Certificate and key do not belong together, or are none.
-    #[error("this node's certificate and key cannot be used ({0}); renew the certificate")]
-    Node(rustls::Error),
-}
-
 /// Why the channel cannot be offered.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]

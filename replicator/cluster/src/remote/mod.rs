@@ -1,9 +1,7 @@
 //! Remote: the control channel between the two nodes. One node asks, the other answers.
 //!
-//! TCP, and on it TLS 1.3 in which both sides show a certificate. A peer is who its certificate says: it is issued by the
-//! cluster's authority, is valid now, and its only URI is exactly the one that is expected of the other node. Names of hosts
-//! and addresses prove nothing and are not looked at. Everything else (another cluster, an expired certificate, this node's
-//! own one, an older TLS, no TLS) ends before the first byte of a request is read.
+//! TCP, and on it TLS 1.3 in which both sides show a certificate (`crate::tls`). Everything but the expected peer (another cluster, an
+//! expired certificate, this node's own one, an older TLS, no TLS) ends before the first byte of a request is read.
 //!
 //! ```text
 //!   asker                                        answerer
@@ -33,15 +31,16 @@ mod refusals;
 mod server;
 #[cfg(test)]
 mod tests;
-mod verifier;
 
 use std::time::SystemTime;
 
 pub use client::{Options, Remote};
-pub use credentials::{Credentials, Keyring, PeerName};
-pub use error::{AskError, CredentialsError, RemoteError};
+pub use credentials::Keyring;
+pub use error::{AskError, RemoteError};
 pub use refusals::Refusal;
 pub use server::{Limits, Server, Statistics};
+
+pub use crate::tls::{Credentials, CredentialsError, PeerName};
 
 /// Longest request in bytes, with its envelope and newline.
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;

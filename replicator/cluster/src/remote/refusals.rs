@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustls::{CertificateError, Error, OtherError};
 
-use super::verifier::NotThePeer;
+use crate::tls::NotThePeer;
 
 /// One complaint of each kind in this time; the others are only counted.
 const QUIET: Duration = Duration::from_secs(10);

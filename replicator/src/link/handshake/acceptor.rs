@@ -13,13 +13,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use replicator_core::wire::header::Kind;
 use replicator_core::wire::hello::{Hello, Proof, Refusal, RefusalReason};
+use rustls::server::UnbufferedServerConnection;
 
+use super::super::records::Records;
 use super::admission::{Admission, Turned};
 use super::error::HandshakeError;
 use super::exchange::{Exchange, check_pair, check_protocol, nonce, refusal};
 use super::membership::Direction;
 use super::sockets;
-use super::{Established, Identity, Timeouts};
+use super::{Established, Identity, PROTOCOL, Timeouts};
 
 /// What the acceptor asks and tells. Called from its threads; must not block for long.
 pub trait Host: Send + Sync + 'static {
@@ -282,6 +284,11 @@ pub(super) fn answer(
     sockets::set_session_options(&stream, timeouts.dead).map_err(system)?;
     let identity = host.identity();
     let mut exchange = Exchange::new(&stream, timeouts.handshake, identity.hello.term);
+    if let Some(files) = &identity.tls {
+        let configuration = files.configurations(PROTOCOL).map_err(Box::new)?.server;
+        let tls = UnbufferedServerConnection::new(configuration).map_err(HandshakeError::Tls)?;
+        exchange.encrypt(Records::server(tls))?;
+    }
     let (peer, peer_bytes) = exchange.receive(Kind::Hello, "the peer's Hello", Hello::decode)?;
     let own = Hello { nonce: nonce()?, ..identity.hello.clone() };
     let version = check_protocol(&own, &peer).map_err(|why| exchange.refuse(why))?;
@@ -297,6 +304,8 @@ pub(super) fn answer(
     let proof = identity.key.prove(Direction::Acceptor, &peer_bytes, &own_bytes);
     exchange.send(Kind::Proof, &proof.encode())?;
     exchange.send(Kind::Accept, &[])?;
+    let records = exchange.finish()?;
     sockets::end_limits(&stream).map_err(system)?;
-    Ok(Established { stream, version, peer, authenticated: identity.key.is_configured() })
+    let authenticated = records.is_some() || identity.key.is_configured();
+    Ok(Established { stream, records, version, peer, authenticated })
 }

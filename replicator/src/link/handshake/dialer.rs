@@ -2,14 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 
+use replicator_cluster::tls::any_name;
 use replicator_core::wire::header::Kind;
 use replicator_core::wire::hello::{Hello, Proof, RefusalReason};
+use rustls::client::UnbufferedClientConnection;
 
+use super::super::records::Records;
 use super::error::HandshakeError;
 use super::exchange::{Exchange, check_pair, check_protocol, nonce, refusal};
 use super::membership::Direction;
 use super::sockets;
-use super::{Established, Identity, Timeouts};
+use super::{Established, Identity, PROTOCOL, Timeouts};
 
 /// Connect to the peer and prove membership. `address` is "host:port"; each address of the host is tried in turn. With a
 /// `source` the connection comes from that address of this node. Blocks, for name resolution plus at most the time limits.
@@ -51,6 +54,11 @@ pub(super) fn shake(
     timeouts: &Timeouts,
 ) -> Result<Established, HandshakeError> {
     let mut exchange = Exchange::new(&stream, timeouts.handshake, identity.hello.term);
+    if let Some(files) = &identity.tls {
+        let configuration = files.configurations(PROTOCOL).map_err(Box::new)?.client;
+        let tls = UnbufferedClientConnection::new(configuration, any_name()).map_err(HandshakeError::Tls)?;
+        exchange.encrypt(Records::client(tls))?;
+    }
     let own = Hello { nonce: nonce()?, ..identity.hello.clone() };
     let own_bytes = own.encode();
     exchange.send(Kind::Hello, &own_bytes)?;
@@ -65,10 +73,12 @@ pub(super) fn shake(
     }
     check_pair(&own, &peer).map_err(|why| exchange.refuse(why))?;
     exchange.receive(Kind::Accept, "the peer's acceptance", |_| Ok(()))?;
+    let records = exchange.finish()?;
     sockets::end_limits(&stream).map_err(|source| HandshakeError::System {
         operation: "set options of",
         address: "the connection".to_owned(),
         source,
     })?;
-    Ok(Established { stream, version, peer, authenticated: identity.key.is_configured() })
+    let authenticated = records.is_some() || identity.key.is_configured();
+    Ok(Established { stream, records, version, peer, authenticated })
 }

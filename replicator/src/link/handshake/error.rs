@@ -8,6 +8,9 @@ use replicator_core::wire::BodyError;
 use replicator_core::wire::header::{HeaderError, Kind};
 use replicator_core::wire::hello::Refusal;
 
+use super::super::error::LinkError;
+use crate::config::ConfigError;
+
 /// Why there is no session. None of these has changed anything.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
@@ -78,6 +81,28 @@ pub enum HandshakeError {
         /// Why not.
         source: BodyError,
     },
+    /// The files that encryption takes cannot be used.
+    #[error("{0}")]
+    Credentials(#[from] Box<ConfigError>),
+    /// TLS failed: the peer is not the one that is expected, or does not take this node for the one it expects, or is no peer.
+    #[error(
+        "the peer and this node do not accept each other: {0}; compare clocks, certificates and link.peer-identity"
+    )]
+    Tls(rustls::Error),
+    /// The peer speaks without encryption, and this node does not.
+    #[error("what came is not encrypted: set link.encryption to the same on both nodes")]
+    NotEncrypted,
+    /// The peer encrypts, and this node does not.
+    #[error(
+        "the peer encrypts the link and this node does not: set link.encryption to the same on both nodes"
+    )]
+    Encrypted,
+    /// A peer with the right certificate, for something else.
+    #[error("the peer does not speak the mirrors' protocol")]
+    OtherProtocol,
+    /// More came in the same record than the handshake.
+    #[error("the peer sent more than the handshake with it")]
+    Trailing,
     /// The peer does not want this node.
     #[error("the peer refuses this node: {}", .0.text)]
     RefusedByPeer(Refusal),
@@ -87,6 +112,16 @@ pub enum HandshakeError {
     /// No random bytes for a nonce.
     #[error("the system has no random bytes: {0}")]
     Random(getrandom::Error),
+}
+
+impl HandshakeError {
+    /// What an error of the records means here.
+    pub(super) fn of_tls(error: LinkError) -> HandshakeError {
+        match error {
+            LinkError::Tls(source) => HandshakeError::Tls(source),
+            other => HandshakeError::Tls(rustls::Error::General(other.to_string())),
+        }
+    }
 }
 
 /// Why a cluster key cannot be used.

@@ -1,49 +1,59 @@
-//! The messages of the handshake over a stream with a deadline, and the conditions both sides check.
+//! The messages of the handshake, and the conditions both sides check.
 
-use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use replicator_core::ids::Term;
 use replicator_core::wire::BodyError;
 use replicator_core::wire::header::{HEADER_BYTES, Header, Kind, VERSION_MIN};
 use replicator_core::wire::hello::{Hello, Refusal, RefusalReason};
 
+use super::super::records::Records;
 use super::error::HandshakeError;
+use super::line::{Line, is_client_hello};
 
 /// Longest payload of a handshake frame in bytes. The largest Hello has about 5 KiB.
 const PAYLOAD_MAX: u32 = 64 << 10;
 
 /// One side's view of a handshake under way.
 pub(super) struct Exchange<'a> {
-    stream: &'a TcpStream,
-    deadline: Instant,
+    line: Line<'a>,
     term: Term,
 }
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(stream: &'a TcpStream, limit: Duration, term: Term) -> Exchange<'a> {
-        Exchange { stream, deadline: Instant::now() + limit, term }
+        Exchange { line: Line::new(stream, limit), term }
+    }
+
+    /// Begin the connection's encryption; it is not begun before each side has shown that it is the one the other expects.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]. A peer that speaks without encryption is told that it is refused.
+    pub(super) fn encrypt(&mut self, records: Records) -> Result<(), HandshakeError> {
+        let refused = self.line.encrypt(records);
+        if matches!(refused, Err(HandshakeError::NotEncrypted)) {
+            let text =
+                "this node's link is encrypted: set link.encryption to the same on both nodes".to_owned();
+            let _ = self.refuse(refusal(RefusalReason::Other, text));
+        }
+        refused
+    }
+
+    /// The handshake is done: what the session's frames go through. Nothing but the handshake's frames was taken from the stream.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Trailing`]
+    pub(super) fn finish(self) -> Result<Option<Records>, HandshakeError> {
+        self.line.finish()
     }
 
     /// Send a frame.
     pub(super) fn send(&mut self, kind: Kind, body: &[u8]) -> Result<(), HandshakeError> {
-        let waiting_for = "the peer to take what was sent";
         let header = Header::new(kind, self.term);
         let mut bytes = header.encode(VERSION_MIN, body.len() as u32, crc32c::crc32c(body)).to_vec();
         bytes.extend_from_slice(body);
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            self.stream
-                .set_write_timeout(Some(self.left(waiting_for)?))
-                .map_err(|source| self.system("send", source))?;
-            match (&mut &*self.stream).write(rest) {
-                Ok(0) => return Err(HandshakeError::Closed { waiting_for }),
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(error) => self.check(error, "send to", waiting_for)?,
-            }
-        }
-        Ok(())
+        self.line.send(bytes, "the peer to take what was sent")
     }
 
     /// Receive a frame of that kind and decode its body; the body as it was on the wire comes with it.
@@ -54,9 +64,13 @@ impl<'a> Exchange<'a> {
         decode: impl FnOnce(&[u8]) -> Result<T, BodyError>,
     ) -> Result<(T, Vec<u8>), HandshakeError> {
         let mut bytes = [0; HEADER_BYTES];
-        self.fill(&mut bytes, waiting_for)?;
+        self.line.fill(&mut bytes, waiting_for)?;
         // Any version: a newer node writes its Hello as it likes, in this header's layout.
-        let decoded = Header::decode(&bytes, &(0..=u16::MAX))?;
+        let decoded = match Header::decode(&bytes, &(0..=u16::MAX)) {
+            Ok(decoded) => decoded,
+            Err(_) if is_client_hello(&bytes) => return Err(HandshakeError::Encrypted),
+            Err(error) => return Err(error.into()),
+        };
         let (received, length) = (decoded.header.kind, decoded.payload_length);
         if received != kind && received != Kind::Refuse {
             return Err(HandshakeError::Unexpected { kind: received, waiting_for });
@@ -65,7 +79,7 @@ impl<'a> Exchange<'a> {
             return Err(HandshakeError::Oversize { kind: received, length });
         }
         let mut body = vec![0; length as usize];
-        self.fill(&mut body, waiting_for)?;
+        self.line.fill(&mut body, waiting_for)?;
         if crc32c::crc32c(&body) != decoded.payload_checksum {
             return Err(HandshakeError::Checksum { kind: received });
         }
@@ -80,54 +94,9 @@ impl<'a> Exchange<'a> {
     /// Tell the peer that it is refused; the error for this side. That it may not hear it changes nothing.
     pub(super) fn refuse(&mut self, refusal: Refusal) -> HandshakeError {
         if self.send(Kind::Refuse, &refusal.encode()).is_ok() {
-            let _ = self.stream.shutdown(std::net::Shutdown::Write);
+            self.line.end();
         }
         HandshakeError::Refused(refusal)
-    }
-
-    fn fill(&mut self, target: &mut [u8], waiting_for: &'static str) -> Result<(), HandshakeError> {
-        let mut filled = 0;
-        while let Some(rest) = target.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            self.stream
-                .set_read_timeout(Some(self.left(waiting_for)?))
-                .map_err(|source| self.system("receive from", source))?;
-            match (&mut &*self.stream).read(rest) {
-                Ok(0) => return Err(HandshakeError::Closed { waiting_for }),
-                Ok(count) => filled += count,
-                Err(error) => self.check(error, "receive from", waiting_for)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Time left; never zero, which the socket would take for "without limit".
-    fn left(&self, waiting_for: &'static str) -> Result<Duration, HandshakeError> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(HandshakeError::Timeout { waiting_for }) } else { Ok(left) }
-    }
-
-    /// Ok: try again.
-    fn check(
-        &self,
-        error: io::Error,
-        operation: &'static str,
-        waiting_for: &'static str,
-    ) -> Result<(), HandshakeError> {
-        match error.kind() {
-            io::ErrorKind::Interrupted => Ok(()),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                Err(HandshakeError::Timeout { waiting_for })
-            }
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                Err(HandshakeError::Closed { waiting_for })
-            }
-            _ => Err(self.system(operation, error)),
-        }
-    }
-
-    fn system(&self, operation: &'static str, source: io::Error) -> HandshakeError {
-        let address = self.stream.peer_addr().map_or_else(|_| "the peer".to_owned(), |at| at.to_string());
-        HandshakeError::System { operation, address, source }
     }
 }
 

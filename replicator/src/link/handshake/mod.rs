@@ -13,8 +13,12 @@
 //! nonce is fresh) or reflected (the direction is part of it). A refusal is not authenticated: it makes the dialer try
 //! again later and nothing else.
 //!
-//! What this does **not** do in this version: frames after the handshake carry checksums against accidents, not keys. Who
-//! can change packets between the nodes can change data. The network between the nodes must be trusted or tunnelled.
+//! Where the node has certificates all of this, and the session, is inside TLS 1.3 (`replicator_cluster::tls`): a byte of the Hello is sent or
+//! looked at only when the other side has shown that it is the expected peer. The certificates are read for each handshake, so that they can be
+//! replaced at any time; a session that is open goes on with its keys.
+//!
+//! Without certificates, frames after the handshake carry checksums against accidents, not keys. Who can change packets between the
+//! nodes can change data then, and who can read them can read it: such a network must be trusted or tunnelled.
 //!
 //! Everything here blocks, with time limits, on threads of its own; the data plane's ring has no part in it. Where
 //! unauthenticated peers come in, each is bounded in time, memory (64 KiB) and number.
@@ -24,6 +28,7 @@ mod admission;
 mod dialer;
 mod error;
 mod exchange;
+mod line;
 mod membership;
 mod sockets;
 #[cfg(test)]
@@ -35,10 +40,16 @@ use std::time::Duration;
 
 use replicator_core::wire::hello::Hello;
 
+use super::records::Records;
+use crate::config::TlsFiles;
+
 pub use acceptor::{Acceptor, AcceptorStatistics, Host, Limits};
 pub use dialer::dial;
 pub use error::{HandshakeError, KeyError};
 pub use membership::ClusterKey;
+
+/// The protocol's name inside TLS (RFC 7301), so that no other use of the same certificates can be taken for this one.
+pub(super) const PROTOCOL: &[u8] = b"replicator-mirror/1";
 
 /// What a node says of itself, and how it proves it.
 #[derive(Clone, Debug)]
@@ -47,6 +58,8 @@ pub struct Identity {
     pub hello: Hello,
     /// Proof of membership.
     pub key: ClusterKey,
+    /// With what the connection is encrypted, if it is.
+    pub tls: Option<TlsFiles>,
 }
 
 /// How long things may take.
@@ -76,11 +89,13 @@ impl Default for Timeouts {
 pub struct Established {
     /// The stream, positioned at the first byte of the session. Blocking, without time limits.
     pub stream: TcpStream,
+    /// The state of TLS, inside which the session's bytes are; `None` if the link is not encrypted.
+    pub records: Option<Records>,
     /// The negotiated protocol version.
     pub version: u16,
     /// What the peer says of itself.
     pub peer: Hello,
-    /// Whether the proof was made with a configured key. If not, anybody who can connect can be a member: the operator
+    /// Whether the peer proved who it is with a certificate or a configured key. If not, anybody who can connect can be a member: the operator
     /// is to be warned.
     pub authenticated: bool,
 }

@@ -20,6 +20,8 @@ use super::exchange::{Exchange, check_pair, refusal};
 use super::membership::{ClusterKey, Direction};
 use super::{Established, Identity, Timeouts, boot_id};
 
+mod encrypted;
+
 /// Longest any of these tests waits for a state.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -56,7 +58,7 @@ fn identity(node: &str, role: Role) -> Identity {
         data: DataState::UpToDate,
         patterns: Vec::new(),
     };
-    Identity { hello, key: ClusterKey::from_secret(b"a secret of some length") }
+    Identity { hello, key: ClusterKey::from_secret(b"a secret of some length"), tls: None }
 }
 
 fn primary() -> Identity {

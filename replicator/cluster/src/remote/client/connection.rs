@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncBufRead, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -20,11 +19,10 @@ use super::super::frame::{Greeting, Line, read_line};
 use super::super::refusals::tls_error;
 use super::super::{ALPN, RESPONSE_BYTES_MAX, VERSION};
 use super::{Options, unreachable};
+use crate::tls::any_name;
 
 /// Longest greeting in bytes.
 const GREETING_BYTES_MAX: usize = 256;
-/// TLS wants a name; it is not sent and nothing is compared with it: the peer is known by its certificate's URI.
-const NAME: &str = "peer.invalid";
 
 /// A connection on which both sides have accepted each other.
 pub(super) struct Connection {
@@ -102,8 +100,7 @@ async fn shake(address: SocketAddr, keys: &Arc<Configured>) -> Result<Connection
     };
     let tcp = TcpStream::connect(address).await.map_err(&system)?;
     tcp.set_nodelay(true).map_err(&system)?;
-    let name = ServerName::try_from(NAME).map_err(|error| not_accepted(error.to_string()))?;
-    let stream = TlsConnector::from(keys.client.clone()).connect(name, tcp).await.map_err(told)?;
+    let stream = TlsConnector::from(keys.client.clone()).connect(any_name(), tcp).await.map_err(told)?;
     if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
         return Err(not_accepted("it does not name the control channel's protocol".to_owned()));
     }

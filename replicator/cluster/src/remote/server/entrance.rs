@@ -11,9 +11,9 @@ use tokio_rustls::server::TlsStream;
 use super::super::credentials::Configured;
 use super::super::frame::{Greeting, encode};
 use super::super::refusals::Refusal;
-use super::super::verifier::not_after;
 use super::super::{ALPN, PeerIdentity, VERSION};
 use super::{Inside, keep_alive};
+use crate::tls::not_after;
 
 /// Longest greeting in bytes.
 const GREETING_BYTES_MAX: usize = 256;

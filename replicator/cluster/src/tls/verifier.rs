@@ -16,7 +16,7 @@ use rustls::{
 };
 use x509_parser::extensions::GeneralName;
 
-use super::error::CredentialsError;
+use super::CredentialsError;
 
 /// Accepts exactly one peer, whichever side of the connection it is on.
 #[derive(Debug)]
@@ -30,13 +30,13 @@ pub(super) struct PeerVerifier {
 /// A certificate of the cluster's authority that is not the expected peer's.
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate is that of {found}, not of {expected}")]
-pub(super) struct NotThePeer {
+pub struct NotThePeer {
     found: Found,
     expected: String,
 }
 
 #[derive(Debug)]
-enum Found {
+pub(super) enum Found {
     One(String),
     Several(usize),
     Nothing,
@@ -165,7 +165,7 @@ fn older_tls() -> Error {
 }
 
 /// The URIs among a certificate's alternative names.
-fn sole_uri(certificate: &CertificateDer<'_>) -> Result<Found, Error> {
+pub(super) fn sole_uri(certificate: &CertificateDer<'_>) -> Result<Found, Error> {
     let bad = || Error::from(CertificateError::BadEncoding);
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| bad())?;
     let names = parsed.subject_alternative_name().map_err(|_| bad())?;
@@ -182,7 +182,8 @@ fn sole_uri(certificate: &CertificateDer<'_>) -> Result<Found, Error> {
 }
 
 /// When a certificate that was verified expires. The epoch if it cannot be told, which is long ago.
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> SystemTime {
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> SystemTime {
     let seconds = x509_parser::parse_x509_certificate(certificate)
         .map(|(_, parsed)| parsed.validity().not_after.timestamp())
         .ok()
