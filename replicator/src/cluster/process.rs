@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use replicator_cluster::daemon::mirror::{Look, Mirror};
 use replicator_cluster::daemon::service::MirrorPlace;
 use replicator_cluster::module::Description;
+use replicator_cluster::supervisor;
 use replicator_core::action::StateRecord;
 use replicator_core::cluster::{CopyState, MirrorView, Role};
 use replicator_core::ids::Term;
@@ -114,6 +115,9 @@ impl MirrorProcess {
         fs::write(&self.config, &self.text).map_err(|error| format!("{}: {error}", self.config.display()))?;
         let mut command = Command::new(&self.program);
         command.arg("run").arg("--config").arg(&self.config).args(arguments);
+        for name in supervisor::VARIABLES {
+            command.env_remove(name);
+        }
         // Not in the terminal's group: who stops the daemon does not stop its mirrors before their turn.
         command.stdin(Stdio::null()).process_group(0);
         let child = command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?;

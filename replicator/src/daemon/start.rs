@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use replicator_cluster::supervisor::Supervisor;
 use replicator_core::action::StateRecord;
 use replicator_core::config::{PrimaryConfig, SecondaryConfig};
 use replicator_core::ids::{FileId, Term, Time, VolumeId};
@@ -87,9 +88,12 @@ pub fn run(config: Config, instructions: &Instructions) -> anyhow::Result<()> {
     let node = StartedNode::start(&config, instructions, state, volumes, found, &mut stages)?;
     info!(node = %config.node.name, role = %config.node.role, term, took = %stages, "running");
     let stop = node.stop_handle();
+    let supervisor = Supervisor::from_environment();
+    supervisor.ready(&format!("{} of {}", config.node.role, config.node.cluster));
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             info!(signal, "stopping");
+            supervisor.stopping();
             stop.request_stop();
         }
     });

@@ -285,6 +285,19 @@ impl<M: Mirror> Node<M> {
         answered.await.ok()
     }
 
+    /// Done when each module's controller has taken in all that came to it before: for a watchdog, which is told nothing as long as one of
+    /// them hangs.
+    pub async fn probe(&self) {
+        for module in self.modules.values() {
+            let (answer, answered) = oneshot::channel();
+            module.send(Input::Probe(answer));
+            if answered.await.is_err() {
+                // Its controller is gone, which never happens while the node lives.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// For the health URL: whether this node serves a module, and its state. With an empty name: whether it serves any.
     #[must_use]
     pub fn health(&self, module: &str) -> Option<(bool, &'static str)> {
