@@ -71,9 +71,9 @@ enum Command {
     /// Print a shell's completion script
     #[command(hide = true)]
     Completions(generate::CompletionsArguments),
-    /// Print the manual page (roff)
+    /// Print the manual page (roff), or write those of all commands
     #[command(hide = true)]
-    Man,
+    Man(generate::ManArguments),
 }
 
 /// Where to find a running node.
@@ -131,7 +131,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Completions(arguments) => generate::completions(&arguments),
-        Command::Man => generate::man(),
+        Command::Man(arguments) => generate::man(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),
