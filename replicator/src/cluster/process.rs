@@ -67,7 +67,7 @@ impl MirrorProcess {
             program: program.to_owned(),
             config: place.run.join("mirror.toml"),
             text,
-            socket: place.run.join("mirror.sock"),
+            socket: socket(&place.run),
             state: place.state,
             names: place.names,
             overrules: place.overrules,
@@ -194,6 +194,21 @@ impl MirrorProcess {
     }
 }
 
+/// The control socket of a module's mirror.
+fn socket(run: &Path) -> PathBuf {
+    run.join("mirror.sock")
+}
+
+/// What a mirror says of itself, or its record if it does not answer, for people: where no cluster's daemon runs that could be asked.
+pub fn told(run: &Path, state: &Path) -> String {
+    let error = match control::request_within(&socket(run), &Request::Status, ASK_BOUND) {
+        Ok(answer) => return serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n",
+        Err(error) => error,
+    };
+    let record = StateDirectory::record_of_stopped(state).map(|state| state.map(|state| state.record));
+    format!("{error}\nits record: {record:#?}\n")
+}
+
 fn copy_of(state: &StateStatus) -> Option<CopyState> {
     let mut account = state.account()?;
     account.primary = false;
@@ -307,6 +322,10 @@ impl Mirror for MirrorProcess {
             Ok(other) => Err(format!("it answers {other:?}")),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    async fn tell(&self) -> Option<String> {
+        serde_json::to_string_pretty(&self.status().await.ok()?).ok()
     }
 
     async fn look(&self) -> Result<Look, String> {

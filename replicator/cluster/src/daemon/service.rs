@@ -228,9 +228,7 @@ fn setup(places: &Places, options: &Options, membership: &Membership) -> Result<
         heartbeat,
         policy: policy(membership),
         arbiter,
-        state: places.state.clone(),
-        run: places.run.clone(),
-        logs: places.logs.clone(),
+        places: places.clone(),
         modules,
     })
 }

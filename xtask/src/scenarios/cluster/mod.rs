@@ -8,6 +8,7 @@ pub mod many_modules;
 pub mod paths;
 pub mod paused;
 pub mod restarts;
+pub mod standby;
 
 use std::time::Duration;
 
