@@ -337,3 +337,19 @@ fn completions_and_manual_come_from_the_same_definition() {
         assert!(String::from_utf8_lossy(&output.stdout).contains(part), "{arguments:?}");
     }
 }
+
+#[test]
+fn there_is_a_page_for_each_command_and_those_below() {
+    let place = Place::new();
+    let into = place.text("man");
+    fs::create_dir(&into).unwrap();
+    assert_eq!(code(&replicator(&["man", "--into", &into])), 0);
+    for name in
+        ["replicator.8", "replicator-cluster.8", "replicator-cluster-run.8", "replicator-witness-run.8"]
+    {
+        let page = fs::read_to_string(Path::new(&into).join(name)).unwrap();
+        assert!(page.contains(".TH") && page.contains(" 8 "), "{name}");
+    }
+    assert!(!Path::new(&into).join("replicator-man.8").exists(), "what is hidden has no page");
+    assert_ne!(code(&replicator(&["man", "--into", &place.text("none/such")])), 0);
+}

@@ -11,6 +11,7 @@ mod cycles;
 mod kernels;
 mod lab;
 mod model;
+mod package;
 mod product;
 mod report;
 mod run;
@@ -52,6 +53,8 @@ enum Command {
     Cycles(cycles::Args),
     /// The same with machines that lose their power, and of their disks what was not flushed.
     Powercut(cycles::PowercutArgs),
+    /// Build a Debian package; `--check` installs, upgrades, removes and purges it below a directory of its own.
+    Package(package::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),
     /// Work in a process of its own, for the other commands.
@@ -86,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Model(args) => model::run(args),
         Command::Cycles(args) => cycles::run(args),
         Command::Powercut(args) => cycles::run_powercut(args),
+        Command::Package(args) => package::run(args),
         Command::Setup(args) => setup::run(args),
         Command::Worker(args) => worker::run(args),
     }

@@ -33,6 +33,8 @@ const TOOLS: &[Tool] = &[
     tool("busybox", "busybox-static", "kernels"),
     tool("cpio", "cpio", "kernels"),
     tool("dbench", "dbench", "suites"),
+    tool("dpkg", "dpkg", "package"),
+    tool("dpkg-deb", "dpkg", "package"),
     tool("fio", "fio", "bench, soak, suites"),
     tool("fusermount3", "fuse3", "run, scenarios"),
     tool("getfattr", "attr", "scenarios"),
@@ -62,7 +64,8 @@ const TOOLS: &[Tool] = &[
 
 /// Installed only by the command that uses them: an emulator is large, and without one the kernels step is reported as
 /// not run; the suites beside their slice are no part of the tests.
-const ON_DEMAND: &[&str] = &["qemu-system-x86_64", "busybox", "cpio", "dbench", "rsync", "stress-ng"];
+const ON_DEMAND: &[&str] =
+    &["qemu-system-x86_64", "busybox", "cpio", "dbench", "dpkg", "dpkg-deb", "rsync", "stress-ng"];
 
 /// Where Debian keeps programs that an ordinary user's PATH does not name.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];

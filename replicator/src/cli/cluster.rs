@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use replicator_cluster::daemon::control::Request;
+use replicator_cluster::daemon::control::{Answer, Order, Request};
 use replicator_cluster::daemon::service::Options;
 use replicator_cluster::daemon::status::{ModuleStatus, NodeStatus, Place};
 use replicator_cluster::heartbeat::Preset;
@@ -14,8 +14,9 @@ use replicator_cluster::membership::{
     Description, Founding, JoinLimits, Membership, NewNode, Policy, Token, TokenOrder, host_join, join,
 };
 
+use super::module::Switch;
 use super::places::PlacesArguments;
-use super::{exit, pretty_json, print, print_while_read, runtime};
+use super::{exit, pretty_json, print, print_while_read, runtime, snapshot};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::{cluster, telemetry};
 
@@ -43,6 +44,10 @@ enum Command {
     Status(StatusArguments),
     /// Stop the daemon in order: what can goes on on the other node
     Stop(OnlyPlaces),
+    /// Keep a node from becoming active, in all its modules; those that are active there go to the other node
+    Standby(StandbyArguments),
+    /// Write what helps who looks for a fault, of both nodes, to one file; without secrets
+    Snapshot(snapshot::Arguments),
     /// Renew this node's certificate
     Rotate(OnlyPlaces),
     /// Print the cluster's description, or replace its policy or arbiter
@@ -177,6 +182,18 @@ struct StatusArguments {
 }
 
 #[derive(Args, Debug)]
+struct StandbyArguments {
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// Which node; without: this one
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Whether
+    #[arg(default_value = "on")]
+    switch: Switch,
+}
+
+#[derive(Args, Debug)]
 struct DescribeArguments {
     #[command(flatten)]
     places: PlacesArguments,
@@ -203,6 +220,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             arguments.places.ask(None, Request::Stop)?;
             Ok(exit::OK)
         }
+        Command::Standby(arguments) => standby(arguments),
+        Command::Snapshot(arguments) => snapshot::run(arguments),
         Command::Rotate(arguments) => {
             let mut membership = Membership::open(&arguments.places.places().cluster)?;
             membership.renew_certificate(SystemTime::now())?;
@@ -294,6 +313,29 @@ fn status(arguments: &StatusArguments) -> anyhow::Result<u8> {
         }
         std::thread::sleep(WATCH);
     }
+}
+
+/// The same for each module that runs on a node. One that refuses keeps no other from it.
+fn standby(arguments: &StandbyArguments) -> anyhow::Result<u8> {
+    let StandbyArguments { places, node, switch } = arguments;
+    let status = match places.ask(node.as_deref(), Request::Status)? {
+        Answer::Status { status } => status,
+        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+    };
+    let order = Order::Standby { on: *switch == Switch::On };
+    let mut code = exit::OK;
+    for module in status.modules.iter().filter(|module| module.here.state != "stopped") {
+        let request = Request::Order { module: module.module.clone(), order: order.clone() };
+        let said = match places.ask(node.as_deref(), request) {
+            Ok(_) => "done".to_owned(),
+            Err(error) => {
+                code = exit::FAILED;
+                format!("NOT DONE: {error:#}")
+            }
+        };
+        print(&format!("{:<20} {said}\n", module.module))?;
+    }
+    Ok(code)
 }
 
 /// The worst of the modules on this node, as the exit code.

@@ -9,12 +9,14 @@ pub mod divergence;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
+mod logs;
 pub mod module;
 mod places;
 mod progress;
 pub mod resync;
 mod reunion;
 pub mod run;
+mod snapshot;
 pub mod status;
 pub mod stop;
 pub mod verify;
@@ -71,9 +73,9 @@ enum Command {
     /// Print a shell's completion script
     #[command(hide = true)]
     Completions(generate::CompletionsArguments),
-    /// Print the manual page (roff)
+    /// Print the manual page (roff), or write those of all commands
     #[command(hide = true)]
-    Man,
+    Man(generate::ManArguments),
 }
 
 /// Where to find a running node.
@@ -131,7 +133,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Completions(arguments) => generate::completions(&arguments),
-        Command::Man => generate::man(),
+        Command::Man(arguments) => generate::man(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),

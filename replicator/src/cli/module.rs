@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use replicator_cluster::daemon::control::{Answer, Order, Request};
-use replicator_cluster::module::{Listed, Shelf, Systemctl, check};
+use replicator_cluster::daemon::standing::StandingFile;
+use replicator_cluster::module::{
+    BootError, BootState, Listed, ServiceError, Shelf, Switched, Systemctl, check,
+};
 
 use super::places::PlacesArguments;
-use super::{exit, pretty_json, print, runtime};
+use super::{exit, logs, pretty_json, print, runtime};
 
 /// Arguments of `module`.
 #[derive(Args, Debug)]
@@ -39,8 +42,12 @@ enum Command {
     Restart(Ordered),
     /// Make a node the active one, where the cluster does not choose by itself
     Promote(PromoteArguments),
+    /// Keep a node from becoming active, though it holds the copy; one that is active gives the application to the other
+    Standby(StandbyArguments),
     /// What happened to the module, and why
     Events(EventsArguments),
+    /// What the module's scripts wrote
+    Logs(logs::Arguments),
     /// Let checkers show what they find, and do nothing
     Maintenance(MaintenanceArguments),
 }
@@ -79,15 +86,16 @@ struct InstallArguments {
     source: PathBuf,
 }
 
+/// A module on a node.
 #[derive(Args, Debug)]
-struct Ordered {
+pub(super) struct Ordered {
     #[command(flatten)]
-    places: PlacesArguments,
+    pub(super) places: PlacesArguments,
     /// On which node; without: on this one
     #[arg(long, value_name = "NAME")]
-    node: Option<String>,
+    pub(super) node: Option<String>,
     /// The module's name
-    module: String,
+    pub(super) module: String,
 }
 
 #[derive(Args, Debug)]
@@ -115,6 +123,15 @@ struct EventsArguments {
 }
 
 #[derive(Args, Debug)]
+struct StandbyArguments {
+    #[command(flatten)]
+    ordered: Ordered,
+    /// Whether
+    #[arg(default_value = "on")]
+    switch: Switch,
+}
+
+#[derive(Args, Debug)]
 struct MaintenanceArguments {
     #[command(flatten)]
     ordered: Ordered,
@@ -123,7 +140,7 @@ struct MaintenanceArguments {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Switch {
+pub(super) enum Switch {
     On,
     Off,
 }
@@ -141,20 +158,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             Ok(exit::OK)
         }
         Command::Check(arguments) => look(&shelf(&arguments.places), &arguments.module),
-        Command::Install(arguments) => {
-            let shelf = shelf(&arguments.places);
-            let description = shelf.install(&arguments.source, arguments.replace)?;
-            print(&format!(
-                "{} is installed in {}\n",
-                description.name,
-                shelf.path(&description.name).display()
-            ))?;
-            Ok(exit::OK)
-        }
-        Command::Remove(arguments) => {
-            shelf(&arguments.places).remove(&arguments.module)?;
-            Ok(exit::OK)
-        }
+        Command::Install(arguments) => install(arguments),
+        Command::Remove(arguments) => remove(arguments),
         Command::Start(ordered) => order(ordered, Order::Start),
         Command::Stop(ordered) => order(ordered, Order::Stop),
         Command::Swap(ordered) => order(ordered, Order::Swap),
@@ -163,7 +168,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             let PromoteArguments { ordered, force, reason } = arguments;
             order(ordered, Order::Promote { force: *force, reason: reason.clone() })
         }
+        Command::Standby(arguments) => {
+            order(&arguments.ordered, Order::Standby { on: arguments.switch == Switch::On })
+        }
         Command::Events(arguments) => events(arguments),
+        Command::Logs(arguments) => logs::run(arguments),
         Command::Maintenance(arguments) => {
             order(&arguments.ordered, Order::Maintenance { on: arguments.switch == Switch::On })
         }
@@ -172,6 +181,58 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 
 fn shelf(places: &PlacesArguments) -> Shelf {
     Shelf::at(places.places().modules)
+}
+
+/// Where it is kept which units the machine started before a module was installed.
+fn boot(places: &PlacesArguments, module: &str) -> BootState {
+    BootState::at(places.places().state.join(module).join("boot.toml"))
+}
+
+/// First the module is there as a whole; then nobody else starts its units. Whatever fails after that is told, and done by installing it again.
+fn install(arguments: &InstallArguments) -> anyhow::Result<u8> {
+    let places = &arguments.places;
+    let shelf = shelf(places);
+    let description = shelf.install(&arguments.source, arguments.replace)?;
+    let name = &description.name;
+    print(&format!("{name} is installed in {}\n", shelf.path(name).display()))?;
+    let switched = runtime()?.block_on(boot(places, name).take_over(&description, &Systemctl::default()));
+    match switched {
+        Ok(Switched { disabled, enabled }) => {
+            for unit in disabled {
+                print(&format!("{unit} is not started at boot any more: the cluster starts it\n"))?;
+            }
+            for unit in enabled {
+                print(&format!("{unit} is started at boot again, as before\n"))?;
+            }
+            Ok(exit::OK)
+        }
+        // Nothing is started at boot where nobody starts anything; "check" tells that the module cannot run so.
+        Err(BootError::Service(error @ ServiceError::NotThere { .. })) => {
+            print(&format!("warning: {error}\n"))?;
+            Ok(exit::OK)
+        }
+        Err(error) => Err(anyhow::Error::new(error).context(format!(
+            "{name} is installed, but its units may still be started at boot; install it again with --replace"
+        ))),
+    }
+}
+
+/// As long as the units are not what they were before, the module stays.
+fn remove(arguments: &Named) -> anyhow::Result<u8> {
+    let Named { places, module } = arguments;
+    let shelf = shelf(places);
+    shelf.existing(module)?;
+    let state = places.places().state.join(module);
+    // Its units would be started at boot again, on this node and, by the cluster, on the other.
+    if state.is_dir() && StandingFile::new(&state)?.load()?.is_some_and(|standing| standing.started) {
+        bail!("{module} is to run on this node; stop it first (replicator module stop {module})");
+    }
+    let enabled = runtime()?.block_on(boot(places, module).give_back(&Systemctl::default()))?;
+    shelf.remove(module)?;
+    for unit in enabled {
+        print(&format!("{unit} is started at boot again, as before\n"))?;
+    }
+    Ok(exit::OK)
 }
 
 fn list(shelf: &Shelf) -> anyhow::Result<u8> {

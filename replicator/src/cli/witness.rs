@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use replicator_cluster::arbiter::ClusterId;
-use replicator_cluster::witness::{Limits, WitnessConfig, add_cluster, cluster_key, remove_cluster, serve};
+use replicator_cluster::supervisor::Supervisor;
+use replicator_cluster::witness::{Limits, Witness, WitnessConfig, add_cluster, cluster_key, remove_cluster};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{exit, print, runtime};
@@ -80,13 +81,27 @@ fn witness(arguments: &RunArguments) -> anyhow::Result<()> {
             directory: arguments.directory.clone(),
             limits: Limits::default(),
         };
-        let stop = async move {
+        let supervisor = Supervisor::from_environment();
+        let witness = Witness::open(config).await?;
+        supervisor.ready("a witness");
+        let stop = async {
             tokio::select! {
                 _ = terminated.recv() => {}
                 _ = interrupted.recv() => {}
+                () = pulse(&supervisor) => {}
             }
+            supervisor.stopping();
         };
-        serve(config, stop).await?;
+        witness.run(stop).await;
         Ok(())
     })
+}
+
+/// Tell the service manager that the witness lives: it serves on this thread, so who gets here could be answered.
+async fn pulse(supervisor: &Supervisor) {
+    let Some(pulse) = supervisor.pulse() else { return std::future::pending().await };
+    loop {
+        supervisor.alive();
+        tokio::time::sleep(pulse).await;
+    }
 }

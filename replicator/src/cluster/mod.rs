@@ -9,6 +9,7 @@ use std::path::Path;
 use replicator_cluster::daemon::service::{self, Options, Places};
 
 use process::MirrorProcess;
+pub use process::told;
 
 /// Run the cluster's daemon in the foreground until it is told to stop. `program`: this one, for the mirrors.
 ///

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use replicator_cluster::daemon::mirror::{Look, Mirror};
 use replicator_cluster::daemon::service::MirrorPlace;
 use replicator_cluster::module::Description;
+use replicator_cluster::supervisor;
 use replicator_core::action::StateRecord;
 use replicator_core::cluster::{CopyState, MirrorView, Role};
 use replicator_core::ids::Term;
@@ -69,7 +70,7 @@ impl MirrorProcess {
             program: program.to_owned(),
             config: place.run.join("mirror.toml"),
             text,
-            socket: place.run.join("mirror.sock"),
+            socket: socket(&place.run),
             state: place.state,
             names: place.names,
             overrules: place.overrules,
@@ -206,9 +207,27 @@ impl MirrorProcess {
     }
 }
 
-/// Not in the terminal's group: who stops the daemon does not stop its mirrors before their turn.
+/// Not in the terminal's group: who stops the daemon does not stop its mirrors before their turn. And not one of whom the service manager is told.
 pub fn apart(command: &mut Command) {
     command.process_group(0);
+    for name in supervisor::VARIABLES {
+        command.env_remove(name);
+    }
+}
+
+/// The control socket of a module's mirror.
+fn socket(run: &Path) -> PathBuf {
+    run.join("mirror.sock")
+}
+
+/// What a mirror says of itself, or its record if it does not answer, for people: where no cluster's daemon runs that could be asked.
+pub fn told(run: &Path, state: &Path) -> String {
+    let error = match control::request_within(&socket(run), &Request::Status, ASK_BOUND) {
+        Ok(answer) => return serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n",
+        Err(error) => error,
+    };
+    let record = StateDirectory::record_of_stopped(state).map(|state| state.map(|state| state.record));
+    format!("{error}\nits record: {record:#?}\n")
 }
 
 fn copy_of(state: &StateStatus) -> Option<CopyState> {
@@ -318,6 +337,10 @@ impl Mirror for MirrorProcess {
             Ok(other) => Err(format!("it answers {other:?}")),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    async fn tell(&self) -> Option<String> {
+        serde_json::to_string_pretty(&self.status().await.ok()?).ok()
     }
 
     async fn look(&self) -> Result<Look, String> {

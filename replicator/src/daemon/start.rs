@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use replicator_cluster::supervisor::Supervisor;
 use replicator_core::action::StateRecord;
 use replicator_core::checkpoint::Checkpoint;
 use replicator_core::config::{PrimaryConfig, SecondaryConfig};
@@ -94,9 +95,12 @@ pub fn run(config: Config, instructions: &Instructions, prepared: Prepared) -> a
     let node = StartedNode::start(&config, instructions, state, volumes, found, prepared, &mut stages)?;
     info!(node = %config.node.name, role = %config.node.role, term, took = %stages, "running");
     let stop = node.stop_handle();
+    let supervisor = Supervisor::from_environment();
+    supervisor.ready(&format!("{} of {}", config.node.role, config.node.cluster));
     let watcher = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             info!(signal, "stopping");
+            supervisor.stopping();
             stop.request_stop();
         }
     });

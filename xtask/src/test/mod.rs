@@ -45,6 +45,8 @@ enum Part {
     Unit,
     /// A slice of `cargo xtask sim`.
     Sim,
+    /// The Debian package is built, installed and taken away again.
+    Package,
     /// Two nodes in one situation after another.
     Scenarios,
     /// The committed kernel programs are those of the source.
@@ -76,6 +78,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Sim, |report| own(report, "sim --roles", &["sim", "--roles", "--seeds", ROLES_SEEDS])),
     (Part::Sim, |report| own(report, "sim --cluster", &["sim", "--cluster", "--seeds", SIM_SEEDS])),
     (Part::Ebpf, |report| own(report, "build-ebpf --check", &["build-ebpf", "--check"])),
+    (Part::Package, |report| own(report, "package --check", &["package", "--check"])),
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
     (Part::Suites, suites),

@@ -1,12 +1,15 @@
 //! What a node can be asked and ordered, by the command line on it or by the other node.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use replicator_core::cluster::Command;
 use serde::{Deserialize, Serialize};
 
+use super::bundle::{self, Told};
 use super::history::Entry;
+use super::logs::{self, Part};
 use super::mirror::Mirror;
 use super::node::Node;
 use super::status::{self, NodeStatus};
@@ -37,6 +40,23 @@ pub enum Request {
         /// The last so many.
         count: usize,
     },
+    /// The logs of a module's scripts: their last lines, or what came since.
+    Logs {
+        /// The module.
+        module: String,
+        /// The last so many lines.
+        lines: usize,
+        /// Only what stands behind these positions, by the names of the logs; all of other logs.
+        #[serde(default)]
+        since: Option<BTreeMap<String, u64>>,
+    },
+    /// What a support bundle has of this node: the names of its pieces.
+    Pieces,
+    /// One of them.
+    Piece {
+        /// Its name.
+        name: String,
+    },
     /// What is asked is for the other node.
     Peer {
         /// What.
@@ -56,6 +76,11 @@ pub enum Order {
     Stop,
     /// Give the application to the other node.
     Swap,
+    /// This node is not to become active, or may again; one that is active gives the application to the other.
+    Standby {
+        /// Whether.
+        on: bool,
+    },
     /// Stop and start the application.
     Restart,
     /// This node is to be active.
@@ -87,6 +112,23 @@ pub enum Answer {
     Events {
         /// The oldest first.
         entries: Vec<Entry>,
+    },
+    /// Parts of logs.
+    Logs {
+        /// The oldest log first.
+        parts: Vec<Part>,
+        /// Where all logs ended before these were read.
+        ends: BTreeMap<String, u64>,
+    },
+    /// Pieces of a bundle.
+    Pieces {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A piece of a bundle.
+    Piece {
+        /// It.
+        text: String,
     },
     /// It is not done, and nothing has changed.
     Refused {
@@ -140,8 +182,44 @@ pub async fn answer_here<M: Mirror>(node: &Arc<Node<M>>, by: &str, request: Requ
             Some(entries) => Answer::Events { entries },
             None => Answer::Refused { message: no_such(&module) },
         },
+        Request::Logs { module, lines, since } => match logs(node, module, lines, since).await {
+            Ok((parts, ends)) => Answer::Logs { parts, ends },
+            Err(message) => Answer::Refused { message },
+        },
+        Request::Pieces => Answer::Pieces { names: bundle::pieces(node.places()) },
+        Request::Piece { name } => match bundle::piece(node.places(), &name).await {
+            Ok(Told::Text(text)) => Answer::Piece { text },
+            Ok(Told::ByMirror(module)) => match node.local(&module) {
+                Some(local) => Answer::Piece { text: local.mirror_tells().await },
+                None => Answer::Refused { message: no_such(&module) },
+            },
+            Err(message) => Answer::Refused { message },
+        },
         Request::Peer { .. } | Request::Stop => Answer::refused("that is for the node itself only"),
     }
+}
+
+async fn logs<M: Mirror>(
+    node: &Arc<Node<M>>,
+    module: String,
+    lines: usize,
+    since: Option<BTreeMap<String, u64>>,
+) -> Result<(Vec<Part>, BTreeMap<String, u64>), String> {
+    if node.local(&module).is_none() {
+        return Err(no_such(&module));
+    }
+    let directory = node.places().logs.join(&module);
+    // A disk that hangs must not hold up the node.
+    let read = tokio::task::spawn_blocking(move || {
+        let ends = logs::ends(&directory)?;
+        let parts = match since {
+            Some(known) => logs::since(&directory, &known),
+            None => logs::last(&directory, lines),
+        };
+        parts.map(|parts| (parts, ends))
+    });
+    let read = read.await.map_err(|error| error.to_string())?;
+    read.map_err(|error| format!("the logs of {module} cannot be read: {error}"))
 }
 
 async fn carry_out<M: Mirror>(
@@ -154,6 +232,7 @@ async fn carry_out<M: Mirror>(
         Order::Start => Command::Start,
         Order::Stop => Command::Stop,
         Order::Swap => Command::Swap,
+        Order::Standby { on } => Command::Standby { on },
         Order::Restart => Command::Restart,
         Order::Promote { force, reason } => {
             let reason = reason.filter(|reason| !reason.trim().is_empty());

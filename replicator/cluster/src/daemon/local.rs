@@ -102,6 +102,11 @@ impl<M: Mirror> Local<M> {
         Ok(local)
     }
 
+    /// What the mirror says of itself, for people.
+    pub async fn mirror_tells(&self) -> String {
+        self.mirror.told().await
+    }
+
     /// What scripts are told.
     pub fn set_circumstances(&self, change: impl FnOnce(&mut Circumstances)) {
         change(&mut lock(&self.circumstances));

@@ -47,6 +47,9 @@ pub trait Mirror: Send + Sync + 'static {
     /// Let a primary go on alone.
     fn go_alone(&self, term: Term) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// All that it says of itself, for people, as JSON; none: it does not answer.
+    fn tell(&self) -> impl Future<Output = Option<String>> + Send;
+
     /// What it is, and its copy by its record.
     fn look(&self) -> impl Future<Output = Result<Look, String>> + Send;
 }
@@ -108,6 +111,14 @@ impl<M: Mirror> Watched<M> {
             }
         });
         watched
+    }
+
+    /// What the mirror says of itself, whatever is under way; of one that does not answer, what was found of its copy last.
+    pub async fn told(&self) -> String {
+        match self.mirror.tell().await {
+            Some(told) => told,
+            None => format!("it does not answer; its copy, as it was found last: {:#?}\n", self.copy()),
+        }
     }
 
     /// The copy, as it was found last.

@@ -5,15 +5,18 @@
 //! * [`gossip`]: what the nodes tell each other with every beat.
 //! * [`history`]: what happened and why, kept for people.
 //! * [`standing`]: what a controller remembers.
+//! * [`logs`], [`bundle`]: what scripts logged, and what else helps who looks for a fault.
 //! * [`words`]: causes and states for people.
 
 pub mod arbiters;
+pub mod bundle;
 pub mod control;
 pub mod edges;
 pub mod gossip;
 pub mod history;
 pub mod known;
 pub mod local;
+pub mod logs;
 pub mod mirror;
 pub mod node;
 mod own_file;

@@ -15,6 +15,7 @@ use super::known::KnownFile;
 use super::local::{Judge, Local, Setup};
 use super::mirror::Mirror;
 use super::runner::{self, Input, Inputs, Parts};
+use super::service::Places;
 use super::standing::StandingFile;
 use super::words;
 use crate::arbiter::{self, AnyArbiter, ClusterId, ModuleName, RegisterName};
@@ -33,12 +34,8 @@ pub struct NodeSetup {
     pub policy: Policy,
     /// Who decides then.
     pub arbiter: Option<Arc<AnyArbiter>>,
-    /// What must survive a restart of the machine: one directory for each module below it.
-    pub state: PathBuf,
-    /// What need not.
-    pub run: PathBuf,
-    /// Logs of scripts.
-    pub logs: PathBuf,
+    /// Where everything is; below some of it is one directory for each module.
+    pub places: Places,
     /// The modules, and the directories they are installed in.
     pub modules: Vec<(Description, PathBuf)>,
 }
@@ -61,6 +58,7 @@ pub enum StartError {
 /// A running node.
 pub struct Node<M> {
     names: (String, String),
+    places: Places,
     modules: BTreeMap<String, Module<M>>,
     heartbeat: Arc<Heartbeat>,
     shared: Arc<Shared>,
@@ -123,7 +121,7 @@ impl<M: Mirror> Node<M> {
             let module = start_module(&setup, description, directory, mirror, &shared, &heartbeat);
             modules.insert(name.clone(), module.map_err(|why| StartError::Module { module: name, why })?);
         }
-        let node = Arc::new(Node { names: setup.names, modules, heartbeat, shared });
+        let node = Arc::new(Node { names: setup.names, places: setup.places, modules, heartbeat, shared });
         tokio::spawn(Arc::clone(&node).listen(incoming, setup.heartbeat.dead_after));
         Ok(node)
     }
@@ -230,6 +228,12 @@ impl<M: Mirror> Node<M> {
         (&self.names.0, &self.names.1)
     }
 
+    /// Where its files are.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// Each node hears the other.
     #[must_use]
     pub fn is_peer_alive(&self) -> bool {
@@ -283,6 +287,19 @@ impl<M: Mirror> Node<M> {
         let (answer, answered) = oneshot::channel();
         self.modules.get(module)?.send(Input::History(count, answer));
         answered.await.ok()
+    }
+
+    /// Done when each module's controller has taken in all that came to it before: for a watchdog, which is told nothing as long as one of
+    /// them hangs.
+    pub async fn probe(&self) {
+        for module in self.modules.values() {
+            let (answer, answered) = oneshot::channel();
+            module.send(Input::Probe(answer));
+            if answered.await.is_err() {
+                // Its controller is gone, which never happens while the node lives.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// For the health URL: whether this node serves a module, and its state. With an empty name: whether it serves any.
@@ -353,7 +370,7 @@ fn start_module<M: Mirror>(
 ) -> Result<Module<M>, String> {
     let name = description.name.clone();
     let description = Arc::new(description.clone());
-    let state = setup.state.join(&name);
+    let state = setup.places.state.join(&name);
     let file = StandingFile::new(&state).map_err(|error| format!("{}: {error}", state.display()))?;
     let standing = match file.load() {
         Ok(standing) => standing.unwrap_or_default(),
@@ -377,14 +394,14 @@ fn start_module<M: Mirror>(
     };
     let paths = module::Paths {
         module: directory.to_owned(),
-        logs: setup.logs.join(&name),
-        run: setup.run.join(&name).join("application"),
+        logs: setup.places.logs.join(&name),
+        run: setup.places.run.join(&name).join("application"),
     };
     let local = Local::new(
         Setup {
             description: Arc::clone(&description),
             paths,
-            run: setup.run.join(&name).join("addresses"),
+            run: setup.places.run.join(&name).join("addresses"),
             judge,
             names: setup.names.clone(),
         },

@@ -31,6 +31,8 @@ pub enum Input {
     Shutdown(oneshot::Sender<()>),
     /// What the edges want in the history.
     Tell(String),
+    /// Answered when everything that came before is taken in: the controller lives.
+    Probe(oneshot::Sender<()>),
     /// The last so many entries of the history.
     History(usize, oneshot::Sender<Vec<super::history::Entry>>),
 }
@@ -144,6 +146,7 @@ impl<E: Edges> Runner<E> {
             }
             Input::Tell(what) => self.tell(what),
             // Who asked may be gone.
+            Input::Probe(answer) => drop(answer.send(())),
             Input::History(count, answer) => drop(answer.send(self.history.last(count))),
         }
     }
@@ -266,4 +269,71 @@ fn report(inputs: &Inputs, what: &str, result: &Result<(), String>) {
 fn send(inputs: &Inputs, event: Event) {
     // A runner that is gone has no use for it.
     let _ = inputs.send(Input::Event(event));
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::stat::Mode;
+    use replicator_core::cluster::{NodeId, Verdict};
+    use replicator_core::ids::Term;
+
+    use super::*;
+
+    /// Everything ends well at once.
+    struct Obliging;
+
+    impl Edges for Obliging {
+        async fn step(&self, _: Step) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn outdate(&self, _: Term) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn go_alone(&self, _: Term) {}
+
+        async fn ask_arbiter(&self, _: Term) -> Verdict {
+            Verdict::Unreachable
+        }
+
+        fn announce(&self) {}
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_hangs_answers_no_probe() {
+        let place = tempfile::tempdir().unwrap();
+        // What is to be remembered goes into a pipe that nobody reads: a disk that does not answer.
+        let pipe = place.path().join("standing.json.new");
+        nix::unistd::mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+        let (inputs, incoming) = mpsc::unbounded_channel();
+        let parts = Parts {
+            name: "web".to_owned(),
+            config: Config::new(NodeId([1; 16]), NodeId([2; 16])),
+            standing: Standing::default(),
+            file: StandingFile::new(place.path()).unwrap(),
+            history: History::open(place.path(), "alpha"),
+            edges: Arc::new(Obliging),
+        };
+        let task = tokio::spawn(run(parts, inputs.clone(), incoming, |_| {}));
+        let probe = || {
+            let (answer, answered) = oneshot::channel();
+            inputs.send(Input::Probe(answer)).unwrap();
+            answered
+        };
+        probe().await.unwrap();
+        let (answer, told) = oneshot::channel();
+        inputs.send(Input::Command(Command::Start, answer)).unwrap();
+        let mut answered = probe();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(answered.try_recv().is_err(), "it hangs, and is taken for alive");
+        // Opened for both, so that this does not hang either.
+        let reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        answered.await.unwrap();
+        told.await.unwrap().unwrap();
+        drop((reader, inputs));
+        task.abort();
+    }
 }

@@ -19,6 +19,7 @@ use crate::heartbeat::{HeartbeatConfig, Key, Path as Network, Preset};
 use crate::membership::{self, Membership};
 use crate::module::{self, Shelf};
 use crate::remote::{self, Credentials, Keyring, PeerIdentity, Remote, Server};
+use crate::supervisor::Supervisor;
 
 /// How long the other node may take to answer what is passed on to it.
 const PEER_WITHIN: Duration = Duration::from_secs(5);
@@ -185,12 +186,16 @@ pub async fn run<M: Mirror>(
     };
     tokio::spawn(renew(membership, keyring));
     tracing::info!(node = node.names().0, peer = node.names().1, "running");
+    let supervisor = Arc::new(Supervisor::from_environment());
+    supervisor.ready(&format!("{} of a cluster with {}", node.names().0, node.names().1));
+    tokio::spawn(pulse(Arc::clone(&node), Arc::clone(&supervisor)));
     tokio::select! {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
         () = stop.notified() => {}
     }
     tracing::info!("stopping");
+    supervisor.stopping();
     // A second signal ends it at once: what runs is left for the next start to stop.
     tokio::select! {
         () = node.stop(STOP_BOUND) => {}
@@ -240,9 +245,7 @@ fn setup(places: &Places, options: &Options, membership: &Membership) -> Result<
         heartbeat,
         policy: policy(membership),
         arbiter,
-        state: places.state.clone(),
-        run: places.run.clone(),
-        logs: places.logs.clone(),
+        places: places.clone(),
         modules,
     })
 }
@@ -302,6 +305,16 @@ fn credentials(membership: &Membership) -> Result<Credentials, ServiceError> {
         key: tls.key,
         peer: remote::PeerName { name: peer.name, uri: peer.uri },
     })
+}
+
+/// Tell the service manager that the node lives, as long as all its controllers do.
+async fn pulse<M: Mirror>(node: Arc<Node<M>>, supervisor: Arc<Supervisor>) {
+    let Some(pulse) = supervisor.pulse() else { return };
+    loop {
+        node.probe().await;
+        supervisor.alive();
+        tokio::time::sleep(pulse).await;
+    }
 }
 
 /// Keep the certificates valid, and take in those that a command has made.

@@ -1,6 +1,6 @@
 //! What a controller remembers over a restart of the node: a small file beside the mirror's state, replaced as a whole.
 //!
-//! `{"started":true,"was-active":false}` and a newline. What cannot be read counts as a module that is stopped: it is never started by
+//! `{"started":true,"was-active":false,"standby":false}` and a newline. What cannot be read counts as a module that is stopped: it is never started by
 //! mistake, and what the copy is worth is told by the mirror's own record.
 
 use std::fs;
@@ -19,6 +19,9 @@ const NAME: &str = "standing.json";
 struct Document {
     started: bool,
     was_active: bool,
+    // Not there before there was one.
+    #[serde(default)]
+    standby: bool,
 }
 
 /// Where it is kept.
@@ -47,8 +50,8 @@ impl StandingFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Document { started, was_active } = serde_json::from_str(&text)?;
-        Ok(Some(Standing { started, was_active }))
+        let Document { started, was_active, standby } = serde_json::from_str(&text)?;
+        Ok(Some(Standing { started, was_active, standby }))
     }
 
     /// Remember; durable when it returns.
@@ -56,8 +59,8 @@ impl StandingFile {
     /// # Errors
     /// Of the file system; what was remembered before is then still there, or this.
     pub fn store(&self, standing: Standing) -> io::Result<()> {
-        let Standing { started, was_active } = standing;
-        let mut text = serde_json::to_vec(&Document { started, was_active })?;
+        let Standing { started, was_active, standby } = standing;
+        let mut text = serde_json::to_vec(&Document { started, was_active, standby })?;
         text.push(b'\n');
         own_file::replace(&self.directory, NAME, &text)
     }
@@ -72,12 +75,18 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = StandingFile::new(&place.path().join("deep/below")).unwrap();
         assert_eq!(file.load().unwrap(), None);
-        for standing in
-            [Standing { started: true, was_active: false }, Standing { started: false, was_active: true }]
-        {
+        for standing in [
+            Standing { started: true, ..Standing::default() },
+            Standing { was_active: true, ..Standing::default() },
+            Standing { started: true, standby: true, ..Standing::default() },
+        ] {
             file.store(standing).unwrap();
             assert_eq!(file.load().unwrap(), Some(standing));
         }
+        // As it was before there was a standby.
+        fs::write(place.path().join("deep/below").join(NAME), br#"{"started":true,"was-active":true}"#)
+            .unwrap();
+        assert_eq!(file.load().unwrap(), Some(Standing { started: true, was_active: true, standby: false }));
         fs::write(place.path().join("deep/below").join(NAME), b"{\"started\":").unwrap();
         assert!(file.load().is_err());
     }

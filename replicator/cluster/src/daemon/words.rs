@@ -86,6 +86,11 @@ pub fn cause(cause: Cause) -> &'static str {
             "the arbiter once gave this node a right that it does not remember: an older state was put back here (start the other \
              node, or promote this one by force)"
         }
+        Cause::OnStandby => {
+            "on standby: an operator keeps this node from becoming active (until standby is turned off, or the module started here)"
+        }
+        Cause::OperatorStandbyOff => "an operator ends the standby of this node",
+        Cause::StandbyFailed => "the other node did not take over: this one goes on, and is not on standby",
     }
 }
 

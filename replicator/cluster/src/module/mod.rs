@@ -28,7 +28,7 @@ pub use description::{
 };
 pub use run::{Ended, Leftover, Outcome, RunError, Runner};
 pub use service::{ServiceError, ServiceFuture, ServiceManager, Systemctl, UnitState};
-pub use shelf::{BootError, BootState, Finding, Findings, Listed, Shelf, ShelfError, check};
+pub use shelf::{BootError, BootState, Finding, Findings, Listed, Shelf, ShelfError, Switched, check};
 
 /// What a node is to the application.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -97,15 +97,6 @@ struct Shared {
     last_warning: std::sync::Mutex<Option<Instant>>,
 }
 
-/// Serve until `stop` is done. Short for [`Witness::open`] and [`Witness::run`].
-///
-/// # Errors
-/// Those of [`Witness::open`].
-pub async fn serve(config: WitnessConfig, stop: impl Future<Output = ()>) -> Result<(), WitnessError> {
-    Witness::open(config).await?.run(stop).await;
-    Ok(())
-}
-
 impl Witness {
     /// Open the directory, take it for this process alone, and listen.
     ///

@@ -11,6 +11,8 @@ impl Controller {
             Command::Start => self.start(),
             Command::Stop => self.stop(),
             Command::Swap => self.swap(),
+            Command::Standby { on: true } => self.stand_by(),
+            Command::Standby { on: false } => self.end_standby(),
             Command::Restart => self.restart(),
             Command::Promote { force: false } => self.promote(),
             Command::Promote { force: true } => self.force(),
@@ -22,6 +24,7 @@ impl Controller {
         self.restarts.clear();
         self.retry_at = None;
         self.standing.started = true;
+        self.standing.standby = false;
         self.out.push(Action::Remember(self.standing));
         self.tell(Cause::OperatorStart);
         Ok(())
@@ -74,6 +77,34 @@ impl Controller {
         }
         self.tell(Cause::OperatorSwap);
         self.leave_to_peer();
+        Ok(())
+    }
+
+    /// What is under way goes first: a peer that was asked to yield, and an arbiter that was asked for a term, may have given it already, and nobody
+    /// else could be active then.
+    fn stand_by(&mut self) -> Result<(), Refusal> {
+        if !self.runs() {
+            return Err(Refusal::Stopped);
+        }
+        if self.leaving.is_some() || self.wish.is_some() || self.asking.is_some() {
+            return Err(Refusal::Busy);
+        }
+        if self.authority.is_some() && !(self.peer_is_ready() && self.mirror.mirrored) {
+            return Err(Refusal::PeerNotReady);
+        }
+        self.insists = false;
+        self.standing.standby = true;
+        self.out.push(Action::Remember(self.standing));
+        self.tell(Cause::OnStandby);
+        self.leave_to_peer();
+        Ok(())
+    }
+
+    fn end_standby(&mut self) -> Result<(), Refusal> {
+        if core::mem::take(&mut self.standing.standby) {
+            self.out.push(Action::Remember(self.standing));
+            self.tell(Cause::OperatorStandbyOff);
+        }
         Ok(())
     }
 
@@ -134,7 +165,7 @@ impl Controller {
     fn take_up(&mut self, cause: Cause) {
         self.blocked = None;
         self.restarts.clear();
-        self.standing.started = true;
+        (self.standing.started, self.standing.standby) = (true, false);
         self.out.push(Action::Remember(self.standing));
         self.tell(cause);
     }

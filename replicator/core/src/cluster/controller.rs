@@ -484,6 +484,19 @@ impl Controller {
         self.standing.started && !self.ending
     }
 
+    /// The application may be started here.
+    pub(super) fn is_able(&self) -> bool {
+        self.able && !self.standing.standby
+    }
+
+    /// This node stays active after all.
+    pub(super) fn stand_by_no_more(&mut self) {
+        if core::mem::take(&mut self.standing.standby) {
+            self.out.push(Action::Remember(self.standing));
+            self.tell(Cause::StandbyFailed);
+        }
+    }
+
     pub(super) fn remember(&mut self) {
         self.standing.was_active = self.authority.is_some();
         self.out.push(Action::Remember(self.standing));

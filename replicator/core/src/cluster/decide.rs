@@ -41,6 +41,7 @@ impl Controller {
             Yields::IfDrained(_) if self.runs() => {
                 // The peer lacks something: this node goes on.
                 self.retry_later();
+                self.stand_by_no_more();
                 return;
             }
             Yields::IfDrained(_) => None,
@@ -63,6 +64,9 @@ impl Controller {
         let given = copy.yields().is_some_and(|term| term >= yielding.term);
         // Both at once would leave nobody who may be active: the peer yielded first, or its copy is not whole any more.
         if given || (copy.is_whole() && self.peer_is_behind()) {
+            if !given {
+                self.stand_by_no_more();
+            }
             self.yielding = None;
             self.authority = None;
             self.suspended = false;

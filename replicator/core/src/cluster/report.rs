@@ -112,7 +112,7 @@ from_u8!(Readiness: NotReady, Transient, Ready);
 
 impl Cause {
     /// All of them, by their numbers.
-    pub const ALL: [Cause; 32] = [
+    pub const ALL: [Cause; 35] = [
         Cause::None,
         Cause::OperatorStart,
         Cause::OperatorStop,
@@ -145,6 +145,9 @@ impl Cause {
         Cause::Starting,
         Cause::Stopping,
         Cause::RecordOlder,
+        Cause::OnStandby,
+        Cause::OperatorStandbyOff,
+        Cause::StandbyFailed,
     ];
 
     /// The one with that number.

@@ -23,7 +23,7 @@ impl Controller {
             readiness,
             cause: self.cause,
             started: self.runs() && self.blocked.is_none(),
-            able: self.able,
+            able: self.is_able(),
             active: self.authority.map(|authority| self.durable_term(authority)),
             copy: self.copy,
             mirrored: self.mirror.mirrored,
@@ -59,8 +59,9 @@ impl Controller {
             return (Word::Stopped, readiness);
         }
         if reached && self.receives() {
-            let readiness = if self.mirror.mirrored { Readiness::Ready } else { Readiness::Transient };
-            return (Word::Secondary, readiness);
+            // One on standby takes nothing over.
+            let ready = self.mirror.mirrored && !self.standing.standby;
+            return (Word::Secondary, if ready { Readiness::Ready } else { Readiness::Transient });
         }
         let stuck = matches!(
             self.cause,
@@ -71,6 +72,7 @@ impl Controller {
                 | Cause::BudgetSpent
                 | Cause::ArbiterMissing
                 | Cause::RecordOlder
+                | Cause::OnStandby
         );
         (
             Word::Waiting,

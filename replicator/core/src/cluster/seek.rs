@@ -24,7 +24,7 @@ impl Controller {
     }
 
     fn candidate(&self, copy: CopyState) -> Candidate {
-        let able = self.runs() && self.blocked.is_none() && self.able;
+        let able = self.runs() && self.blocked.is_none() && self.is_able();
         Candidate { copy, able, was_active: self.standing.was_active, node: self.config.node }
     }
 
@@ -41,10 +41,14 @@ impl Controller {
             && self.leaving.is_none()
             && self.yielding.is_none()
             && self.blocked.is_none()
+            && !self.standing.standby
             && self.copy.is_some()
     }
 
     pub(super) fn seek(&mut self) {
+        if self.standing.standby {
+            self.cause = Cause::OnStandby;
+        }
         if let Some(blocked) = self.blocked {
             self.cause = blocked;
         }
@@ -159,6 +163,7 @@ impl Controller {
     }
 
     pub(super) fn become_active(&mut self, term: Term, cause: Cause) {
+        debug_assert!(!self.standing.standby, "on standby, and becomes active");
         (self.wish, self.asking, self.deaf) = (None, None, false);
         self.insists = false;
         self.tell(cause);

@@ -89,6 +89,8 @@ pub struct Standing {
     pub started: bool,
     /// This node was active last.
     pub was_active: bool,
+    /// It runs here, and is not to become active.
+    pub standby: bool,
 }
 
 /// What this node's copy is, by the mirror's record.
@@ -167,6 +169,12 @@ pub enum Command {
     Stop,
     /// The other node is to be active.
     Swap,
+    /// This node is not to become active, though it holds the copy; one that is active leaves the application to its peer. Until it is said
+    /// otherwise, or the module is started, or this node promoted. A node that is active because its peer did not take over is not on standby.
+    Standby {
+        /// Or no longer.
+        on: bool,
+    },
     /// Stop and start the application, here.
     Restart,
     /// This node is to be active. By force: whatever its copy and the peer are.
@@ -360,6 +368,12 @@ pub enum Cause {
     Stopping = 30,
     /// By its record, this node does not know of a term that was granted to it: an older state was put back.
     RecordOlder = 31,
+    /// An operator keeps this node from becoming active.
+    OnStandby = 32,
+    /// An operator lets this node become active again.
+    OperatorStandbyOff = 33,
+    /// The peer did not take over: this node goes on, and is not on standby.
+    StandbyFailed = 34,
 }
 
 /// What a node says of itself. Everything in it is durable, and stays true until it says something else.

@@ -13,7 +13,7 @@ impl World {
     pub(super) fn equip(&mut self) {
         let current = GenerationId { number: Generation(1), tag: self.tag() };
         for node in &mut self.nodes {
-            node.disk.standing = Standing { started: true, was_active: false };
+            node.disk.standing = Standing { started: true, ..Standing::default() };
             if !self.shape.fresh {
                 node.disk.record = Some(StateRecord {
                     term: Term(1),
@@ -44,7 +44,8 @@ impl World {
             return self.checker(node);
         }
         let command = match self.random.below(if self.shape.forces { 12 } else { 11 }) {
-            0..=3 => Command::Start,
+            0..=2 => Command::Start,
+            3 => Command::Standby { on: true },
             4 | 5 => Command::Stop,
             6 | 7 => Command::Swap,
             8 => Command::Restart,
@@ -85,7 +86,7 @@ impl World {
         self.nodes[node].daemon.as_ref().map(|daemon| daemon.controller.report())
     }
 
-    /// What an operator does when nothing breaks any more: what is stopped or blocked is started; and where the cluster says that
+    /// What an operator does when nothing breaks any more: what is stopped or blocked is started, what is on standby is not any more; and where the cluster says that
     /// it needs somebody, he decides.
     fn help(&mut self) {
         let calm = self.now - self.calm_since;
@@ -93,6 +94,8 @@ impl World {
             let Some(report) = self.report(node) else { continue };
             if !report.started {
                 self.order(node, Command::Start);
+            } else if report.cause == Cause::OnStandby {
+                self.order(node, Command::Standby { on: false });
             }
         }
         let reports = [self.report(0), self.report(1)];

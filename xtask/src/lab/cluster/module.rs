@@ -62,7 +62,7 @@ fn ledger(host: &Host, options: &Options) -> Result<String> {
 /// What is started says when, so that a scenario can tell how long it took.
 fn start(host: &Host) -> Result<String> {
     Ok(format!(
-        "#!/bin/sh\nset -eu\ncat /proc/uptime >> {times}\n\
+        "#!/bin/sh\nset -eu\ncat /proc/uptime >> {times}\necho the ledger is started\n\
          setsid {program} worker ledger --file {file} --listen {SERVICE} </dev/null >>{log} 2>&1 &\necho $! > {pid}\n",
         times = host.file("started").display(),
         program = worker::program()?.display(),

@@ -11,6 +11,7 @@ pub mod paths;
 pub mod paused;
 pub mod postgresql;
 pub mod restarts;
+pub mod standby;
 
 use std::time::Duration;
 

@@ -23,6 +23,15 @@ struct Document {
     enabled_before: BTreeSet<String>,
 }
 
+/// What was switched.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Switched {
+    /// Units that the machine no longer starts at boot.
+    pub disabled: Vec<String>,
+    /// Units that it starts again, as before.
+    pub enabled: Vec<String>,
+}
+
 /// Why the units' start at boot was not switched.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -41,7 +50,7 @@ impl BootState {
     }
 
     /// Let the machine not start the module's units at boot. What it did before is kept first, so that dying halfway loses nothing;
-    /// calling again goes on. The units that were switched.
+    /// calling again goes on. Of units that were taken over and are no longer the module's, it does again what it did before.
     ///
     /// # Errors
     /// [`BootError`]
@@ -49,23 +58,31 @@ impl BootState {
         &self,
         description: &Description,
         services: &dyn ServiceManager,
-    ) -> Result<Vec<String>, BootError> {
+    ) -> Result<Switched, BootError> {
         let mut document = self.read()?;
-        let mut enabled = Vec::new();
+        let mut switched = Switched::default();
         for unit in &description.services.units {
             if services.state(unit).await?.starts_at_boot() {
-                enabled.push(unit.clone());
+                switched.disabled.push(unit.clone());
             }
         }
-        if enabled.is_empty() {
-            return Ok(enabled);
+        if !switched.disabled.is_empty() {
+            document.enabled_before.extend(switched.disabled.iter().cloned());
+            self.write(&document)?;
         }
-        document.enabled_before.extend(enabled.iter().cloned());
-        self.write(&document)?;
-        for unit in &enabled {
+        for unit in &switched.disabled {
             services.set_enabled(unit, false).await?;
         }
-        Ok(enabled)
+        let theirs = |unit: &&String| !description.services.units.contains(unit);
+        switched.enabled = document.enabled_before.iter().filter(theirs).cloned().collect();
+        for unit in &switched.enabled {
+            services.set_enabled(unit, true).await?;
+            document.enabled_before.remove(unit);
+        }
+        if !switched.enabled.is_empty() {
+            self.write(&document)?;
+        }
+        Ok(switched)
     }
 
     /// Let the machine start at boot what it started before. The units that were switched.

@@ -17,7 +17,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use super::description::is_name;
 use super::{Description, MODULE_FILE, ModuleError};
 
-pub use boot::{BootError, BootState};
+pub use boot::{BootError, BootState, Switched};
 pub use check::{Finding, Findings, check};
 
 /// Files of a module at most, and bytes in all: it holds a description and scripts, not the application.
@@ -191,7 +191,11 @@ impl Shelf {
         Ok(directory)
     }
 
-    fn existing(&self, name: &str) -> Result<PathBuf, ShelfError> {
+    /// The directory of a module that is there.
+    ///
+    /// # Errors
+    /// [`ShelfError::NoModule`]
+    pub fn existing(&self, name: &str) -> Result<PathBuf, ShelfError> {
         let path = self.path(name);
         if !is_name(name) || !path.is_dir() {
             return Err(ShelfError::NoModule { name: name.to_owned(), directory: self.directory.clone() });

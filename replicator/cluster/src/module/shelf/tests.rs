@@ -186,11 +186,34 @@ async fn the_start_at_boot_is_taken_over_and_given_back() {
     let description = Description::load(&directory).expect("a module");
     let services = Played::new(&[("a.service", true, true), ("b.service", true, false)]);
     let boot = BootState::at(place.path().join("state/boot.toml"));
-    assert_eq!(boot.take_over(&description, &services).await.expect("take over"), ["a.service"]);
+    let disabled = Switched { disabled: vec!["a.service".to_owned()], enabled: Vec::new() };
+    assert_eq!(boot.take_over(&description, &services).await.expect("take over"), disabled);
     assert!(services.at_boot().is_empty());
     // Once more changes nothing and forgets nothing.
-    assert!(boot.take_over(&description, &services).await.expect("take over").is_empty());
+    assert_eq!(boot.take_over(&description, &services).await.expect("take over"), Switched::default());
     assert_eq!(boot.give_back(&services).await.expect("give back"), ["a.service"]);
     assert_eq!(services.at_boot(), ["a.service"]);
     assert!(boot.give_back(&services).await.expect("give back").is_empty());
+}
+
+#[tokio::test]
+async fn a_unit_that_is_no_longer_the_modules_starts_at_boot_as_before() {
+    let place = tempfile::tempdir().expect("a directory");
+    let description = |units: &str| {
+        let directory = module(place.path(), "shop", &format!("[services]\nunits = [{units}]"));
+        Description::load(&directory).expect("a module")
+    };
+    let services =
+        Played::new(&[("a.service", true, true), ("b.service", true, true), ("c.service", true, false)]);
+    let boot = BootState::at(place.path().join("state/boot.toml"));
+    boot.take_over(&description("\"a\", \"c\""), &services).await.expect("take over");
+    assert_eq!(services.at_boot(), ["b.service"]);
+    let switched = boot.take_over(&description("\"b\", \"c\""), &services).await.expect("take over");
+    assert_eq!(
+        switched,
+        Switched { disabled: vec!["b.service".to_owned()], enabled: vec!["a.service".to_owned()] }
+    );
+    assert_eq!(services.at_boot(), ["a.service"]);
+    assert_eq!(boot.give_back(&services).await.expect("give back"), ["b.service"]);
+    assert_eq!(services.at_boot(), ["a.service", "b.service"], "what did not start before does not now");
 }

@@ -7,35 +7,38 @@ use super::super::types::{Command, Event, Refusal};
 use super::lab::{Lab, config, new, outdated, says, whole};
 use crate::ids::Term;
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 8] = [
     Command::Start,
     Command::Stop,
     Command::Swap,
+    Command::Standby { on: true },
+    Command::Standby { on: false },
     Command::Restart,
     Command::Promote { force: false },
     Command::Promote { force: true },
 ];
 
 type Answer = Result<(), Refusal>;
-type Row = (&'static str, fn() -> Lab, [Answer; 6]);
+type Row = (&'static str, fn() -> Lab, [Answer; 8]);
 
 /// Each state with what is answered, in the order of the commands.
 fn table() -> Vec<Row> {
-    use Refusal::{Active, Busy, NotActive, NotWhole, PeerActive, PeerNotReady};
+    use Refusal::{Active, Busy, NotActive, NotWhole, PeerActive, PeerNotReady, Stopped};
     let ok = Ok(());
     let (inactive, not_ready) = (Err(NotActive), Err(PeerNotReady));
     vec![
-        ("being started", starting, [ok, ok, inactive, inactive, not_ready, Err(Busy)]),
-        ("stopped", stopped, [ok, ok, inactive, inactive, not_ready, ok]),
-        ("waiting", waiting, [ok, ok, inactive, inactive, not_ready, ok]),
-        ("new, as the peer", fresh, [ok, ok, inactive, inactive, ok, ok]),
-        ("outdated", behind, [ok, ok, inactive, inactive, Err(NotWhole), ok]),
-        ("secondary", Lab::secondary, [ok, ok, inactive, inactive, Err(PeerActive), ok]),
-        ("yielding", yielding, [ok, ok, inactive, inactive, Err(Busy), Err(Busy)]),
-        ("alone", alone, [ok, ok, not_ready, ok, Err(Active), Err(Active)]),
-        ("primary", Lab::primary, [ok, ok, ok, ok, Err(Active), Err(Active)]),
-        ("leaving", leaving, [ok, ok, Err(Busy), Err(Busy), Err(Active), Err(Active)]),
-        ("blocked", blocked, [ok, ok, inactive, inactive, not_ready, ok]),
+        ("being started", starting, [ok, ok, inactive, ok, ok, inactive, not_ready, Err(Busy)]),
+        ("stopped", stopped, [ok, ok, inactive, Err(Stopped), ok, inactive, not_ready, ok]),
+        ("waiting", waiting, [ok, ok, inactive, ok, ok, inactive, not_ready, ok]),
+        ("new, as the peer", fresh, [ok, ok, inactive, ok, ok, inactive, ok, ok]),
+        ("outdated", behind, [ok, ok, inactive, ok, ok, inactive, Err(NotWhole), ok]),
+        ("secondary", Lab::secondary, [ok, ok, inactive, ok, ok, inactive, Err(PeerActive), ok]),
+        ("yielding", yielding, [ok, ok, inactive, ok, ok, inactive, Err(Busy), Err(Busy)]),
+        ("alone", alone, [ok, ok, not_ready, not_ready, ok, ok, Err(Active), Err(Active)]),
+        ("primary", Lab::primary, [ok, ok, ok, ok, ok, ok, Err(Active), Err(Active)]),
+        ("leaving", leaving, [ok, ok, Err(Busy), Err(Busy), ok, Err(Busy), Err(Active), Err(Active)]),
+        ("on standby", standby, [ok, ok, inactive, ok, ok, inactive, Err(PeerActive), ok]),
+        ("blocked", blocked, [ok, ok, inactive, ok, ok, inactive, not_ready, ok]),
     ]
 }
 
@@ -86,6 +89,12 @@ fn leaving() -> Lab {
     let mut lab = Lab::primary();
     lab.obliging = false;
     assert_eq!(lab.command(Command::Swap), Ok(()));
+    lab
+}
+
+fn standby() -> Lab {
+    let mut lab = Lab::secondary();
+    assert_eq!(lab.command(Command::Standby { on: true }), Ok(()));
     lab
 }
 

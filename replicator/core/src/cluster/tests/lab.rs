@@ -88,7 +88,7 @@ pub struct Lab {
 impl Lab {
     /// A node that starts, before what an earlier run left is stopped.
     pub fn cold(config: Config, started: bool, copy: CopyState) -> Lab {
-        let standing = Standing { started, was_active: false };
+        let standing = Standing { started, ..Standing::default() };
         let it = Controller::new(config, standing, Time(0));
         Lab { it, now: Time(0), copy, out: Vec::new(), obliging: true, numbers: 0 }
     }

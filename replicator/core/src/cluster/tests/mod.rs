@@ -6,3 +6,4 @@ mod election;
 mod lab;
 mod posture;
 mod report;
+mod standby;

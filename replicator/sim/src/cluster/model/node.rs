@@ -50,7 +50,7 @@ pub fn config(node: usize) -> Config {
 
 impl Node {
     pub fn new(node: usize) -> Node {
-        let standing = Standing { started: true, was_active: node == 0 };
+        let standing = Standing { started: true, was_active: node == 0, standby: false };
         let current = GenerationId { number: Generation(1), tag: Tag(1) };
         let record = StateRecord {
             term: Term(1),
