@@ -17,7 +17,9 @@ mod checkpoint;
 mod ending;
 mod engine;
 mod gatekeeper;
+mod handle;
 mod instructions;
+mod left;
 mod mailbox;
 mod meeting;
 mod message;
@@ -41,4 +43,5 @@ mod writeback;
 
 pub use capture::Prepared;
 pub use instructions::{Instructions, Refused};
-pub use start::{name_id, run};
+pub use left::name_id;
+pub use start::run;

@@ -5,8 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use replicator_cluster::supervisor::Supervisor;
 use replicator_core::action::StateRecord;
 use replicator_core::checkpoint::Checkpoint;
 use replicator_core::config::{PrimaryConfig, SecondaryConfig};
-use replicator_core::ids::{FileId, Term, Time, VolumeId};
+use replicator_core::ids::{FileId, Time, VolumeId};
 use replicator_core::node::Node;
 use replicator_core::succession::Inheritance;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -25,17 +24,19 @@ use tracing::{error, info, warn};
 use super::behind::{self, Behind};
 use super::capture::{self, Prepared, Selected};
 use super::checkpoint::{
-    Inodes, Preparation, fitting, identity as checkpoint_identity, lasting_identity, succession_identity,
+    Preparation, fitting, identity as checkpoint_identity, lasting_identity, succession_identity,
 };
 use super::engine::{Engine, Parts, Role as RoleParts};
 use super::gatekeeper::Gatekeeper;
-use super::instructions::{self, Instructions};
+use super::handle::Stop;
+use super::instructions::Instructions;
+use super::left::{Found, copies_of, crashed, inherited, load_record, name_id};
 use super::mailbox::Mailbox;
 use super::message::{Message, Next};
 use super::nested::NestedMounts;
 use super::orders::Orders;
 use super::primary::Primary;
-use super::publish::{Published, Publisher};
+use super::publish::Publisher;
 use super::safe_set::SafeSet;
 use super::secondary::Secondary;
 use super::sessions::Sessions;
@@ -52,15 +53,11 @@ use crate::idle::{QuickWakeUps, Waiting};
 use crate::link::handshake::Timeouts;
 use crate::notify::local_changes::LocalChanges;
 use crate::status::{Status, StrictStatus, VolumeStatus};
-use crate::storage::activity::{self, ActivityDirectory, Base};
 use crate::storage::checkpoint::VolumeCheckpoint;
 use crate::storage::divergence::Limit;
 use crate::storage::protection::{self, Protection};
-use crate::storage::replica::Copies;
-use crate::storage::state::{Loaded, NodeState, StateDirectory};
-use crate::storage::succession::{Moment, Succession};
+use crate::storage::state::{NodeState, StateDirectory};
 use crate::uring::Ring;
-use crate::verification::VerifyReport;
 use crate::volume::{Volume, exists_below};
 
 /// Submission places of the data plane's ring: twice as many file operations can be under way.
@@ -144,97 +141,6 @@ fn require_guard(volume: &Volume, tree: &TreeConfig) -> anyhow::Result<()> {
     }
 }
 
-/// The state this node starts from.
-struct Found {
-    /// As the last run left it.
-    before: StateRecord,
-    /// As this one begins.
-    now: StateRecord,
-}
-
-/// What the state file says, and what this run makes of it.
-fn load_record(
-    config: &Config,
-    instructions: &Instructions,
-    state: &StateDirectory,
-) -> anyhow::Result<Found> {
-    let path = config.node.state_directory.display();
-    let record = match state.load() {
-        Loaded::State(found) => {
-            if found.cluster != name_id(&config.node.cluster) || found.node != name_id(&config.node.name) {
-                bail!(
-                    "{path} holds the state of another node or cluster; give node {} its own node.state-directory",
-                    config.node.name
-                );
-            }
-            Some(found.record)
-        }
-        Loaded::First => None,
-        Loaded::Newer { found } => bail!(
-            "{path} holds a state of version {found}, which a newer build wrote; start that build, or move the file away to have \
-             everything compared"
-        ),
-        Loaded::Unusable { reason, kept } => {
-            warn!(%reason, ?kept, "the node's state cannot be used: everything will be compared");
-            Some(StateRecord { lost: true, ..StateRecord::unknown() })
-        }
-    };
-    let now = instructions::begin(config, instructions, state, record)?;
-    if now.crashed {
-        info!("an earlier run of this node as the primary did not end in order");
-    }
-    Ok(Found { before: record.unwrap_or(now), now })
-}
-
-/// What a run of this primary recorded that crashed.
-fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<Base>> {
-    match activity.recover() {
-        activity::Found::Nothing => None,
-        activity::Found::Base(base) if base.identity == identity => {
-            info!(
-                doubtful = base.activity.doubts(),
-                "the last run as the primary left no checkpoint: what is in its safe set is compared"
-            );
-            Some(base)
-        }
-        activity::Found::Base(_) => {
-            info!("what was recorded is of another configuration of this node: everything will be compared");
-            None
-        }
-        activity::Found::Unusable(error) => {
-            warn!(%error, "what was recorded before the crash cannot be used: everything will be compared");
-            None
-        }
-    }
-}
-
-/// What this node knew as the secondary until a moment ago, if it still holds.
-fn inherited(state: &StateDirectory, identity: [u8; 32]) -> anyhow::Result<Option<Succession>> {
-    let left = state.take_succession().context("take away what the secondary left")?;
-    let now = Moment::now().context("read the clock")?;
-    Ok(left.filter(|left| left.identity == identity && left.moment.reaches(&now)))
-}
-
-/// Its files, volume by volume, and what they are copies of.
-fn copies_of(succession: &Succession, volumes: &[Arc<Volume>]) -> Vec<(Inodes, Copies)> {
-    let of = |volume: &Arc<Volume>| {
-        let copies = succession.copies.iter().filter(|copy| copy.here.volume == volume.id);
-        let mut files: Vec<(u64, u64)> = copies.map(|copy| (copy.here.inode, copy.original.inode)).collect();
-        files.sort_unstable();
-        let inodes = files.iter().map(|(here, _)| *here).collect();
-        let moment = succession.moment.surely_before();
-        (Inodes { inodes, moment }, Copies { files, deleted: Vec::new() })
-    };
-    volumes.iter().map(of).collect()
-}
-
-/// A name as the fixed-size id of the state file.
-pub fn name_id(name: &str) -> [u8; 16] {
-    let mut id = [0; 16];
-    id.copy_from_slice(&blake3::hash(name.as_bytes()).as_bytes()[..16]);
-    id
-}
-
 /// A running node.
 struct StartedNode {
     data_plane: thread::JoinHandle<anyhow::Result<()>>,
@@ -273,82 +179,6 @@ impl GuardedCopy {
             None
         };
         Ok(GuardedCopy { changes, _protection: protection })
-    }
-}
-
-/// How the control socket and signals reach the node.
-#[derive(Clone)]
-struct Stop {
-    mailbox: Arc<Mailbox<Message>>,
-    requested: Arc<AtomicBool>,
-    /// The next run is one in the other role.
-    hands_over: Arc<AtomicBool>,
-    waiter: thread::Thread,
-    published: Published,
-    orders: Arc<Orders>,
-}
-
-impl NodeView for Stop {
-    fn order(&self, order: &control::Order) -> Result<u64, String> {
-        self.orders.take(order, &self.status())
-    }
-
-    fn verify_report(&self) -> VerifyReport {
-        self.orders.reports.report()
-    }
-
-    fn status(&self) -> Status {
-        self.published.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    fn request_stop(&self) {
-        self.requested.store(true, Ordering::Release);
-        self.waiter.unpark();
-    }
-
-    fn hand_over(&self) {
-        self.hands_over.store(true, Ordering::Release);
-    }
-
-    fn overwrite_peer(&self, reason: &str) -> Result<(), String> {
-        let status = self.status();
-        if status.role != Role::Primary {
-            return Err("only a primary can replace its peer's data: this node is the secondary".to_owned());
-        }
-        if !status.reunion.refused {
-            return Err(
-                "there is nothing to decide: the nodes agree whose data both shall have, or have not met"
-                    .to_owned(),
-            );
-        }
-        self.mailbox.post(Message::Overrule { reason: reason.to_owned() });
-        Ok(())
-    }
-
-    fn go_alone(&self, term: u64, absence: Option<u64>) -> Result<Receiver<Result<(), String>>, String> {
-        if self.status().role != Role::Primary {
-            return Err("only a primary goes on alone: this node is the secondary".to_owned());
-        }
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.mailbox.post_urgent(Message::GoAlone { term: Term(term), absence, answer });
-        Ok(answered)
-    }
-
-    fn outdate(&self, term: u64) -> Result<Receiver<Result<(), String>>, String> {
-        if self.status().role != Role::Secondary {
-            return Err("only a secondary is outdated: this node is the primary".to_owned());
-        }
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.mailbox.post_urgent(Message::Outdate { term: Term(term), answer });
-        Ok(answered)
-    }
-
-    fn discard_divergence(&self, id: &str) -> Result<(), String> {
-        if self.status().role != Role::Secondary {
-            return Err("only a secondary deletes what it kept aside: this node is the primary".to_owned());
-        }
-        self.mailbox.post(Message::Discard { id: id.to_owned() });
-        Ok(())
     }
 }
 
