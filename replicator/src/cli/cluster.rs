@@ -16,7 +16,7 @@ use replicator_cluster::membership::{
 
 use super::module::Switch;
 use super::places::PlacesArguments;
-use super::{exit, pretty_json, print, print_while_read, runtime, snapshot};
+use super::{exit, logs, pretty_json, print, print_while_read, runtime, snapshot};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::{cluster, telemetry};
 
@@ -46,6 +46,8 @@ enum Command {
     Stop(OnlyPlaces),
     /// Keep a node from becoming active, in all its modules; those that are active there go to the other node
     Standby(StandbyArguments),
+    /// What a node's daemon and its mirrors logged last, where systemd runs the daemon
+    Logs(logs::DaemonArguments),
     /// Write what helps who looks for a fault, of both nodes, to one file; without secrets
     Snapshot(snapshot::Arguments),
     /// Renew this node's certificate
@@ -221,6 +223,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             Ok(exit::OK)
         }
         Command::Standby(arguments) => standby(arguments),
+        Command::Logs(arguments) => logs::run_daemon(arguments),
         Command::Snapshot(arguments) => snapshot::run(arguments),
         Command::Rotate(arguments) => {
             let mut membership = Membership::open(&arguments.places.places().cluster)?;

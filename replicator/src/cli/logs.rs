@@ -1,14 +1,16 @@
-//! `replicator module logs`: what a module's scripts wrote, on this node or the other.
+//! `replicator module logs`: what a module's scripts wrote; `replicator cluster logs`: what the daemon and its mirrors did. On this node or the other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use replicator_cluster::daemon::bundle;
 use replicator_cluster::daemon::control::{Answer, Request};
-use replicator_cluster::daemon::logs::Part;
+use replicator_cluster::daemon::logs::{Part, last_lines};
 
 use super::module::Ordered;
+use super::places::PlacesArguments;
 use super::{exit, pretty_json, print_while_read};
 
 /// Names of logs, and how far they were read, in bytes.
@@ -31,6 +33,33 @@ pub struct Arguments {
     /// Print JSON instead of text
     #[arg(long, conflicts_with = "follow")]
     json: bool,
+}
+
+/// Arguments of `cluster logs`.
+#[derive(Args, Debug)]
+pub struct DaemonArguments {
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// On which node; without: on this one
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// The last so many lines, of at most 2000
+    #[arg(long, default_value_t = 100)]
+    lines: usize,
+}
+
+/// Show what the daemon's unit wrote to the journal: its own log and its mirrors'.
+///
+/// # Errors
+/// The daemon does not answer, or refuses.
+pub fn run_daemon(arguments: &DaemonArguments) -> anyhow::Result<u8> {
+    let request = Request::Piece { name: bundle::JOURNAL.to_owned() };
+    let text = match arguments.places.ask(arguments.node.as_deref(), request)? {
+        Answer::Piece { text } => text,
+        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+    };
+    print_while_read(last_lines(&text, arguments.lines))?;
+    Ok(exit::OK)
 }
 
 /// Run the command.

@@ -19,6 +19,8 @@ use crate::cluster;
 
 /// What this node is called where its daemon does not say.
 const NAMELESS: &str = "this-node";
+/// After so many pieces in a row that could not be had the other node is taken for gone.
+const IN_VAIN: usize = 3;
 /// Longest time `replicator doctor` may take.
 const DOCTOR_LIMIT: Duration = Duration::from_secs(60);
 const ABOUT: &str = "\
@@ -114,7 +116,8 @@ impl Snapshot {
     /// By its own files, so also without a daemon.
     fn this_node(&mut self, node: &str, places: &PlacesArguments) -> anyhow::Result<()> {
         let (places, runtime) = (places.places(), runtime()?);
-        for name in bundle::pieces(&places) {
+        let names = runtime.block_on(bundle::pieces(&places)).map_err(anyhow::Error::msg)?;
+        for name in names {
             let told = runtime.block_on(bundle::piece(&places, &name));
             let text = told.map(|told| match told {
                 Told::Text(text) => text,
@@ -145,12 +148,18 @@ impl Snapshot {
                 return Ok(());
             }
         };
+        let mut in_vain = 0;
         for name in names {
             let text = match ask(Request::Piece { name: name.clone() }) {
                 Ok(Answer::Piece { text }) => Ok(text),
                 other => Err(unexpected(other)),
             };
+            in_vain = if text.is_ok() { 0 } else { in_vain + 1 };
             self.put(node, &name, text)?;
+            if in_vain == IN_VAIN {
+                self.lack(&format!("{node}: it does not answer any more; the rest was not asked for"));
+                break;
+            }
         }
         Ok(())
     }

@@ -186,7 +186,10 @@ pub async fn answer_here<M: Mirror>(node: &Arc<Node<M>>, by: &str, request: Requ
             Ok((parts, ends)) => Answer::Logs { parts, ends },
             Err(message) => Answer::Refused { message },
         },
-        Request::Pieces => Answer::Pieces { names: bundle::pieces(node.places()) },
+        Request::Pieces => match bundle::pieces(node.places()).await {
+            Ok(names) => Answer::Pieces { names },
+            Err(message) => Answer::Refused { message },
+        },
         Request::Piece { name } => match bundle::piece(node.places(), &name).await {
             Ok(Told::Text(text)) => Answer::Piece { text },
             Ok(Told::ByMirror(module)) => match node.local(&module) {

@@ -142,7 +142,12 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
-fn last_lines(text: &str, count: usize) -> &str {
+/// The last so many lines of a text.
+#[must_use]
+pub fn last_lines(text: &str, count: usize) -> &str {
+    if count == 0 {
+        return "";
+    }
     let whole = text.strip_suffix('\n').unwrap_or(text);
     match whole.rmatch_indices('\n').nth(count.saturating_sub(1)) {
         Some((newline, _)) => text.get(newline + 1..).unwrap_or_default(),

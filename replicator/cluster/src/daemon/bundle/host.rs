@@ -12,8 +12,8 @@ use super::PIECE_BYTES_MAX;
 const UNIT: &str = "replicator-cluster.service";
 /// Lines of it.
 const LINES: &str = "2000";
-/// Longest time the journal may take.
-const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time the journal may take; shorter than the other node waits for an answer.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(4);
 
 /// What of the kernel decides what a node can do.
 const KERNEL: &[&str] = &[
@@ -64,7 +64,7 @@ impl Piece {
             Piece::Mounts => "mounts",
             Piece::Kernel => "kernel",
             Piece::Networks => "networks",
-            Piece::Journal => "journal",
+            Piece::Journal => super::JOURNAL,
         }
     }
 

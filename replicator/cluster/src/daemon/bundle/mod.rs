@@ -20,6 +20,8 @@ use crate::module::{MODULE_FILE, Shelf};
 
 /// Most bytes of a piece; of longer files the end. As JSON, in which a byte may become six, it fits into an answer.
 pub const PIECE_BYTES_MAX: u64 = 512 << 10;
+/// The piece with what the daemon and its mirrors logged last, where systemd keeps that.
+pub const JOURNAL: &str = "journal";
 /// Most logs of a module: the newest.
 const LOGS_MAX: usize = 20;
 /// Most bytes of a log: its end.
@@ -42,9 +44,12 @@ enum Source {
 }
 
 /// The names of all pieces that there are now.
-#[must_use]
-pub fn pieces(places: &Places) -> Vec<String> {
-    sources(places).into_iter().map(|(name, _)| name).collect()
+///
+/// # Errors
+/// For a person.
+pub async fn pieces(places: &Places) -> Result<Vec<String>, String> {
+    let found = aside(places, |places| sources(&places)).await?;
+    Ok(found.into_iter().map(|(name, _)| name).collect())
 }
 
 /// A piece, or who has to be asked for it.
@@ -61,20 +66,26 @@ pub enum Told {
 /// # Errors
 /// For a person: there is no such piece, or it cannot be read.
 pub async fn piece(places: &Places, name: &str) -> Result<Told, String> {
-    let source = sources(places).into_iter().find(|(known, _)| known == name);
-    let Some((_, source)) = source else {
+    let wanted = name.to_owned();
+    let found = aside(places, move |places| sources(&places).into_iter().find(|(known, _)| *known == wanted));
+    let Some((_, source)) = found.await? else {
         return Err(format!("there is no {name:?} in a bundle of this node"));
     };
     let text = match source {
         Source::Mirror(module) => return Ok(Told::ByMirror(module)),
         Source::Host(host::Piece::Journal) => host::journal().await,
-        // A disk that hangs must not hold up the node.
-        source => tokio::task::spawn_blocking(move || read(source))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| format!("{name}: {error}"))?,
+        source => aside(places, |_| read(source)).await?.map_err(|error| format!("{name}: {error}"))?,
     };
     Ok(Told::Text(bounded(text)))
+}
+
+/// Do it on another thread: a disk that hangs must not hold up the node.
+async fn aside<T: Send + 'static>(
+    places: &Places,
+    work: impl FnOnce(Places) -> T + Send + 'static,
+) -> Result<T, String> {
+    let places = places.clone();
+    tokio::task::spawn_blocking(move || work(places)).await.map_err(|error| error.to_string())
 }
 
 fn sources(places: &Places) -> Vec<(String, Source)> {

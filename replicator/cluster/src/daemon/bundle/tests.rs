@@ -63,7 +63,7 @@ fn put(path: &Path, text: &str) {
 
 async fn all(places: &Places) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for name in pieces(places) {
+    for name in pieces(places).await.unwrap() {
         let text = match piece(places, &name).await.unwrap() {
             Told::Text(text) => text,
             Told::ByMirror(module) => format!("the mirror of {module}"),
@@ -148,7 +148,7 @@ async fn only_what_is_named_is_read() {
     let standing = places.state.join("web/standing.json");
     fs::remove_file(&standing).unwrap();
     std::os::unix::fs::symlink(places.cluster.join("authority.key"), &standing).unwrap();
-    assert!(!pieces(&places).iter().any(|name| name.ends_with("standing.json")));
+    assert!(!pieces(&places).await.unwrap().iter().any(|name| name.ends_with("standing.json")));
 }
 
 #[test]
