@@ -14,7 +14,8 @@ use super::super::handshake::PROTOCOL;
 use super::super::outgoing::Payload;
 use super::super::papers::{Papers, acquainted, introduce, strangers};
 use super::super::records::{RECORD_BODY_MAX, RECORD_HEADER_BYTES, Records};
-use super::{End, assert_same, encode, header, pattern};
+use super::ring::End;
+use super::{assert_same, encode, header, pattern};
 use crate::uring::{Pool, Shared};
 
 /// What goes over the wire for these pieces.
