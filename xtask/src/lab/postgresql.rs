@@ -142,6 +142,7 @@ pub fn client(namespace: &Namespace, server: SocketAddr, client: u32) -> Result<
                 "INSERT INTO record VALUES ({client}, {number}, repeat(md5('{number}'), 12)) ON CONFLICT DO NOTHING"
             );
             session.query(&insert)?;
+            // Nothing is waited for: the rest between two commits.
             std::thread::sleep(THINKS);
             Ok(())
         };
