@@ -343,23 +343,34 @@ impl SafeSet {
         let base = Base { number, identity, activity, fingerprints };
         let voided;
         {
+            let void = || io::Error::other("what was recorded was made void meanwhile");
             let mut inner = self.shared.lock();
+            // Another set may be forming by now, which has its own base to come.
+            if inner.state != State::Forming || inner.number != number {
+                return Err(void());
+            }
             for file in base.activity.doubtful() {
                 inner.touch(file, false);
                 inner.release(file);
             }
             // Before the base is there, so that nobody is answered whose intent it would have to be followed by.
             let needed = if inner.pending.is_empty() { inner.commit - 1 } else { inner.commit };
-            if inner.state == State::Forming {
-                inner.state = State::On;
-            }
+            inner.state = State::On;
             inner = self.shared.wait_for(inner, needed);
             if inner.state != State::On || inner.number != number {
-                return Err(io::Error::other("what was recorded was made void meanwhile"));
+                return Err(void());
             }
             voided = inner.voided;
         }
-        self.shared.directory.store_base(&base, voided).inspect_err(|_| self.make_void())
+        self.shared.directory.store_base(&base, voided).inspect_err(|_| self.give_up(number))
+    }
+
+    /// The base with this number does not come. A set that was begun since is left alone.
+    pub fn give_up(&self, number: u64) {
+        let mut inner = self.shared.lock();
+        if inner.number == number && inner.state != State::Off {
+            self.shared.end_records(&mut inner);
+        }
     }
 
     /// What is recorded is not to be made use of: events were lost, or everything is compared.

@@ -158,6 +158,29 @@ fn what_is_made_void_is_gone_and_the_set_can_begin_anew() {
     set.end(false);
 }
 
+/// The base of a set that was made void comes when the next one is forming: it is not taken for that one's, and ends nothing.
+#[test]
+fn a_base_is_not_taken_for_that_of_another_set() {
+    let (_place, directory) = place();
+    let set = SafeSet::start(directory.clone(), None).unwrap();
+    let base = |number| set.establish(IDENTITY, number, Activity::default(), vec![Fingerprints::default()]);
+    let former = set.begin().unwrap();
+    set.make_void();
+    let number = set.begin().unwrap();
+    drop(set.intend(&[file(1)], false).unwrap());
+    assert!(base(former).is_err());
+    set.give_up(former);
+    assert!(set.records() && !set.size().is_on);
+    assert_eq!(found(&directory), None);
+    base(number).unwrap();
+    assert_eq!(found(&directory), Some(vec![1]));
+    assert!(base(number).is_err(), "it comes once");
+    assert_eq!(found(&directory), Some(vec![1]));
+    set.give_up(number);
+    assert_eq!(found(&directory), None);
+    set.end(false);
+}
+
 #[test]
 fn a_run_goes_on_from_what_another_left() {
     let (_place, directory) = place();
