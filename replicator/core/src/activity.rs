@@ -11,8 +11,8 @@
 //! was about is in doubt. Records that are not durable are worth nothing, and nobody was answered on the strength of them.
 //!
 //! ```text
-//!   base ---- Begin, Intent, Named, Relist, Parts, Settled ----> crash
-//!     `----------- replayed in this order ----------------> Activity::checkpoint
+//!   base ---- Begin, Intent, Named, Relist, Listed, Parts, Settled ----> crash
+//!     `--------------- replayed in this order --------------------> Activity::checkpoint
 //! ```
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,8 @@ pub enum Record {
     },
     /// The directory is about to be listed for the peer, which may lose what the list does not name.
     Relist(FileId),
+    /// The list of the directory is answered, and what the answer was about is on record: its names are in doubt, and no more.
+    Listed(FileId),
     /// What the peer has of the file's names has changed.
     Named(FileId, Named),
     /// Nobody writes to the file, and what is in doubt of it is this: all else is durable on both nodes.
@@ -84,6 +86,7 @@ const RELIST: u8 = 4;
 const NAMED: u8 = 5;
 const PARTS: u8 = 6;
 const SETTLED: u8 = 7;
+const LISTED: u8 = 8;
 
 const KNOWN: u8 = 1;
 const SCANNED: u8 = 2;
@@ -118,6 +121,10 @@ impl Record {
                 bytes.put_u8(RELIST);
                 bytes.put_file(*directory);
             }
+            Record::Listed(directory) => {
+                bytes.put_u8(LISTED);
+                bytes.put_file(*directory);
+            }
             Record::Named(file, named) => {
                 bytes.put_u8(NAMED);
                 bytes.put_file(*file);
@@ -145,6 +152,7 @@ impl Record {
             INTENT => Record::Intent { file: cursor.file()?, new: false },
             INTENT_NEW => Record::Intent { file: cursor.file()?, new: true },
             RELIST => Record::Relist(cursor.file()?),
+            LISTED => Record::Listed(cursor.file()?),
             NAMED => Record::Named(cursor.file()?, Named::decode(cursor)?),
             PARTS => {
                 let (file, attributes, look) = (cursor.file()?, cursor.flag("attributes")?, cursor.u64()?);
@@ -176,7 +184,7 @@ impl Record {
 enum Doubt {
     /// Everything; of a directory, its names.
     All,
-    /// The same of a directory, and whether the peer has what is in it.
+    /// The same of a directory, and whether the peer has what is in it: a list may have had it make files anew, which it tells in its answer.
     Relisted,
     /// This, and nothing else.
     Parts(FileCheckpoint),
@@ -224,6 +232,11 @@ impl Activity {
             }
             Record::Relist(directory) => {
                 self.doubts.insert(directory, Doubt::Relisted);
+            }
+            Record::Listed(directory) => {
+                if let Some(doubt @ Doubt::Relisted) = self.doubts.get_mut(&directory) {
+                    *doubt = Doubt::All;
+                }
             }
             Record::Named(file, named) => self.name(file, named),
             Record::Parts { file, dirty, attributes, look } => {

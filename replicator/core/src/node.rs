@@ -141,6 +141,15 @@ impl Node {
         }
     }
 
+    /// On a primary: whether the peer has answered all lists that were sent, and what follows from that is marked.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.is_answered(),
+            Role::Secondary(_) => false,
+        }
+    }
+
     /// On a primary: of which files the peer has other names than at the last call, and whether it has any.
     #[must_use]
     pub fn take_news(&mut self) -> Vec<(FileId, Named)> {

@@ -253,6 +253,8 @@ pub struct World {
     listed_again: bool,
     /// The primary's machine loses its power in so many steps.
     cut_in: Option<usize>,
+    /// The primary's daemon is killed in so many steps.
+    killed_in: Option<usize>,
     primary_patience: Patience,
     secondary_patience: Patience,
     /// The connection before the present one: what was on its way in it arrives late.
@@ -321,7 +323,7 @@ impl World {
         // A safe set needs some peace before there is anything to be lost.
         let misfortune = if shape.safe_set { [20, 5, 3] } else { [100, 20, 5] };
         let misfortune = misfortune[random.below(3)];
-        let bypassed = random.chance(60);
+        let bypassed = random.chance(60) || sabotage == Sabotage::EarlyAnswer;
         let now = Time(1_000_000_000);
         let mut world = World {
             mode: config.mode,
@@ -364,6 +366,7 @@ impl World {
             safe_set: SafeSet::default(),
             listed_again: false,
             cut_in: None,
+            killed_in: None,
             primary_patience: Patience::default(),
             secondary_patience: Patience::default(),
             former_link: None,
@@ -417,7 +420,7 @@ impl World {
         }
         self.faults = false;
         self.secondary_off = false;
-        self.cut_in = None;
+        (self.cut_in, self.killed_in) = (None, None);
         (self.primary_patience, self.secondary_patience) = Default::default();
         for _ in 0..STEPS_TO_HEAL {
             self.step();
@@ -493,6 +496,11 @@ impl World {
         match self.cut_in {
             Some(0) => self.cut_primary(),
             Some(steps) => self.cut_in = Some(steps - 1),
+            None => {}
+        }
+        match self.killed_in {
+            Some(0) => self.kill_primary(),
+            Some(steps) => self.killed_in = Some(steps - 1),
             None => {}
         }
         match self.random.below(100) {

@@ -178,6 +178,10 @@ impl<R: Role> Engine<R> {
         if self.core.settling.identity.is_none() || self.core.ending.is_some() {
             return;
         }
+        if self.core.settling.set.awaits_answers() && self.core.node.is_answered() {
+            self.record_news();
+            self.core.settling.set.answered();
+        }
         match std::mem::take(&mut self.core.settling.step) {
             Step::Resting => self.rest(),
             Step::Begun(number) => self.establish(number),

@@ -29,6 +29,8 @@ fn records() -> Vec<Record> {
         Record::Intent { file: file(3), new: false },
         Record::Intent { file: file(9), new: true },
         Record::Relist(file(2)),
+        Record::Relist(file(4)),
+        Record::Listed(file(4)),
         Record::Named(file(9), DIRECTORY),
         Record::Parts { file: file(3), dirty, attributes: true, look: 6 },
         Record::Settled { file: file(4), named: FILE, look: 77 },
@@ -116,6 +118,12 @@ fn parts_hold_until_the_next_intent() {
     activity.apply(Record::Relist(file(2)));
     activity.apply(Record::Intent { file: file(2), new: false });
     assert_eq!(activity.checkpoint().unwrap().marked, [(file(2), true)]);
+    // Until the list is answered; then only its names are in doubt, or nothing, if that was known before.
+    activity.apply(Record::Listed(file(2)));
+    assert_eq!(activity.checkpoint().unwrap().marked, [(file(2), false)]);
+    activity.apply(Record::Settled { file: file(2), named: DIRECTORY, look: 3 });
+    activity.apply(Record::Listed(file(2)));
+    assert_eq!(doubts(&activity), [file(4)]);
 }
 
 #[test]

@@ -65,6 +65,13 @@ impl Primary {
             }
     }
 
+    /// Whether the peer has answered all lists that were sent, or what they may have done to its copy is marked: nothing that
+    /// [`Primary::marked_files`] does not name follows from them any more.
+    pub fn is_answered(&self) -> bool {
+        let remembers = self.session.is_some() || self.last.is_ok();
+        self.log.is_empty() && self.names.is_complete() && remembers
+    }
+
     /// What the peer has of the names of files that changed in this since the last call; empty where nobody collects it.
     pub fn take_news(&mut self) -> Vec<(FileId, Named)> {
         let Some(news) = &mut self.names.news else { return Vec::new() };

@@ -42,6 +42,11 @@ impl Shape {
             Sabotage::UnwaitedIntent | Sabotage::EarlySettle => {
                 (shape.power_cuts, shape.safe_set) = (true, true);
             }
+            Sabotage::EarlyAnswer => {
+                (shape.safe_set, shape.aimed) = (true, true);
+                // Enough files that some are not in doubt.
+                (shape.names, shape.before) = (16, 90);
+            }
             Sabotage::UnsyncedRemoval => shape.power_cuts = true,
             _ => {}
         }
