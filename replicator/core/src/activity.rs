@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 
 use crate::checkpoint::{FileCheckpoint, PrimaryCheckpoint};
 use crate::extent::Extent;
+use crate::file_set::FileSet;
 use crate::ids::{FileId, Sequence};
 use crate::resume::{LastStream, StreamId};
 use crate::wire::body::{extents, files, put_extents, put_files, put_stream, stream};
@@ -195,8 +196,8 @@ enum Doubt {
 pub struct Activity {
     /// What the peer may say to hold, ascending in age from the last.
     streams: Vec<StreamId>,
-    known: BTreeSet<FileId>,
-    scanned: BTreeSet<FileId>,
+    known: FileSet,
+    scanned: FileSet,
     /// Directories that are to be listed as soon as they are known.
     changed: BTreeSet<FileId>,
     doubts: BTreeMap<FileId, Doubt>,
@@ -208,8 +209,8 @@ impl Activity {
     /// Of a primary whose peer holds this stream and knows these files, `doubtful` ones excepted.
     pub(crate) fn new(
         stream: StreamId,
-        known: BTreeSet<FileId>,
-        scanned: BTreeSet<FileId>,
+        known: FileSet,
+        scanned: FileSet,
         changed: BTreeSet<FileId>,
         doubtful: impl Iterator<Item = FileId>,
     ) -> Activity {
@@ -255,7 +256,7 @@ impl Activity {
     }
 
     fn name(&mut self, file: FileId, named: Named) {
-        let set = |set: &mut BTreeSet<FileId>, is_in: bool| {
+        let set = |set: &mut FileSet, is_in: bool| {
             if is_in {
                 set.insert(file)
             } else {
@@ -307,8 +308,8 @@ impl Activity {
         let last = LastStream { stream: *self.streams.last()?, proven, queued, before: None };
         let mut checkpoint = PrimaryCheckpoint {
             last,
-            known: self.known.iter().copied().collect(),
-            scanned: self.scanned.iter().copied().collect(),
+            known: self.known.iter().collect(),
+            scanned: self.scanned.iter().collect(),
             marked: Vec::new(),
             changed: self.changed.iter().copied().collect(),
             may_lack: true,
@@ -339,14 +340,12 @@ impl Activity {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let list = |bytes: &mut Vec<u8>, set: &BTreeSet<FileId>| {
-            put_files(bytes, &set.iter().copied().collect::<Vec<_>>());
-        };
+        let list = |bytes: &mut Vec<u8>, files: Vec<FileId>| put_files(bytes, &files);
         bytes.put_count(self.streams.len());
         self.streams.iter().for_each(|stream| put_stream(&mut bytes, *stream));
-        list(&mut bytes, &self.known);
-        list(&mut bytes, &self.scanned);
-        list(&mut bytes, &self.changed);
+        list(&mut bytes, self.known.iter().collect());
+        list(&mut bytes, self.scanned.iter().collect());
+        list(&mut bytes, self.changed.iter().copied().collect());
         bytes.put_count(self.doubts.len());
         for (file, doubt) in &self.doubts {
             let record = match doubt {

@@ -738,3 +738,52 @@ fn a_file_that_is_cut_again_while_it_is_read_behind_its_end_is_not_read_there_pi
     assert!(matches!(driven.held[..], [Action::ReleaseBarrier { result: Ok(()), .. }]), "{:?}", driven.held);
     assert_eq!(driven.node.snapshot().dirty_files, 0);
 }
+
+/// Names move in a directory while it is waited for its list, and are not told, because the list will have them. It is not listed once more for
+/// that; it is for what moves when a part of the list was told already.
+#[test]
+fn a_directory_in_which_names_move_is_listed_once() {
+    let directory = 5;
+    let moves = |driven: &mut Driven| {
+        driven.log(NamespaceChange::Renamed {
+            old_parent: id(directory),
+            new_parent: id(directory),
+            file: id(6),
+            other: None,
+            other_last: false,
+            exchanged: false,
+        })
+    };
+    let mut driven = Driven::mirrored();
+    driven.create(directory, FileKind::Directory);
+    driven.log(NamespaceChange::Created { parent: id(directory), file: id(6), kind: FileKind::Regular });
+    driven.run(|_| false);
+    driven.lists.insert(id(directory), vec![(id(6), FileKind::Regular)]);
+    driven.change(directory);
+    driven.run(lists(directory));
+    assert_eq!(driven.held.len(), 1, "it is being read");
+    moves(&mut driven);
+    driven.run(lists(directory));
+    let Some(Action::ReadDirectory { read, .. }) = driven.held.pop() else { panic!("it is held") };
+    assert!(driven.held.is_empty());
+    // Told after the first part: the list does not have it.
+    let part = |first, last| NamespaceChange::Listed {
+        directory: id(directory),
+        first,
+        last,
+        children: vec![(id(6), FileKind::Regular)],
+    };
+    driven.log(part(true, false));
+    driven.log(part(false, true));
+    driven.tell(Event::DirectoryRead { read, outcome: ReadOutcome::Read(()) });
+    driven.run(lists(directory));
+    assert!(driven.held.is_empty(), "once is enough");
+    driven.change(directory);
+    driven.run(lists(directory));
+    let Some(Action::ReadDirectory { read, .. }) = driven.held.pop() else { panic!("it is being read") };
+    driven.log(part(true, true));
+    moves(&mut driven);
+    driven.tell(Event::DirectoryRead { read, outcome: ReadOutcome::Read(()) });
+    driven.run(lists(directory));
+    assert_eq!(driven.held.len(), 1, "the list is older");
+}

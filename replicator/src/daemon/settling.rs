@@ -178,7 +178,9 @@ impl<R: Role> Engine<R> {
         if self.core.settling.identity.is_none() || self.core.ending.is_some() {
             return;
         }
-        if self.core.settling.set.awaits_answers() && self.core.node.is_answered() {
+        // Not while a resync is under way: there may be as many marks as files.
+        let node = &self.core.node;
+        if self.core.settling.set.awaits_answers() && node.is_at_peace() && node.is_answered() {
             self.record_news();
             self.core.settling.set.answered();
         }
@@ -196,7 +198,8 @@ impl<R: Role> Engine<R> {
     fn rest(&mut self) {
         let settling = &mut self.core.settling;
         if settling.set.records() {
-            if settling.since.elapsed() >= ROUND.min(settling.idle) {
+            // While a resync is under way no member leaves, and it would be work of the size of all marks to find that out.
+            if settling.since.elapsed() >= ROUND.min(settling.idle) && self.core.node.is_at_peace() {
                 settling.since = Instant::now();
                 let many = settling.set.waiting() > MANY / 4;
                 let picked = settling.set.idle(settling.idle, if many { MANY } else { FEW });

@@ -17,7 +17,7 @@ use replicator_core::ids::{FileId, Term, Time, VolumeId};
 use replicator_core::node::Node;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::behind::{self, Behind};
 use super::capture::{self, Selected};
@@ -181,6 +181,10 @@ fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<Base>
         activity::Found::Nothing => None,
         activity::Found::Base(base) if base.identity == identity => {
             info!(doubtful = base.activity.doubts(), "the node crashed: what is in its safe set is compared");
+            for file in base.activity.doubtful() {
+                let (named, wholly) = (base.activity.named(file), base.activity.is_wholly_doubtful(file));
+                debug!(%file, ?named, wholly, "in doubt");
+            }
             Some(base)
         }
         activity::Found::Base(_) => {

@@ -73,8 +73,8 @@ pub struct Plan {
     /// Files that lie beside and are not changed.
     #[arg(long, default_value_t = 300)]
     files: u32,
-    /// Fail if a return compared more than each file that was in doubt, once. That holds where the secondary went on; where its daemon ended,
-    /// everything is compared, and the returns are counted.
+    /// Fail if a return compared more files than were in doubt, or their bytes more than twice. That holds where the secondary went on; where its
+    /// daemon ended, everything is compared, and the returns are counted.
     #[arg(long)]
     require_bounded: bool,
     /// Same seed, same moments and same losses, as far as the machine allows.

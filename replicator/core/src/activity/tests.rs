@@ -18,8 +18,14 @@ const DIRECTORY: Named = Named { known: true, scanned: true };
 
 /// Directory 2 with the files 3 and 4, the latter in doubt.
 fn base() -> Activity {
-    let known = [file(2), file(3), file(4)].into();
-    Activity::new(stream_of(1), known, [file(2)].into(), [file(30)].into(), [file(4)].into_iter())
+    let known = [file(2), file(3), file(4)].into_iter().collect();
+    Activity::new(
+        stream_of(1),
+        known,
+        [file(2)].into_iter().collect(),
+        [file(30)].into(),
+        [file(4)].into_iter(),
+    )
 }
 
 fn records() -> Vec<Record> {

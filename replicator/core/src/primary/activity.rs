@@ -57,7 +57,7 @@ impl Primary {
 
     /// Whether what the peer has is known, and nothing is expected that would change it: both nodes mirror and all directories are listed, or
     /// there is no session and the next one may go on from the last.
-    fn at_peace(&self) -> bool {
+    pub fn at_peace(&self) -> bool {
         self.log.is_empty()
             && match &self.session {
                 Some(_) => self.phase == Phase::Mirrored && self.names.is_complete(),
