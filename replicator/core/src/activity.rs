@@ -318,11 +318,9 @@ impl Activity {
         let attributes = || FileCheckpoint { attributes: true, explicit: true, ..FileCheckpoint::default() };
         for (file, doubt) in &self.doubts {
             let marks = match doubt {
-                // It has its names in directories that are in doubt, or none.
-                _ if !self.known.contains(file) => {
-                    checkpoint.changed.push(*file);
-                    continue;
-                }
+                // It has its names in directories that are in doubt, and is listed when their lists name it; or it has none, and whatever gets its
+                // number next is not to be taken for it.
+                _ if !self.known.contains(file) => continue,
                 Doubt::All | Doubt::Relisted if self.scanned.contains(file) => {
                     checkpoint.marked.push((*file, *doubt == Doubt::Relisted));
                     attributes()
