@@ -645,14 +645,15 @@ impl Primary {
             (listing.read, listing.begun) = (Some(read), false);
             names.reading += 1;
             self.reads.insert(read, Some(directory));
+            self.lists_ordered += 1;
             self.out.push(Action::ReadDirectory { read, directory });
         }
     }
 
     pub(super) fn on_directory_read(&mut self, read: ReadId, outcome: ReadOutcome<()>) {
-        let Some(directory) = self.reads.remove(&read).flatten().filter(|_| self.session.is_some()) else {
-            return;
-        };
+        let Some(ordered) = self.reads.remove(&read) else { return };
+        self.lists_ordered -= 1;
+        let Some(directory) = ordered.filter(|_| self.session.is_some()) else { return };
         let names = &mut self.names;
         names.reading -= 1;
         let Some(listing) = names.listings.get_mut(&directory).filter(|l| l.read == Some(read)) else {
