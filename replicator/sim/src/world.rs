@@ -3,6 +3,7 @@
 
 mod application;
 mod checks;
+mod churn;
 mod faults;
 mod hardship;
 mod link;
@@ -102,6 +103,8 @@ pub struct Stats {
     pub unsettled: u64,
     /// What somebody else changed in the copy, all found and healed.
     pub corrupted: u64,
+    /// Comparisons of everything that came to their end while names changed all the time.
+    pub churned: u64,
     /// Secondaries that became the primary: because the primary was gone, in order, and against what their record said.
     pub failovers: u64,
     /// The last of these.
@@ -125,6 +128,7 @@ impl Stats {
         self.acknowledged_alone += other.acknowledged_alone;
         self.refused += other.refused;
         self.mirrored += other.mirrored;
+        self.churned += other.churned;
         self.sessions += other.sessions;
         self.resumed += other.resumed;
         self.crashes += other.crashes;
@@ -269,6 +273,8 @@ pub struct World {
     verification: Verification,
     /// Who decides which node is the primary; none: both keep their roles.
     controller: Option<Controller>,
+    /// After all faults everything is compared while names change.
+    churns: bool,
 }
 
 /// What tells one run of the primary's daemon from all others.
@@ -375,6 +381,7 @@ impl World {
             failure: None,
             stats: Stats::default(),
             verification: Verification::draw(seed),
+            churns: controller.is_none() && sabotage == Sabotage::None && World::draw_churn(seed),
             controller,
             random,
             sabotage,
@@ -422,6 +429,9 @@ impl World {
         self.secondary_off = false;
         (self.cut_in, self.killed_in) = (None, None);
         (self.primary_patience, self.secondary_patience) = Default::default();
+        if self.churns {
+            self.compare_while_names_change()?;
+        }
         for _ in 0..STEPS_TO_HEAL {
             self.step();
             if let Some(reason) = self.failure.take() {
