@@ -11,8 +11,8 @@
 //! was about is in doubt. Records that are not durable are worth nothing, and nobody was answered on the strength of them.
 //!
 //! ```text
-//!   base ---- Begin, Intent, Named, Relist, Parts, Settled ----> crash
-//!     `----------- replayed in this order ----------------> Activity::checkpoint
+//!   base ---- Begin, Intent, Named, Relist, Listed, Parts, Settled ----> crash
+//!     `--------------- replayed in this order --------------------> Activity::checkpoint
 //! ```
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 
 use crate::checkpoint::{FileCheckpoint, PrimaryCheckpoint};
 use crate::extent::Extent;
+use crate::file_set::FileSet;
 use crate::ids::{FileId, Sequence};
 use crate::resume::{LastStream, StreamId};
 use crate::wire::body::{extents, files, put_extents, put_files, put_stream, stream};
@@ -53,6 +54,8 @@ pub enum Record {
     },
     /// The directory is about to be listed for the peer, which may lose what the list does not name.
     Relist(FileId),
+    /// The list of the directory is answered, and what the answer was about is on record: its names are in doubt, and no more.
+    Listed(FileId),
     /// What the peer has of the file's names has changed.
     Named(FileId, Named),
     /// Nobody writes to the file, and what is in doubt of it is this: all else is durable on both nodes.
@@ -84,6 +87,7 @@ const RELIST: u8 = 4;
 const NAMED: u8 = 5;
 const PARTS: u8 = 6;
 const SETTLED: u8 = 7;
+const LISTED: u8 = 8;
 
 const KNOWN: u8 = 1;
 const SCANNED: u8 = 2;
@@ -118,6 +122,10 @@ impl Record {
                 bytes.put_u8(RELIST);
                 bytes.put_file(*directory);
             }
+            Record::Listed(directory) => {
+                bytes.put_u8(LISTED);
+                bytes.put_file(*directory);
+            }
             Record::Named(file, named) => {
                 bytes.put_u8(NAMED);
                 bytes.put_file(*file);
@@ -145,6 +153,7 @@ impl Record {
             INTENT => Record::Intent { file: cursor.file()?, new: false },
             INTENT_NEW => Record::Intent { file: cursor.file()?, new: true },
             RELIST => Record::Relist(cursor.file()?),
+            LISTED => Record::Listed(cursor.file()?),
             NAMED => Record::Named(cursor.file()?, Named::decode(cursor)?),
             PARTS => {
                 let (file, attributes, look) = (cursor.file()?, cursor.flag("attributes")?, cursor.u64()?);
@@ -176,7 +185,7 @@ impl Record {
 enum Doubt {
     /// Everything; of a directory, its names.
     All,
-    /// The same of a directory, and whether the peer has what is in it.
+    /// The same of a directory, and whether the peer has what is in it: a list may have had it make files anew, which it tells in its answer.
     Relisted,
     /// This, and nothing else.
     Parts(FileCheckpoint),
@@ -187,8 +196,8 @@ enum Doubt {
 pub struct Activity {
     /// What the peer may say to hold, ascending in age from the last.
     streams: Vec<StreamId>,
-    known: BTreeSet<FileId>,
-    scanned: BTreeSet<FileId>,
+    known: FileSet,
+    scanned: FileSet,
     /// Directories that are to be listed as soon as they are known.
     changed: BTreeSet<FileId>,
     doubts: BTreeMap<FileId, Doubt>,
@@ -200,8 +209,8 @@ impl Activity {
     /// Of a primary whose peer holds this stream and knows these files, `doubtful` ones excepted.
     pub(crate) fn new(
         stream: StreamId,
-        known: BTreeSet<FileId>,
-        scanned: BTreeSet<FileId>,
+        known: FileSet,
+        scanned: FileSet,
         changed: BTreeSet<FileId>,
         doubtful: impl Iterator<Item = FileId>,
     ) -> Activity {
@@ -225,6 +234,11 @@ impl Activity {
             Record::Relist(directory) => {
                 self.doubts.insert(directory, Doubt::Relisted);
             }
+            Record::Listed(directory) => {
+                if let Some(doubt @ Doubt::Relisted) = self.doubts.get_mut(&directory) {
+                    *doubt = Doubt::All;
+                }
+            }
             Record::Named(file, named) => self.name(file, named),
             Record::Parts { file, dirty, attributes, look } => {
                 let explicit = attributes;
@@ -242,7 +256,7 @@ impl Activity {
     }
 
     fn name(&mut self, file: FileId, named: Named) {
-        let set = |set: &mut BTreeSet<FileId>, is_in: bool| {
+        let set = |set: &mut FileSet, is_in: bool| {
             if is_in {
                 set.insert(file)
             } else {
@@ -266,7 +280,12 @@ impl Activity {
 
     /// The files that have a name at the peer, ascending.
     pub(crate) fn known(&self) -> impl Iterator<Item = FileId> + '_ {
-        self.known.iter().copied()
+        self.known.iter()
+    }
+
+    /// Files in doubt that the peer is not known to have: it may have.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.doubtful().filter(|file| !self.known.contains(file))
     }
 
     /// Whether anything of the file is in doubt.
@@ -305,8 +324,8 @@ impl Activity {
         let last = LastStream { stream: *self.streams.last()?, proven, queued, before: None };
         let mut checkpoint = PrimaryCheckpoint {
             last,
-            known: self.known.iter().copied().collect(),
-            scanned: self.scanned.iter().copied().collect(),
+            known: self.known.iter().collect(),
+            scanned: self.scanned.iter().collect(),
             marked: Vec::new(),
             changed: self.changed.iter().copied().collect(),
             may_lack: true,
@@ -315,11 +334,9 @@ impl Activity {
         let attributes = || FileCheckpoint { attributes: true, explicit: true, ..FileCheckpoint::default() };
         for (file, doubt) in &self.doubts {
             let marks = match doubt {
-                // It has its names in directories that are in doubt, or none.
-                _ if !self.known.contains(file) => {
-                    checkpoint.changed.push(*file);
-                    continue;
-                }
+                // It has its names in directories that are in doubt, and is listed when their lists name it; or it has none, and whatever gets its
+                // number next is not to be taken for it.
+                _ if !self.known.contains(file) => continue,
                 Doubt::All | Doubt::Relisted if self.scanned.contains(file) => {
                     checkpoint.marked.push((*file, *doubt == Doubt::Relisted));
                     attributes()
@@ -337,14 +354,12 @@ impl Activity {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let list = |bytes: &mut Vec<u8>, set: &BTreeSet<FileId>| {
-            put_files(bytes, &set.iter().copied().collect::<Vec<_>>());
-        };
+        let list = |bytes: &mut Vec<u8>, files: Vec<FileId>| put_files(bytes, &files);
         bytes.put_count(self.streams.len());
         self.streams.iter().for_each(|stream| put_stream(&mut bytes, *stream));
-        list(&mut bytes, &self.known);
-        list(&mut bytes, &self.scanned);
-        list(&mut bytes, &self.changed);
+        list(&mut bytes, self.known.iter().collect());
+        list(&mut bytes, self.scanned.iter().collect());
+        list(&mut bytes, self.changed.iter().copied().collect());
         bytes.put_count(self.doubts.len());
         for (file, doubt) in &self.doubts {
             let record = match doubt {

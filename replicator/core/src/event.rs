@@ -77,8 +77,8 @@ pub enum Event {
     /// Answer to `Action::ReadDigests`; the edge holds the encoded digests under `read`. `end` is the end of
     /// the range that was digested (the file may be shorter than asked; then the rest needs nothing).
     DigestsRead { read: ReadId, outcome: ReadOutcome<Extent> },
-    /// Answer to `Action::ReadDirectory`. Before it the edge has logged the directory's current names as one or
-    /// more `NamespaceChange::Listed`.
+    /// Answer to `Action::ReadDirectory`, in the order of `NamespaceLogged`. Right before it the edge has logged the directory's current names as
+    /// one or more `NamespaceChange::Listed`: no operation that is not in the list is told before this.
     DirectoryRead { read: ReadId, outcome: ReadOutcome<()> },
     /// Answer to `Action::ReadVerify`; the edge holds the encoded payload under `read`. For names it stands in the order of
     /// `NamespaceLogged`: the names are those at this point.

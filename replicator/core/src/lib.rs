@@ -18,6 +18,7 @@ pub mod config;
 mod dirty;
 pub mod event;
 pub mod extent;
+mod file_set;
 pub mod ids;
 pub mod lineage;
 pub mod node;

@@ -158,6 +158,24 @@ impl Node {
         }
     }
 
+    /// On a primary: whether a file could be settled, or a part of it, that is, whether [`Node::settled`] and [`Node::doubtful`] can say so of any.
+    #[must_use]
+    pub fn is_at_peace(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.at_peace(),
+            Role::Secondary(_) => false,
+        }
+    }
+
+    /// On a primary: whether the peer has answered all lists that were sent, and what follows from that is marked.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        match &self.role {
+            Role::Primary(primary) => primary.is_answered(),
+            Role::Secondary(_) => false,
+        }
+    }
+
     /// On a primary: of which files the peer has other names than at the last call, and whether it has any.
     #[must_use]
     pub fn take_news(&mut self) -> Vec<(FileId, Named)> {

@@ -86,6 +86,8 @@ pub struct ResyncProgress {
     pub names_listed: u64,
     /// Regular files that are not yet compared.
     pub files_left: u64,
+    /// Regular files of which the beginning was digested so far, each as often as it was.
+    pub files_compared: u64,
     /// Bytes digested so far.
     pub bytes_compared: u64,
     /// Bytes sent so far in this session.

@@ -66,7 +66,7 @@ impl Legacy {
         let legacy = Legacy {
             streams: activity.streams().to_vec(),
             marked: checkpoint.marked,
-            changed: checkpoint.changed,
+            changed: checkpoint.changed.into_iter().chain(activity.unknown()).collect(),
             files: checkpoint.files,
         };
         let count = legacy.marked.len() + legacy.changed.len() + legacy.files.len();

@@ -738,3 +738,94 @@ fn a_file_that_is_cut_again_while_it_is_read_behind_its_end_is_not_read_there_pi
     assert!(matches!(driven.held[..], [Action::ReleaseBarrier { result: Ok(()), .. }]), "{:?}", driven.held);
     assert_eq!(driven.node.snapshot().dirty_files, 0);
 }
+
+/// A file gets another name in the directory, which may be told or not.
+fn move_a_name(driven: &mut Driven, directory: u64, file: u64) {
+    driven.log(NamespaceChange::Renamed {
+        old_parent: id(directory),
+        new_parent: id(directory),
+        file: id(file),
+        other: None,
+        other_last: false,
+        exchanged: false,
+    });
+}
+
+/// A comparison of everything ends, however often names move in a directory that is to be listed for it: whatever moved before the list is in it.
+#[test]
+fn a_comparison_of_everything_ends_while_names_move() {
+    let mut driven = Driven::opened();
+    driven.lists.insert(id(ROOT), vec![(id(5), FileKind::Directory)]);
+    driven.lists.insert(id(5), vec![(id(6), FileKind::Regular)]);
+    let mut listed = 0;
+    for _ in 0..5 {
+        driven.run(lists(5));
+        for order in mem::take(&mut driven.held) {
+            listed += 1;
+            move_a_name(&mut driven, 5, 6);
+            driven.answer(order);
+        }
+    }
+    assert_eq!((driven.node.snapshot().phase, listed), (Phase::Mirrored, 1));
+}
+
+/// A list that was ordered before its directory was renamed comes behind the one that was ordered instead. Until then it may have the peer make
+/// something anew.
+#[test]
+fn lists_are_answered_only_when_those_of_former_orders_have_come_too() {
+    let mut driven = Driven::mirrored();
+    driven.create(5, FileKind::Directory);
+    driven.run(|_| false);
+    driven.change(5);
+    driven.run(lists(5));
+    move_a_name(&mut driven, ROOT, 5);
+    driven.run(lists(5));
+    assert_eq!(driven.held.len(), 2, "it is ordered again");
+    let second = driven.held.pop().unwrap();
+    driven.answer(second);
+    driven.run(lists(5));
+    assert_eq!((driven.held.len(), driven.node.snapshot().resync.directories_left), (1, 0));
+    assert!(!driven.node.is_answered());
+    driven.let_go();
+    assert!(driven.node.is_answered());
+}
+
+/// Names move in a directory while it is waited for its list, and are not told, because the list will have them. It is not listed once more for
+/// that; it is for what moves when a part of the list was told already.
+#[test]
+fn a_directory_in_which_names_move_is_listed_once() {
+    let directory = 5;
+    let moves = |driven: &mut Driven| move_a_name(driven, directory, 6);
+    let mut driven = Driven::mirrored();
+    driven.create(directory, FileKind::Directory);
+    driven.log(NamespaceChange::Created { parent: id(directory), file: id(6), kind: FileKind::Regular });
+    driven.run(|_| false);
+    driven.lists.insert(id(directory), vec![(id(6), FileKind::Regular)]);
+    driven.change(directory);
+    driven.run(lists(directory));
+    assert_eq!(driven.held.len(), 1, "it is being read");
+    moves(&mut driven);
+    driven.run(lists(directory));
+    let Some(Action::ReadDirectory { read, .. }) = driven.held.pop() else { panic!("it is held") };
+    assert!(driven.held.is_empty());
+    // Told after the first part: the list does not have it.
+    let part = |first, last| NamespaceChange::Listed {
+        directory: id(directory),
+        first,
+        last,
+        children: vec![(id(6), FileKind::Regular)],
+    };
+    driven.log(part(true, false));
+    driven.log(part(false, true));
+    driven.tell(Event::DirectoryRead { read, outcome: ReadOutcome::Read(()) });
+    driven.run(lists(directory));
+    assert!(driven.held.is_empty(), "once is enough");
+    driven.change(directory);
+    driven.run(lists(directory));
+    let Some(Action::ReadDirectory { read, .. }) = driven.held.pop() else { panic!("it is being read") };
+    driven.log(part(true, true));
+    moves(&mut driven);
+    driven.tell(Event::DirectoryRead { read, outcome: ReadOutcome::Read(()) });
+    driven.run(lists(directory));
+    assert_eq!(driven.held.len(), 1, "the list is older");
+}

@@ -3,6 +3,7 @@
 
 mod application;
 mod checks;
+mod churn;
 mod faults;
 mod hardship;
 mod link;
@@ -103,6 +104,8 @@ pub struct Stats {
     pub unsettled: u64,
     /// What somebody else changed in the copy, all found and healed.
     pub corrupted: u64,
+    /// Comparisons of everything that came to their end while names changed all the time.
+    pub churned: u64,
     /// Secondaries that became the primary: because the primary was gone, in order, and against what their record said.
     pub failovers: u64,
     /// The last of these.
@@ -130,6 +133,7 @@ impl Stats {
         self.acknowledged_alone += other.acknowledged_alone;
         self.refused += other.refused;
         self.mirrored += other.mirrored;
+        self.churned += other.churned;
         self.sessions += other.sessions;
         self.resumed += other.resumed;
         self.crashes += other.crashes;
@@ -260,6 +264,8 @@ pub struct World {
     listed_again: bool,
     /// The primary's machine loses its power in so many steps.
     cut_in: Option<usize>,
+    /// The primary's daemon is killed in so many steps.
+    killed_in: Option<usize>,
     primary_patience: Patience,
     secondary_patience: Patience,
     /// The connection before the present one: what was on its way in it arrives late.
@@ -274,6 +280,8 @@ pub struct World {
     verification: Verification,
     /// Who decides which node is the primary; none: both keep their roles.
     controller: Option<Controller>,
+    /// After all faults everything is compared while names change.
+    churns: bool,
 }
 
 /// What tells one run of the primary's daemon from all others.
@@ -328,7 +336,7 @@ impl World {
         // A safe set needs some peace before there is anything to be lost.
         let misfortune = if shape.safe_set { [20, 5, 3] } else { [100, 20, 5] };
         let misfortune = misfortune[random.below(3)];
-        let bypassed = random.chance(60);
+        let bypassed = random.chance(60) || sabotage == Sabotage::EarlyAnswer;
         let now = Time(1_000_000_000);
         let mut world = World {
             mode: config.mode,
@@ -371,6 +379,7 @@ impl World {
             safe_set: SafeSet::default(),
             listed_again: false,
             cut_in: None,
+            killed_in: None,
             primary_patience: Patience::default(),
             secondary_patience: Patience::default(),
             former_link: None,
@@ -379,6 +388,7 @@ impl World {
             failure: None,
             stats: Stats::default(),
             verification: Verification::draw(seed),
+            churns: controller.is_none() && sabotage == Sabotage::None && World::draw_churn(seed),
             controller,
             random,
             sabotage,
@@ -424,8 +434,11 @@ impl World {
         }
         self.faults = false;
         self.secondary_off = false;
-        self.cut_in = None;
+        (self.cut_in, self.killed_in) = (None, None);
         (self.primary_patience, self.secondary_patience) = Default::default();
+        if self.churns {
+            self.compare_while_names_change()?;
+        }
         for _ in 0..STEPS_TO_HEAL {
             self.step();
             if let Some(reason) = self.failure.take() {
@@ -500,6 +513,11 @@ impl World {
         match self.cut_in {
             Some(0) => self.cut_primary(),
             Some(steps) => self.cut_in = Some(steps - 1),
+            None => {}
+        }
+        match self.killed_in {
+            Some(0) => self.kill_primary(),
+            Some(steps) => self.killed_in = Some(steps - 1),
             None => {}
         }
         match self.random.below(100) {

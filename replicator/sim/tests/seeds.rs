@@ -35,6 +35,7 @@ fn promises_hold_for_every_seed() {
     };
     println!("{total:?}");
     assert!(total.resumed > 0 && total.checkpoints > 0 && total.power_cuts > 0);
+    assert!(total.churned > 0);
     assert!(total.acknowledged_by_both > 0 && total.mirrored > 0 && total.acknowledged_alone > 0);
 }
 

@@ -319,11 +319,12 @@ fn resync(status: &Status) -> String {
         why => format!(", everything compared ({why})"),
     };
     format!(
-        "{}{how}: {} to list, {} found, {} compared, {} sent",
+        "{}{how}: {} to list, {} found, {} of {} compared, {} sent",
         if resync.active { "under way" } else { "done" },
         counted(resync.directories, "directory"),
         counted(resync.files, "file"),
         bytes(resync.bytes_compared),
+        counted(resync.files_compared, "file"),
         bytes(resync.bytes_sent)
     )
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use replicator_core::action::StateRecord;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::checkpoint::Inodes;
 use super::instructions::{self, Instructions};
@@ -66,6 +66,10 @@ pub fn crashed(activity: &ActivityDirectory, identity: [u8; 32]) -> Option<Box<B
                 doubtful = base.activity.doubts(),
                 "the last run as the primary left no checkpoint: what is in its safe set is compared"
             );
+            for file in base.activity.doubtful() {
+                let (named, wholly) = (base.activity.named(file), base.activity.is_wholly_doubtful(file));
+                debug!(%file, ?named, wholly, "in doubt");
+            }
             Some(base)
         }
         activity::Found::Base(_) => {

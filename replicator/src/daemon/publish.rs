@@ -355,6 +355,7 @@ impl Publisher {
         status.resync.directories = snapshot.resync.directories_left;
         status.resync.files = snapshot.resync.files_found;
         status.resync.bytes_sent = snapshot.resync.bytes_sent;
+        status.resync.files_compared = snapshot.resync.files_compared;
         status.resync.bytes_compared = snapshot.resync.bytes_compared;
         self.progress.show(status, snapshot, listed, Instant::now());
         status.resync.resumed = matches!(snapshot.beginning, Some(Beginning::Resumed | Beginning::Succeeded));

@@ -97,6 +97,8 @@ struct Inner {
     narrowing: [usize; 2],
     /// How many members are narrowed.
     narrowed: usize,
+    /// Directories whose lists may not be answered.
+    relisted: Vec<FileId>,
     /// How often records were begun or ended.
     turns: u64,
     /// [`ActivityDirectory::voided`] when they were begun.
@@ -111,6 +113,8 @@ struct Shared {
     done: Condvar,
     /// The state is `Forming` or `On`: a look that takes no lock.
     records: AtomicBool,
+    /// Lists may not be answered: the same.
+    relisted: AtomicBool,
     departures: AtomicU64,
     directory: ActivityDirectory,
 }
@@ -197,11 +201,13 @@ impl SafeSet {
             leaving: [0; 2],
             narrowing: [0; 2],
             narrowed: 0,
+            relisted: Vec::new(),
             turns: 0,
             voided: directory.voided(),
         };
         let shared = Arc::new(Shared {
             records: AtomicBool::new(inner.state == State::On),
+            relisted: AtomicBool::new(false),
             departures: AtomicU64::new(0),
             inner: Mutex::new(inner),
             work: Condvar::new(),
@@ -271,8 +277,26 @@ impl SafeSet {
         let mut inner = self.shared.lock();
         inner.touch(directory, false);
         let needed = inner.push(Record::Relist(directory));
+        inner.relisted.push(directory);
+        self.shared.relisted.store(true, Ordering::Release);
         inner.release(directory);
         drop(self.shared.wait_for(inner, needed));
+    }
+
+    /// Whether there are lists of which it is not on record that they were answered.
+    #[must_use]
+    pub fn awaits_answers(&self) -> bool {
+        self.shared.relisted.load(Ordering::Acquire)
+    }
+
+    /// All lists are answered, and what follows from the answers was recorded before this. Nobody waits.
+    pub fn answered(&self) {
+        let mut inner = self.shared.lock();
+        self.shared.relisted.store(false, Ordering::Release);
+        for directory in std::mem::take(&mut inner.relisted) {
+            inner.push(Record::Listed(directory));
+        }
+        self.shared.work.notify_one();
     }
 
     /// Whether anything is recorded.
@@ -343,23 +367,34 @@ impl SafeSet {
         let base = Base { number, identity, activity, fingerprints };
         let voided;
         {
+            let void = || io::Error::other("what was recorded was made void meanwhile");
             let mut inner = self.shared.lock();
+            // Another set may be forming by now, which has its own base to come.
+            if inner.state != State::Forming || inner.number != number {
+                return Err(void());
+            }
             for file in base.activity.doubtful() {
                 inner.touch(file, false);
                 inner.release(file);
             }
             // Before the base is there, so that nobody is answered whose intent it would have to be followed by.
             let needed = if inner.pending.is_empty() { inner.commit - 1 } else { inner.commit };
-            if inner.state == State::Forming {
-                inner.state = State::On;
-            }
+            inner.state = State::On;
             inner = self.shared.wait_for(inner, needed);
             if inner.state != State::On || inner.number != number {
-                return Err(io::Error::other("what was recorded was made void meanwhile"));
+                return Err(void());
             }
             voided = inner.voided;
         }
-        self.shared.directory.store_base(&base, voided).inspect_err(|_| self.make_void())
+        self.shared.directory.store_base(&base, voided).inspect_err(|_| self.give_up(number))
+    }
+
+    /// The base with this number does not come. A set that was begun since is left alone.
+    pub fn give_up(&self, number: u64) {
+        let mut inner = self.shared.lock();
+        if inner.number == number && inner.state != State::Off {
+            self.shared.end_records(&mut inner);
+        }
     }
 
     /// What is recorded is not to be made use of: events were lost, or everything is compared.
@@ -552,6 +587,8 @@ impl Shared {
             (member.commit, member.queued, member.narrowed) = (None, false, false);
         }
         inner.narrowed = 0;
+        inner.relisted.clear();
+        self.relisted.store(false, Ordering::Release);
         (inner.leaving, inner.narrowing) = ([0; 2], [0; 2]);
         self.departures.fetch_add(1, Ordering::Release);
         if let Err(error) = gone {

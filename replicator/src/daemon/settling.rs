@@ -33,7 +33,7 @@ use crate::volume::{Volume, writers};
 
 /// How often idle members are looked for, at most.
 const ROUND: Duration = Duration::from_millis(500);
-/// How often a set that is off is begun anew.
+/// How often a set is begun, at most: the first time as soon as both nodes mirror.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Members looked at in a round: each is synced by itself if there are few, else all file systems are.
 const FEW: usize = 256;
@@ -78,6 +78,8 @@ pub struct Settling {
     idle: Duration,
     step: Step,
     since: Instant,
+    /// When the set was begun last.
+    begun: Option<Instant>,
     /// Files noted last, by their numbers, and the set's departures then.
     noted: [FileId; 16],
     departures: u64,
@@ -87,7 +89,7 @@ impl Settling {
     /// Of this set. `identity`: what bases are for, on a node that makes them. `idle`: a member leaves no sooner after it was last changed.
     pub fn new(set: SafeSet, identity: Option<[u8; 32]>, idle: Duration) -> Settling {
         let (step, since) = (Step::Resting, Instant::now());
-        Settling { set, identity, idle, step, since, noted: Default::default(), departures: 0 }
+        Settling { set, identity, idle, step, since, begun: None, noted: Default::default(), departures: 0 }
     }
 
     /// The set.
@@ -176,6 +178,12 @@ impl<R: Role> Engine<R> {
         if self.core.settling.identity.is_none() || self.core.ending.is_some() {
             return;
         }
+        // Not while a resync is under way: there may be as many marks as files.
+        let node = &self.core.node;
+        if self.core.settling.set.awaits_answers() && node.is_at_peace() && node.is_answered() {
+            self.record_news();
+            self.core.settling.set.answered();
+        }
         match std::mem::take(&mut self.core.settling.step) {
             Step::Resting => self.rest(),
             Step::Begun(number) => self.establish(number),
@@ -190,7 +198,8 @@ impl<R: Role> Engine<R> {
     fn rest(&mut self) {
         let settling = &mut self.core.settling;
         if settling.set.records() {
-            if settling.since.elapsed() >= ROUND.min(settling.idle) {
+            // While a resync is under way no member leaves, and it would be work of the size of all marks to find that out.
+            if settling.since.elapsed() >= ROUND.min(settling.idle) && self.core.node.is_at_peace() {
                 settling.since = Instant::now();
                 let many = settling.set.waiting() > MANY / 4;
                 let picked = settling.set.idle(settling.idle, if many { MANY } else { FEW });
@@ -198,12 +207,13 @@ impl<R: Role> Engine<R> {
                     settling.step = Step::Picked(picked);
                 }
             }
-        } else if settling.since.elapsed() >= AGAIN
+        } else if settling.begun.is_none_or(|begun| begun.elapsed() >= AGAIN)
             && self.core.preparing.is_none()
             && self.core.node.stream().is_some()
             && self.core.node.is_mirrored()
         {
             settling.step = Step::Beginning;
+            settling.begun = Some(Instant::now());
             let (set, mailbox) = (settling.set.clone(), Arc::clone(&self.core.mailbox));
             self.core.workers.run(move || mailbox.post_urgent(Message::SafeSetBegun(set.begin())));
         }
@@ -215,7 +225,6 @@ impl<R: Role> Engine<R> {
         let (Some(identity), Some(activity)) = (settling.identity, self.core.node.activity()) else {
             // Not now: a list is under way, or the session is gone.
             settling.set.make_void();
-            settling.since = Instant::now();
             return;
         };
         // What was made since the log was begun is on record as unknown to the peer, which may know it by now.
@@ -229,14 +238,14 @@ impl<R: Role> Engine<R> {
             let established = look(&volumes, &AtomicBool::new(false))
                 .and_then(|fingerprints| set.establish(identity, number, activity, fingerprints));
             if established.is_err() {
-                set.make_void();
+                set.give_up(number);
             }
             mailbox.post_urgent(Message::SafeSetEstablished(established));
         };
         let started = std::thread::Builder::new().name("survey".to_owned()).spawn(work);
         if let Err(error) = started {
             warn!(%error, "cannot look at all files");
-            settling.set.make_void();
+            settling.set.give_up(number);
             settling.step = Step::Resting;
         }
     }

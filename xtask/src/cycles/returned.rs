@@ -1,22 +1,42 @@
-//! What a return cost, as the primary's status says.
+//! What a return cost, as the primary's status says, and what it may cost.
 
 use std::fmt;
 
 use anyhow::{Result, ensure};
 
+use crate::lab::power::Side;
 use crate::lab::status::Status;
 use crate::run::live::bytes;
 
 /// Files that may be in doubt beside those of the load: directories on the way to them, and what left the set of the open ones late.
 const SLACK_FILES: u64 = 16;
 
-/// A file in doubt may be compared because of its mark, and again when a list names it under a number that was another file's.
-const COMPARED_TIMES: u64 = 3;
+/// A file that got the number of another one just before may be on record as known to the secondary, which is true of that other one: it is compared
+/// because of its mark, and again with the first list of the directory it is in.
+const COMPARED_TIMES: u64 = 2;
+
+/// What a return may compare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bound {
+    /// What is in doubt: no more files, and each byte of them at most [`COMPARED_TIMES`].
+    InDoubt,
+    /// Everything: which of its files is the copy of which the secondary knew in memory alone.
+    Everything,
+}
+
+impl Bound {
+    /// Of the return after these have ended without order.
+    pub fn of(sides: &[Side]) -> Bound {
+        if sides.contains(&Side::Secondary) { Bound::Everything } else { Bound::InDoubt }
+    }
+}
 
 /// What was compared and sent in the session in which a node returned.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Returned {
-    /// Files that were looked at.
+    /// Files that the peer was not told of before.
+    pub found: u64,
+    /// Files that were compared, each as often as it was.
     pub files: u64,
     /// Bytes of them that were compared.
     pub compared: u64,
@@ -31,7 +51,8 @@ impl Returned {
     pub fn of(status: &Status) -> Returned {
         let resync = &status.resync;
         Returned {
-            files: resync.files,
+            found: resync.files,
+            files: resync.files_compared,
             compared: resync.bytes_compared,
             sent: resync.bytes_sent,
             resumed: resync.resumed,
@@ -40,21 +61,26 @@ impl Returned {
 
     /// The larger of each figure.
     pub fn keep_most(&mut self, other: &Returned) {
+        self.found = self.found.max(other.found);
         self.files = self.files.max(other.files);
         self.compared = self.compared.max(other.compared);
         self.sent = self.sent.max(other.sent);
         self.resumed |= other.resumed;
     }
 
+    /// `doubtful`: files and directories that may have been in doubt. `touched`: the bytes of those that are there.
+    ///
     /// # Errors
-    /// More was compared than the load had touched.
-    pub fn require_bounded(&self, touched: u64, touched_bytes: u64) -> Result<()> {
-        let most = touched + SLACK_FILES;
-        ensure!(self.files <= most, "{} files were looked at, more than the {most} in doubt", self.files);
-        let most = touched_bytes * COMPARED_TIMES;
+    /// More was compared than [`Bound::InDoubt`] allows.
+    pub fn require_bounded(&self, doubtful: u64, touched: u64) -> Result<()> {
+        ensure!(self.resumed, "everything was compared, though only the primary had ended");
+        let most = doubtful + SLACK_FILES;
+        ensure!(self.files <= most, "{} files were compared, more than the {most} in doubt", self.files);
+        ensure!(self.found <= most, "{} files were found, more than the {most} in doubt", self.found);
+        let most = touched * COMPARED_TIMES;
         ensure!(
             self.compared <= most,
-            "{} were compared, more than {}",
+            "{} were compared, more than the {} that are {COMPARED_TIMES} times what is in doubt",
             bytes(self.compared as f64),
             bytes(most as f64)
         );
@@ -67,10 +93,28 @@ impl fmt::Display for Returned {
         let how = if self.resumed { "resumed" } else { "everything compared" };
         write!(
             to,
-            "{} files looked at, {} compared, {} sent ({how})",
-            self.files,
+            "{} of {} files compared, {} sent ({how})",
             bytes(self.compared as f64),
+            self.files,
             bytes(self.sent as f64)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_bounded_is_told_from_what_is_not() {
+        assert_eq!(Bound::of(&[Side::Primary]), Bound::InDoubt);
+        assert_eq!(Bound::of(&[Side::Secondary]), Bound::Everything);
+        assert_eq!(Bound::of(&[Side::Primary, Side::Secondary]), Bound::Everything);
+        let returned = Returned { found: 3, files: 20, compared: 1000, sent: 5000, resumed: true };
+        assert!(returned.require_bounded(4, 500).is_ok());
+        assert!(returned.require_bounded(3, 500).is_err(), "one file more");
+        assert!(returned.require_bounded(4, 499).is_err(), "one byte more");
+        assert!(Returned { found: 21, ..returned }.require_bounded(4, 500).is_err());
+        assert!(Returned { resumed: false, ..returned }.require_bounded(4, 500).is_err());
     }
 }

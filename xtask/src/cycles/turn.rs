@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::load::Load;
-use super::returned::Returned;
+use super::returned::{Bound, Returned};
 use super::{End, Plan};
 use crate::lab::crash_disk::Cut;
 use crate::lab::mirror::Mirror;
@@ -31,6 +31,8 @@ pub struct Done {
     sides: &'static [Side],
     pub acknowledged: u64,
     pub returned: Returned,
+    /// What it may have compared.
+    pub bound: Bound,
     cut: Option<Cut>,
     /// From the start of the daemon to a mirror.
     pub away: Duration,
@@ -73,12 +75,13 @@ impl Turn<'_> {
         mirror.wait_identical()?;
         let found = load.verify(mirror.data()).context("on the primary after the return")?;
         load.verify(mirror.copy()).context("on the secondary after the return")?;
-        if self.plan.require_bounded && primary_ended {
+        let bound = Bound::of(self.sides);
+        if self.plan.require_bounded && bound == Bound::InDoubt {
             let (files, bytes) = load.touched(mirror.data())?;
             returned.require_bounded(in_doubt + files, bytes)?;
         }
         load.remove(mirror.data())?;
-        Ok(Done { sides: self.sides, acknowledged: found.acknowledged, returned, cut, away })
+        Ok(Done { sides: self.sides, acknowledged: found.acknowledged, returned, bound, cut, away })
     }
 
     fn end(&self, mirror: &mut Mirror, random: &mut Random) -> Result<Option<Cut>> {

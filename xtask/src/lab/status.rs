@@ -195,6 +195,7 @@ pub struct Barriers {
 pub struct Resync {
     pub active: bool,
     pub files: u64,
+    pub files_compared: u64,
     pub bytes_compared: u64,
     pub bytes_sent: u64,
     pub resumed: bool,

@@ -18,8 +18,14 @@ const DIRECTORY: Named = Named { known: true, scanned: true };
 
 /// Directory 2 with the files 3 and 4, the latter in doubt.
 fn base() -> Activity {
-    let known = [file(2), file(3), file(4)].into();
-    Activity::new(stream_of(1), known, [file(2)].into(), [file(30)].into(), [file(4)].into_iter())
+    let known = [file(2), file(3), file(4)].into_iter().collect();
+    Activity::new(
+        stream_of(1),
+        known,
+        [file(2)].into_iter().collect(),
+        [file(30)].into(),
+        [file(4)].into_iter(),
+    )
 }
 
 fn records() -> Vec<Record> {
@@ -29,6 +35,8 @@ fn records() -> Vec<Record> {
         Record::Intent { file: file(3), new: false },
         Record::Intent { file: file(9), new: true },
         Record::Relist(file(2)),
+        Record::Relist(file(4)),
+        Record::Listed(file(4)),
         Record::Named(file(9), DIRECTORY),
         Record::Parts { file: file(3), dirty, attributes: true, look: 6 },
         Record::Settled { file: file(4), named: FILE, look: 77 },
@@ -116,6 +124,12 @@ fn parts_hold_until_the_next_intent() {
     activity.apply(Record::Relist(file(2)));
     activity.apply(Record::Intent { file: file(2), new: false });
     assert_eq!(activity.checkpoint().unwrap().marked, [(file(2), true)]);
+    // Until the list is answered; then only its names are in doubt, or nothing, if that was known before.
+    activity.apply(Record::Listed(file(2)));
+    assert_eq!(activity.checkpoint().unwrap().marked, [(file(2), false)]);
+    activity.apply(Record::Settled { file: file(2), named: DIRECTORY, look: 3 });
+    activity.apply(Record::Listed(file(2)));
+    assert_eq!(doubts(&activity), [file(4)]);
 }
 
 #[test]
@@ -131,7 +145,8 @@ fn what_is_in_doubt_is_listed_or_compared_and_nothing_else() {
     assert_eq!(checkpoint.known, [file(2), file(3), file(9)]);
     assert_eq!(checkpoint.scanned, [file(2), file(9)]);
     assert_eq!(checkpoint.marked, [(file(2), true), (file(9), false)]);
-    assert_eq!(checkpoint.changed, [file(30), file(4), file(10)]);
+    // What the peer does not know is listed when the list of its directory names it: nothing waits for whatever has its number next.
+    assert_eq!(checkpoint.changed, [file(30)]);
     let marked: Vec<FileId> = checkpoint.files.iter().map(|(file, _)| *file).collect();
     assert_eq!(marked, [file(2), file(3), file(9)]);
     assert!(checkpoint.files.iter().all(|(_, marks)| marks.attributes && marks.explicit && !marks.lost));

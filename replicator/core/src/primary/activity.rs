@@ -57,12 +57,20 @@ impl Primary {
 
     /// Whether what the peer has is known, and nothing is expected that would change it: both nodes mirror and all directories are listed, or
     /// there is no session and the next one may go on from the last.
-    fn at_peace(&self) -> bool {
+    pub fn at_peace(&self) -> bool {
         self.log.is_empty()
             && match &self.session {
                 Some(_) => self.phase == Phase::Mirrored && self.names.is_complete(),
                 None => self.last.is_ok(),
             }
+    }
+
+    /// Whether the peer has answered all lists that were sent, or what they may have done to its copy is marked: nothing that
+    /// [`Primary::marked_files`] does not name follows from them any more. A list that was ordered may yet be sent, also where its directory was
+    /// listed by a later order, or in a session that is over.
+    pub fn is_answered(&self) -> bool {
+        let remembers = self.session.is_some() || self.last.is_ok();
+        self.log.is_empty() && self.lists_ordered == 0 && self.names.is_complete() && remembers
     }
 
     /// What the peer has of the names of files that changed in this since the last call; empty where nobody collects it.

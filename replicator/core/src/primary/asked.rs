@@ -42,7 +42,7 @@ impl Primary {
         if !files.is_empty() {
             self.names.seen = 0;
             if let Some(session) = &mut self.session {
-                (session.bytes_compared, session.bytes_sent) = (0, 0);
+                (session.files_compared, session.bytes_compared, session.bytes_sent) = (0, 0, 0);
             }
         }
         for &file in files {

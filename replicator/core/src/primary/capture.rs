@@ -228,10 +228,12 @@ impl Primary {
         }
     }
 
-    /// Drop the marks of a file that is gone, unless a new file has its number by now.
+    /// Drop the marks of a file that is gone, unless a new file has its number by now. If the peer knows a file with the number, that may be the one that
+    /// is gone, of which no operation told: a list would take the new one for it.
     pub(super) fn forget_nameless(&mut self, file: FileId) {
-        let named = self.is_known(file) || self.marks.get(file).is_some_and(|marks| marks.named);
-        if !named {
+        if self.is_known(file) {
+            self.compare_all_of(file);
+        } else if !self.marks.get(file).is_some_and(|marks| marks.named) {
             self.forget(file);
         }
     }

@@ -40,8 +40,8 @@ impl Primary {
         self.config.incarnation?;
         Some(PrimaryCheckpoint {
             last,
-            known: self.names.known.iter().copied().collect(),
-            scanned: self.names.scanned.iter().copied().collect(),
+            known: self.names.known.iter().collect(),
+            scanned: self.names.scanned.iter().collect(),
             marked: self.names.marked(),
             changed: self.names.changed().collect(),
             may_lack: self.names.may_lack(),

@@ -121,6 +121,7 @@ impl Primary {
             {
                 session.digests.insert(sequence, (file, digested));
                 session.bytes_compared += digested.length();
+                session.files_compared += u64::from(digested.start == 0);
                 self.marks.entry(file).comparing.push((sequence, digested));
             }
         }

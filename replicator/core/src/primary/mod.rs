@@ -113,6 +113,8 @@ pub(crate) struct Primary {
     queues: Queues,
     /// Where each outstanding read belongs; `None`: its session is gone.
     reads: BTreeMap<ReadId, Option<FileId>>,
+    /// Lists that were ordered, in whatever session, and of which the edge has not said that they came.
+    lists_ordered: usize,
     reading_bytes: u64,
     digests_reading: usize,
     pacing: Pacing,
@@ -168,6 +170,7 @@ impl Primary {
             log: VecDeque::new(),
             queues: Queues::default(),
             reads: BTreeMap::new(),
+            lists_ordered: 0,
             reading_bytes: 0,
             digests_reading: 0,
             pacing: Pacing::new(config.pace),

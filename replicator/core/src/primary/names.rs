@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, Body, Notice};
 use crate::checkpoint::PrimaryCheckpoint;
 use crate::event::{NamespaceChange, ReadOutcome};
+use crate::file_set::FileSet;
 use crate::ids::{EntryId, Errno, FileId, FileKind, ReadId, Sequence, Time};
 use crate::wire::header::Kind;
 
@@ -31,6 +32,8 @@ pub(super) struct Listing {
     /// When it was marked, in the count of such marks.
     number: u64,
     read: Option<ReadId>,
+    /// A part of the list that is being read was sent.
+    begun: bool,
     /// Marked again while it is being read: the list may be older than the mark.
     again: Option<u64>,
     /// What was known of everything in it is not to be relied on.
@@ -62,12 +65,12 @@ pub(super) struct Listed {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Files of any kind that have a name there.
-    pub known: BTreeSet<FileId>,
+    pub known: FileSet,
     /// Known files that a read found gone. How their names went is told by operations that may yet be in the log, and the peer
     /// has them until then: those operations are sent as if the file was known. Nothing else about it is.
     departed: BTreeSet<FileId>,
     /// Directories whose list was sent completely, or that were made empty.
-    pub scanned: BTreeSet<FileId>,
+    pub scanned: FileSet,
     /// Directories reported as changed before the operation that made them: capture has more than one source. Kept though a
     /// file with the number, of any kind, is known or forgotten meanwhile: that may be the one before.
     changed: BTreeSet<FileId>,
@@ -176,8 +179,20 @@ impl Names {
                 listing.again = Some(number);
             }
         } else {
-            self.listings.insert(directory, Listing { number, read: None, again: None, deep });
+            let listing = Listing { number, read: None, begun: false, again: None, deep };
+            self.listings.insert(directory, listing);
             self.queue.push_back(directory);
+        }
+    }
+
+    /// As [`Names::mark`], because of an operation that is not sent. Lists stand among the operations in the order in which both happened, so a list
+    /// that is being read and of which no part came yet has what the operation did: else a directory in which names change all the time were
+    /// listed for ever.
+    fn mark_for_operation(&mut self, directory: FileId) {
+        if self.listings.get(&directory).is_some_and(|listing| listing.read.is_some() && !listing.begun) {
+            self.may_lack |= self.scanned.contains(&directory);
+        } else {
+            self.mark(directory, false);
         }
     }
 
@@ -285,6 +300,15 @@ impl Primary {
             names.mark(directory, deep);
         } else {
             names.changed.insert(directory);
+        }
+    }
+
+    /// The same because of an operation that is not sent.
+    fn list_for_operation(&mut self, directory: FileId) {
+        if self.is_known(directory) && self.is_directory(directory) {
+            self.names.mark_for_operation(directory);
+        } else {
+            self.mark_directory(directory, false);
         }
     }
 
@@ -396,7 +420,7 @@ impl Primary {
     fn list_instead(&mut self, change: &NamespaceChange) {
         self.lose_names(change);
         if matches!(change, NamespaceChange::Renamed { .. }) {
-            change.directories().for_each(|directory| self.mark_directory(directory, false));
+            change.directories().for_each(|directory| self.list_for_operation(directory));
             // The lists may take the files away before they bring them back, and say so in their answers.
             self.restart_waiters();
         }
@@ -491,6 +515,9 @@ impl Primary {
         if first {
             let known = self.names.known.contains(&directory);
             let is_first = !self.names.scanned.contains(&directory);
+            if let Some(listing) = self.names.listings.get_mut(&directory) {
+                listing.begun = true;
+            }
             self.names.open = known.then(|| SentList { directory, first: is_first, children: Vec::new() });
         }
         // Parts of a list that began in a former session, or whose directory is gone, are worth nothing.
@@ -615,17 +642,18 @@ impl Primary {
             };
             self.numbers.read = self.numbers.read.next();
             let read = self.numbers.read;
-            listing.read = Some(read);
+            (listing.read, listing.begun) = (Some(read), false);
             names.reading += 1;
             self.reads.insert(read, Some(directory));
+            self.lists_ordered += 1;
             self.out.push(Action::ReadDirectory { read, directory });
         }
     }
 
     pub(super) fn on_directory_read(&mut self, read: ReadId, outcome: ReadOutcome<()>) {
-        let Some(directory) = self.reads.remove(&read).flatten().filter(|_| self.session.is_some()) else {
-            return;
-        };
+        let Some(ordered) = self.reads.remove(&read) else { return };
+        self.lists_ordered -= 1;
+        let Some(directory) = ordered.filter(|_| self.session.is_some()) else { return };
         let names = &mut self.names;
         names.reading -= 1;
         let Some(listing) = names.listings.get_mut(&directory).filter(|l| l.read == Some(read)) else {

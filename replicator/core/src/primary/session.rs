@@ -49,6 +49,7 @@ pub(super) struct Session {
     pub unapplied_bytes: u64,
     pub bytes_sent: u64,
     pub bytes_compared: u64,
+    pub files_compared: u64,
     /// What the stream is called, if the peer may be asked to go on from it.
     pub stream: Option<StreamId>,
     /// What the peer held when it began.
@@ -80,6 +81,7 @@ impl Session {
             unapplied_bytes: 0,
             bytes_sent: 0,
             bytes_compared: 0,
+            files_compared: 0,
             stream,
             before: None,
             proven: Sequence(0),

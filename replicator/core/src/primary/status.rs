@@ -33,6 +33,7 @@ impl Primary {
                 files_found: self.names.found,
                 names_listed: self.names.seen,
                 files_left: session.compare_files.len() as u64,
+                files_compared: session.files_compared,
                 bytes_compared: session.bytes_compared,
                 bytes_sent: session.bytes_sent,
             }),

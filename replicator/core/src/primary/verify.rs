@@ -315,13 +315,7 @@ impl Primary {
         }
         while self.may_look() {
             let (now, known) = (self.now, &self.names.known);
-            let walk = |cursor: Option<FileId>| match cursor {
-                Some(file) => {
-                    let behind = (core::ops::Bound::Excluded(file), core::ops::Bound::Unbounded);
-                    known.range(behind).next().copied()
-                }
-                None => known.first().copied(),
-            };
+            let walk = |cursor: Option<FileId>| known.first_behind(cursor);
             let Some(part) = self.verify.as_mut().and_then(|verify| verify.next(now, walk)) else { break };
             self.look(part);
         }

@@ -141,6 +141,11 @@ impl World {
         let parent = self.some_directory();
         let Some(name) = self.free_name(parent) else { return };
         let kind = if self.random.chance(30) { FileKind::Directory } else { FileKind::Regular };
+        self.create(parent, &name, kind);
+    }
+
+    /// Make a file through the gate, under a name that is free.
+    pub(super) fn create(&mut self, parent: u64, name: &str, kind: FileKind) {
         if !self.intend(&[parent], false) {
             return;
         }
@@ -151,9 +156,9 @@ impl World {
             self.files.files.get_mut(&inode).unwrap().open = true;
             return;
         }
-        self.add_name(parent, &name, inode);
+        self.add_name(parent, name, inode);
         let node = self.new_node(inode);
-        self.log(Operation::Create { parent: id(parent), name: name.into_bytes(), node });
+        self.log(Operation::Create { parent: id(parent), name: name.into(), node });
     }
 
     pub(super) fn link_something(&mut self, regular: &[u64]) {

@@ -78,6 +78,15 @@ impl World {
         }
     }
 
+    /// The secondary is about to tell which files it made anew for a list. If one of them is not in doubt, what the primary has on record of it is
+    /// not true any more.
+    pub(super) fn kill_before_it_is_told(&mut self, made: &[FileId]) {
+        let hurts = self.safe_set.is_on() && made.iter().any(|file| !self.safe_set.is_in(*file));
+        if self.faults && self.shape.aimed && hurts && self.killed_in.is_none() && self.random.chance(60) {
+            self.killed_in = Some(self.random.below(8));
+        }
+    }
+
     /// The daemon is killed and started anew: what it had applied is there, durable or not.
     pub(super) fn restart_secondary(&mut self) {
         self.stats.crashes += 1;
@@ -200,6 +209,7 @@ impl World {
     /// The daemon is killed: files stay, callers and marks are gone.
     pub(super) fn restart_primary(&mut self) {
         self.stats.crashes += 1;
+        self.killed_in = None;
         self.lose_primary_end();
         self.doing.clear();
         self.held_reads.clear();

@@ -4,7 +4,8 @@ use super::*;
 
 impl World {
     pub(super) fn hardship(&mut self) {
-        match self.random.below(12) {
+        let hardship = if self.sabotage == Sabotage::EarlyAnswer { 12 } else { self.random.below(14) };
+        match hardship {
             0 if self.shape.links => self.link_in_many_directories(),
             1..=2 if self.shape.exchanges => self.exchange_directories(),
             3..=4 if self.shape.exchanges && self.bypassed => self.exchange_behind_the_gate(),
@@ -13,6 +14,9 @@ impl World {
             7 if self.shape.losses => self.lose_what_is_compared(),
             8..=9 if self.shape.moves => self.move_what_is_listed(),
             10..=11 if self.shape.reuse => self.use_a_number_again(),
+            12..=13 if self.shape.aimed && self.bypassed && self.safe_set.is_on() => {
+                self.move_what_is_not_in_doubt();
+            }
             _ => {}
         }
     }
@@ -95,6 +99,20 @@ impl World {
             self.files.exchange_names(parent, &name, other_parent, &other_name);
         }
         self.tell_of_names([parent, other_parent]);
+    }
+
+    /// Both nodes have the file, and its name is told by two lists: if that of the directory it left comes first, the peer makes it anew.
+    fn move_what_is_not_in_doubt(&mut self) {
+        let mut regular = self.files.of_kind(FileKind::Regular);
+        regular.retain(|inode| !self.safe_set.is_in(id(*inode)) && !self.files.files[inode].cells.is_empty());
+        let target = self.some_directory();
+        let (Some(inode), Some(name)) = (self.random.one(&regular), self.free_name(target)) else { return };
+        let Some((parent, former)) = self.files.name_of(inode) else { return };
+        if volume_of(parent) == volume_of(target) && parent != target {
+            self.trace("behind", &("rename", parent, &former, target, &name, inode));
+            self.files.move_name(parent, &former, target, &name);
+            self.tell_of_names([parent, target]);
+        }
     }
 
     fn link_behind_the_gate(&mut self) {

@@ -122,16 +122,7 @@ impl World {
         }
         let doing = self.doing.swap_remove(at);
         let done = match doing {
-            Doing::Done(event) => {
-                if matches!(event, Event::DirectoryRead { .. }) {
-                    // The list was logged before it is answered.
-                    while let Some(named) = self.named.pop_front() {
-                        self.tell_primary(named);
-                    }
-                }
-                self.tell_primary(event);
-                return;
-            }
+            Doing::Done(event) => return self.tell_primary(event),
             Doing::Sync { sync, scope } => {
                 let result = self.sync_local(scope);
                 let hidden = self.sabotage == Sabotage::RetriedSync;
@@ -167,7 +158,10 @@ impl World {
                 Event::DigestsRead { read, outcome }
             }
             Doing::Directory { read, directory } => {
-                Event::DirectoryRead { read, outcome: self.read_directory(directory) }
+                // Under the namespace lock, as the list before it.
+                let outcome = self.read_directory(directory);
+                self.named.push_back(Event::DirectoryRead { read, outcome });
+                return;
             }
             Doing::Verify { read, file, part, fine } => {
                 let event = Event::VerifyRead { read, outcome: self.read_to_verify(read, file, part, fine) };

@@ -80,6 +80,8 @@ pub struct SafeSet {
     pending: Vec<Record>,
     written: usize,
     durable: usize,
+    /// Directories whose lists may not be answered.
+    relisted: Vec<u64>,
     step: Step,
 }
 
@@ -87,6 +89,11 @@ impl SafeSet {
     /// Whether a crash is followed by a look at its members alone.
     pub fn is_on(&self) -> bool {
         self.state == State::On
+    }
+
+    /// Whether the file is in doubt.
+    pub fn is_in(&self, file: FileId) -> bool {
+        self.members.contains_key(&inode_of(file))
     }
 
     fn push(&mut self, record: Record) -> usize {
@@ -155,9 +162,14 @@ impl World {
         waits
     }
 
-    /// How likely, in percent, it is that the power is cut where that hurts most; a saboteur is not spared.
+    /// How likely, in percent, it is that the power is cut when a file has just come into the set; a saboteur is not spared.
     fn danger(&self) -> usize {
         if self.sabotage == Sabotage::UnwaitedIntent { 60 } else { 12 }
+    }
+
+    /// The same when a file has just left it.
+    fn danger_of_leaving(&self) -> usize {
+        if self.sabotage == Sabotage::EarlySettle { 60 } else { 15 }
     }
 
     /// The machine is about to lose its power: when a file has just come into the set, or left it.
@@ -234,7 +246,19 @@ impl World {
         if self.safe_set.state != State::Off {
             self.safe_set.touch(directory, false);
             self.safe_set.push(Record::Relist(id(directory)));
+            self.safe_set.relisted.push(directory);
+            if self.sabotage == Sabotage::EarlyAnswer {
+                self.record_answers();
+            }
             self.commit_all();
+        }
+    }
+
+    /// All lists are answered.
+    fn record_answers(&mut self) {
+        self.record_news();
+        for directory in std::mem::take(&mut self.safe_set.relisted) {
+            self.safe_set.push(Record::Listed(id(directory)));
         }
     }
 
@@ -256,6 +280,9 @@ impl World {
         // Everything that is known is told to the core first.
         self.drain_capture();
         self.tell_primary(Event::Tick);
+        if !self.safe_set.relisted.is_empty() && self.primary.is_answered() {
+            self.record_answers();
+        }
         if !matches!(self.safe_set.step, Step::Resting) && self.random.chance(30) {
             // Whoever was asked is slow.
             return;
@@ -392,7 +419,7 @@ impl World {
             self.safe_set.push(Record::Settled { file, named, look: look.unwrap_or(0) });
             self.safe_set.members.remove(&idle.inode);
             self.stats.settled += 1;
-            if self.random.chance(15) {
+            if self.random.chance(self.danger_of_leaving()) {
                 self.commit_all();
                 self.cut_soon();
             }

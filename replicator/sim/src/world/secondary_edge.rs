@@ -1,5 +1,7 @@
 //! The secondary's edge: applies frames and makes them durable, in any order that is allowed, and tells.
 
+use replicator_core::wire::body::decode_files;
+
 use super::*;
 
 impl World {
@@ -32,6 +34,11 @@ impl World {
                     _ => Payload::None,
                 };
                 self.check_term(&header, &payload);
+                if let (Kind::CreatedReply, Payload::Structured(body)) = (header.kind, &payload)
+                    && let Ok(made) = decode_files(body)
+                {
+                    self.kill_before_it_is_told(&made);
+                }
                 let early = self.sabotage == Sabotage::EarlyBarrierDone && header.kind == Kind::BarrierDone;
                 let done = early && self.replica.known.len() < usize::MAX;
                 if let Some(link) =

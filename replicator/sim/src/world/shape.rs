@@ -43,6 +43,11 @@ impl Shape {
                 (shape.power_cuts, shape.safe_set) = (true, true);
             }
             Sabotage::WithheldLegacy => shape.safe_set = true,
+            Sabotage::EarlyAnswer => {
+                (shape.safe_set, shape.aimed) = (true, true);
+                // Enough files that some are not in doubt.
+                (shape.names, shape.before) = (16, 90);
+            }
             Sabotage::UnsyncedRemoval => shape.power_cuts = true,
             _ => {}
         }

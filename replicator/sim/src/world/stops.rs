@@ -62,7 +62,9 @@ impl World {
             let event = found.swap_remove(self.random.below(found.len()));
             self.tell_primary(event);
         }
-        if self.shape.power_cuts && self.random.chance(30) {
+        // A saboteur is not spared.
+        let danger = if self.sabotage == Sabotage::UnsyncedRemoval { 90 } else { 30 };
+        if self.shape.power_cuts && self.random.chance(danger) {
             self.cut_before_it_connects();
         }
     }

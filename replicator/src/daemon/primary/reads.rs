@@ -6,6 +6,7 @@ use std::sync::Arc;
 use replicator_core::event::{Event, ReadOutcome};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, FileKind, ReadId};
+use tracing::debug;
 
 use super::super::engine::Core;
 use super::super::message::Message;
@@ -135,6 +136,7 @@ impl Primary {
     }
 
     pub(super) fn read_digests(&mut self, core: &mut Core, read: ReadId, file: FileId, extent: Extent) {
+        debug!(%file, ?extent, "is compared");
         let descriptor = match self.open(file, Extent { end: extent.start, ..extent }) {
             Ok(descriptor) => descriptor,
             Err(outcome) => return core.tell(Event::DigestsRead { read, outcome }),
@@ -158,8 +160,9 @@ impl Primary {
         core.workers.run(move || {
             // The peer may lose what the list does not name.
             safe_set.relist(directory);
+            // Its end is told before any operation can come that is not in the list.
+            let _order = volume.lock_namespace();
             let outcome = {
-                let _order = volume.lock_namespace();
                 let mut emit = |operation| mailbox.post(Message::Namespace(operation));
                 match reader::list_directory(&volume, directory.inode, &mut emit) {
                     Ok(doubtful) => {

@@ -136,6 +136,40 @@ fn of_a_part_the_next_intent_makes_the_whole() {
 }
 
 #[test]
+fn a_list_is_in_doubt_until_it_is_answered() {
+    let (_place, directory) = place();
+    let known = Activity::decode(&{
+        let mut base = Activity::default();
+        base.apply(Record::Begin(replicator_core::resume::StreamId { incarnation: [1; 16], number: 1 }));
+        base.apply(Record::Named(file(1), Named { known: true, scanned: true }));
+        base.encode()
+    });
+    let set = SafeSet::start(directory.clone(), None).unwrap();
+    let number = set.begin().unwrap();
+    set.establish(IDENTITY, number, known.unwrap(), vec![Fingerprints::default()]).unwrap();
+    assert!(!set.awaits_answers());
+    set.relist(file(1));
+    assert!(set.awaits_answers());
+    let recorded = || match directory.recover() {
+        Found::Base(base) => {
+            let mut relisted = base.activity.clone();
+            relisted.apply(Record::Relist(file(1)));
+            (base.activity == relisted, base.activity.is_wholly_doubtful(file(1)))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(recorded(), (true, true));
+    set.answered();
+    assert!(!set.awaits_answers());
+    let _later = set.intend(&[file(2)], false).unwrap();
+    assert_eq!(recorded(), (false, true));
+    set.relist(file(1));
+    set.make_void();
+    assert!(!set.awaits_answers());
+    set.end(false);
+}
+
+#[test]
 fn what_is_made_void_is_gone_and_the_set_can_begin_anew() {
     let (place, directory) = place();
     let set = at_work(&directory);
@@ -155,6 +189,29 @@ fn what_is_made_void_is_gone_and_the_set_can_begin_anew() {
     let number = set.begin().unwrap();
     set.establish(IDENTITY, number, Activity::default(), vec![Fingerprints::default()]).unwrap();
     assert_eq!(found(&directory), Some(vec![1]));
+    set.end(false);
+}
+
+/// The base of a set that was made void comes when the next one is forming: it is not taken for that one's, and ends nothing.
+#[test]
+fn a_base_is_not_taken_for_that_of_another_set() {
+    let (_place, directory) = place();
+    let set = SafeSet::start(directory.clone(), None).unwrap();
+    let base = |number| set.establish(IDENTITY, number, Activity::default(), vec![Fingerprints::default()]);
+    let former = set.begin().unwrap();
+    set.make_void();
+    let number = set.begin().unwrap();
+    drop(set.intend(&[file(1)], false).unwrap());
+    assert!(base(former).is_err());
+    set.give_up(former);
+    assert!(set.records() && !set.size().is_on);
+    assert_eq!(found(&directory), None);
+    base(number).unwrap();
+    assert_eq!(found(&directory), Some(vec![1]));
+    assert!(base(number).is_err(), "it comes once");
+    assert_eq!(found(&directory), Some(vec![1]));
+    set.give_up(number);
+    assert_eq!(found(&directory), None);
     set.end(false);
 }
 
