@@ -270,6 +270,20 @@ fn a_directory_reported_after_its_number_went_to_a_file_is_not_listed() {
     assert!(!driven.held.is_empty(), "the file is known");
 }
 
+/// Others removed it, and made another file that got its number, before the directory is listed again: the list would take the one for the other.
+#[test]
+fn a_number_that_others_gave_to_another_file_before_the_next_list_is_compared() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Regular);
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.run(|_| false);
+    driven.tell(Event::FileForgotten { file: id(2) });
+    driven.change(ROOT);
+    let compares = |action: &Action| matches!(action, Action::ReadDigests { file, .. } if *file == id(2));
+    driven.run(compares);
+    assert!(driven.held.iter().any(compares), "{:?}", driven.node.snapshot());
+}
+
 #[test]
 fn stores_of_a_failed_local_sync_are_waited_for_by_the_caller_of_a_later_one() {
     let mut driven = Driven::mirrored();

@@ -3,6 +3,7 @@ use alloc::vec;
 use super::*;
 use crate::activity::{Named, Record};
 use crate::extent::Extent;
+use crate::file_set::FileSet;
 use crate::ids::Sequence;
 
 fn file(inode: u64) -> FileId {
@@ -16,7 +17,8 @@ fn stream_of(number: u64) -> StreamId {
 /// A primary whose peer knows a root (2), a directory (3) and files (4 to 8).
 fn activity() -> Activity {
     let known = (2..9).map(file).collect();
-    Activity::new(stream_of(1), known, [file(2), file(3)].into(), [].into(), core::iter::empty())
+    let directories = [file(2), file(3)].into_iter().collect();
+    Activity::new(stream_of(1), known, directories, [].into(), core::iter::empty())
 }
 
 fn after(records: Vec<Record>) -> Activity {
@@ -87,7 +89,8 @@ fn of_whom_too_much_is_in_doubt_nothing_is_left() {
     assert_eq!(Legacy::of(&after(records.collect())), None);
     let known = |most: u64| (2..2 + most).map(file).collect();
     let most = LEGACY_FILES_MAX as u64;
-    let many = Activity::new(stream_of(1), known(most), [].into(), [].into(), (2..2 + most).map(file));
+    let many =
+        Activity::new(stream_of(1), known(most), FileSet::default(), [].into(), (2..2 + most).map(file));
     assert!(Legacy::of(&many).is_some());
 }
 
