@@ -4,6 +4,7 @@
 //! `volume`, `uring`, `mounts`, `idle`, `status`, `telemetry` and `config`. Only `tracer` knows aya, only `uring` knows io-uring, only `gate` knows FUSE,
 //! only `notify` knows fanotify. `cargo xtask check` holds these boundaries.
 
+mod boot;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -9,8 +9,9 @@ use replicator_core::config::{ExtentLimits, LinkTimes, Pace, PrimaryConfig, Seco
 use replicator_core::wire::header::{VERSION, VERSION_MIN};
 use replicator_core::wire::hello::{self, Hello, VolumeIdentity};
 
+use crate::boot::boot_id;
 use crate::config::{Config, Mode, Role, WhenAlone};
-use crate::link::handshake::{ClusterKey, Identity, boot_id};
+use crate::link::handshake::{ClusterKey, Identity};
 use crate::patterns::Patterns;
 use crate::volume::Volume;
 

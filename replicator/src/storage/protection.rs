@@ -16,13 +16,12 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, umount2};
 
 use super::status::raw_statx;
+use crate::boot;
 use crate::mounts::{Mount, MountTable};
 use crate::volume::Volume;
 
 /// The file in the state directory: the boot's id, then the number of each mount, a line each.
 const RECORD: &str = "protection";
-/// The kernel's id of this boot (proc(5)): numbers of mounts begin anew with each.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What keeps a directory from being protected, or a protection from being taken away.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +78,7 @@ impl Protection {
     }
 
     fn write(&self) -> io::Result<()> {
-        let mut text = fs::read_to_string(BOOT_ID)?;
+        let mut text = fs::read_to_string(boot::FILE)?;
         for (id, _) in &self.mounts {
             text.push_str(&format!("{id}\n"));
         }
@@ -112,7 +111,7 @@ pub fn recover(state_directory: &Path) -> Result<Vec<PathBuf>, ProtectionError> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(system("read", &record)(error)),
     };
-    let boot = fs::read_to_string(BOOT_ID).map_err(system("read", Path::new(BOOT_ID)))?;
+    let boot = fs::read_to_string(boot::FILE).map_err(system("read", Path::new(boot::FILE)))?;
     let mut lines = text.lines();
     let mut freed = Vec::new();
     // A mount does not outlive the boot, and its number may be another's after it.
@@ -296,7 +295,7 @@ mod tests {
         let bind = |flags| mount(Some(&path), &path, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>);
         bind(MsFlags::empty()).unwrap();
         bind(MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY).unwrap();
-        let boot = fs::read_to_string(BOOT_ID).unwrap();
+        let boot = fs::read_to_string(boot::FILE).unwrap();
         // Not in the record; in the record of another boot.
         let id = MountTable::read().unwrap().at(&path).unwrap().id;
         for record in [format!("{boot}{}\n", id - 1), format!("another boot\n{id}\n")] {

@@ -18,7 +18,7 @@ use replicator_core::succession::CopyOf;
 use super::own_files;
 use super::sealed::{Kind, section, take_section};
 use super::state::StateDirectory;
-use crate::link::handshake::boot_id;
+use crate::boot::boot_id;
 
 const KIND: Kind = Kind { magic: *b"RPLSUCCS", version: 1 };
 

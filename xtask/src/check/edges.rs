@@ -5,7 +5,8 @@ use super::{Finding, Text, source};
 /// Modules of `replicator` that do not know each other, and what each may know of the crate beside itself.
 const EDGES: &[&str] = &["gate", "link", "notify", "storage", "tracer", "control"];
 /// What every edge may know.
-const GROUND: &[&str] = &["volume", "uring", "config", "status", "mounts", "idle", "patterns", "telemetry"];
+const GROUND: &[&str] =
+    &["boot", "volume", "uring", "config", "status", "mounts", "idle", "patterns", "telemetry"];
 /// What the ground itself may know: nothing above it.
 const ABOVE: &[&str] = &["gate", "link", "notify", "storage", "tracer", "control", "daemon", "cli"];
 

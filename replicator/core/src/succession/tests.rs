@@ -1,3 +1,5 @@
+//! What a former primary leaves, what the new one inherits, and both as bytes.
+
 use alloc::vec;
 
 use super::*;

@@ -34,7 +34,6 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -98,16 +97,4 @@ pub struct Established {
     /// Whether the peer proved who it is with a certificate or a configured key. If not, anybody who can connect can be a member: the operator
     /// is to be warned.
     pub authenticated: bool,
-}
-
-/// The kernel's boot id (/proc/sys/kernel/random/boot_id) as bytes, for [`Hello::boot`].
-///
-/// # Errors
-/// /proc is not mounted or the file has another form.
-pub fn boot_id() -> io::Result<[u8; 16]> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&digits, 16)
-        .map(u128::to_be_bytes)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the boot id is not a UUID"))
 }

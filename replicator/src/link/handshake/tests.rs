@@ -18,7 +18,7 @@ use super::dialer::{dial, shake};
 use super::error::{HandshakeError, KeyError};
 use super::exchange::{Exchange, check_pair, refusal};
 use super::membership::{ClusterKey, Direction};
-use super::{Established, Identity, Timeouts, boot_id};
+use super::{Established, Identity, Timeouts};
 
 mod encrypted;
 
@@ -552,12 +552,6 @@ fn key_files_are_checked() {
     let missing = ClusterKey::from_file(&directory.path().join("missing"));
     assert!(matches!(missing, Err(KeyError::Read { .. })));
     assert!(!format!("{good:?}").contains("0123"), "keys are not logged");
-}
-
-#[test]
-fn boot_id_is_the_same_every_time() {
-    assert_eq!(boot_id().expect("/proc"), boot_id().expect("/proc"));
-    assert_ne!(boot_id().expect("/proc"), [0; 16]);
 }
 
 #[test]
