@@ -61,11 +61,11 @@ pub fn run(context: &Context) -> Result<Outcome> {
         writers.verify(&data).context("on the node that returned")?;
     }
 
-    wait_on(&mut mirror.secondary)?;
+    wait_settled_set(&mut mirror.secondary)?;
     write_synced(&copy.join("d13/f0"), &random.bytes(4000))?;
     let swapped = swap(&mut mirror, true, 3, |_| Ok(()))?;
     // Back again, while others write to the copy that is to be the primary's.
-    wait_on(&mut mirror.primary)?;
+    wait_settled_set(&mut mirror.primary)?;
     let unseen = random.bytes(300);
     swap(&mut mirror, false, 4, |copy| {
         OpenOptions::new().write(true).open(copy.join("d10/f1"))?.write_all_at(&unseen[..8], 3)?;
@@ -84,6 +84,13 @@ pub fn run(context: &Context) -> Result<Outcome> {
 
 fn wait_on(node: &mut Node) -> Result<Status> {
     node.wait_for("the safe set is at work", wait::SHORT, |status| status.safe_set.on)
+}
+
+/// Everything that was changed is durable on both nodes and out of the set.
+fn wait_settled_set(node: &mut Node) -> Result<Status> {
+    node.wait_for("the safe set is empty", wait::SHORT, |status| {
+        status.safe_set.on && status.safe_set.files == 0
+    })
 }
 
 /// All kinds of changes, some of which nobody has synced.

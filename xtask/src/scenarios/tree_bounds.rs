@@ -49,7 +49,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
     mounted_later(&mut mirror)?;
     mirror.wait_identical()?;
     let found = mirror.finish(
-        &[PEER_LOST, CRASHED, &["mounted inside", "mount point inside", "the checkpoint does not hold"]]
+        &[PEER_LOST, CRASHED, &["mounted inside", "mount point inside", "what the last run knew does not hold"]]
             .concat(),
     )?;
     passed(format!(
