@@ -35,6 +35,7 @@ const TOOLS: &[Tool] = &[
     tool("dbench", "dbench", "suites"),
     tool("dpkg", "dpkg", "package"),
     tool("dpkg-deb", "dpkg", "package"),
+    tool("etcd", "etcd-server", "tests of the arbiters"),
     tool("fio", "fio", "bench, soak, suites"),
     tool("fusermount3", "fuse3", "run, scenarios"),
     tool("getfattr", "attr", "scenarios"),

@@ -121,6 +121,7 @@ pub fn run(args: Args) -> Result<()> {
 /// root are reported as not run.
 fn install() -> Result<()> {
     let programs = [
+        "etcd",
         "ip",
         "mount",
         "umount",
