@@ -284,6 +284,36 @@ fn a_number_that_others_gave_to_another_file_before_the_next_list_is_compared() 
     assert!(driven.held.iter().any(compares), "{:?}", driven.node.snapshot());
 }
 
+/// A directory is gone, which one of two reads of it finds; a list names a new file with its number; then the other is answered.
+#[test]
+fn a_late_answer_about_a_former_file_is_not_about_the_one_that_a_list_named() {
+    let mut driven = Driven::mirrored();
+    driven.create(2, FileKind::Directory);
+    driven.run(|_| false);
+    driven.tell(Event::AttributesChanged { file: id(2) });
+    driven.change(2);
+    let attributes =
+        |action: &Action| matches!(action, Action::ReadAttributes { file, .. } if *file == id(2));
+    driven.run(|action| attributes(action) || lists(2)(action));
+    let held = mem::take(&mut driven.held);
+    let list = held.iter().find_map(|action| match action {
+        Action::ReadDirectory { read, .. } => Some(*read),
+        _ => None,
+    });
+    let late = held.iter().find_map(|action| match action {
+        Action::ReadAttributes { read, .. } => Some(*read),
+        _ => None,
+    });
+    driven.tell(Event::DirectoryRead { read: list.unwrap(), outcome: ReadOutcome::Gone });
+    driven.lists.insert(id(ROOT), vec![(id(2), FileKind::Regular)]);
+    driven.change(ROOT);
+    driven.run(|_| false);
+    driven.tell(Event::AttributesRead { read: late.unwrap(), outcome: ReadOutcome::Gone });
+    driven.tell(Event::WriteTraced { file: id(2), extent: Extent::at(0, 4) });
+    driven.run(reads(2));
+    assert!(driven.held.iter().any(reads(2)), "the file is known");
+}
+
 #[test]
 fn stores_of_a_failed_local_sync_are_waited_for_by_the_caller_of_a_later_one() {
     let mut driven = Driven::mirrored();

@@ -49,8 +49,12 @@ pub fn run(context: &Context) -> Result<Outcome> {
     mounted_later(&mut mirror)?;
     mirror.wait_identical()?;
     let found = mirror.finish(
-        &[PEER_LOST, CRASHED, &["mounted inside", "mount point inside", "what the last run knew does not hold"]]
-            .concat(),
+        &[
+            PEER_LOST,
+            CRASHED,
+            &["mounted inside", "mount point inside", "what the last run knew does not hold"],
+        ]
+        .concat(),
     )?;
     passed(format!(
         "3 guards refused, a mount inside refused and left out; {} entries identical",

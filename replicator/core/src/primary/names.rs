@@ -567,9 +567,8 @@ impl Primary {
         } else {
             names.fresh.name(file, directory);
         }
-        if known {
-            self.read_again(file);
-        }
+        // Also of one that is not known: a read of a former file with its number may be under way.
+        self.read_again(file);
         if kept {
             return;
         }
