@@ -31,8 +31,8 @@ pub const LEGACY_FILES_MAX: usize = 32_768;
 pub const LEGACY_BYTES_MAX: usize = 2 << 20;
 /// Most copies in one `Copies` frame.
 pub const COPIES_MAX: usize = 65_536;
-/// Bytes of one of them.
-const COPY_BYTES: usize = 19;
+/// Bytes of an encoded [`CopyOf`].
+pub const COPY_BYTES: usize = 19;
 
 /// What a former primary says of its copy. All that it does not name is, durably, as the other node had it when one of the streams ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -145,6 +145,32 @@ pub struct CopyOf {
     pub kind: FileKind,
 }
 
+impl CopyOf {
+    /// Append its bytes: volume, number here, number of the original, kind.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.put_u16(self.here.volume.0);
+        bytes.put_u64(self.here.inode);
+        bytes.put_u64(self.original.inode);
+        bytes.put_u8(self.kind as u8);
+    }
+
+    /// The one in such bytes.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    pub fn decode(bytes: &[u8; COPY_BYTES]) -> Result<CopyOf, BodyError> {
+        CopyOf::read(&mut Cursor::new(bytes))
+    }
+
+    fn read(cursor: &mut Cursor<'_>) -> Result<CopyOf, BodyError> {
+        let volume = VolumeId(cursor.u16()?);
+        let mut file = || Ok(FileId { volume, inode: cursor.u64()? });
+        let (here, original) = (file()?, file()?);
+        let kind = FileKind::from_u8(cursor.u8()?).ok_or(BodyError::Value("file kind"))?;
+        Ok(CopyOf { original, here, kind })
+    }
+}
+
 /// What a secondary that is promoted knows of the copy that the former primary has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Inheritance {
@@ -188,12 +214,7 @@ impl Inheritance {
 pub fn encode_copies(copies: &[CopyOf]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + copies.len() * COPY_BYTES);
     bytes.put_count(copies.len());
-    for copy in copies {
-        bytes.put_u16(copy.here.volume.0);
-        bytes.put_u64(copy.here.inode);
-        bytes.put_u64(copy.original.inode);
-        bytes.put_u8(copy.kind as u8);
-    }
+    copies.iter().for_each(|copy| copy.encode(&mut bytes));
     bytes
 }
 
@@ -203,13 +224,7 @@ pub fn encode_copies(copies: &[CopyOf]) -> Vec<u8> {
 /// [`BodyError`].
 pub fn decode_copies(bytes: &[u8]) -> Result<Vec<CopyOf>, BodyError> {
     let mut cursor = Cursor::new(bytes);
-    let copies = cursor.list(COPY_BYTES, COPIES_MAX, "copies", |cursor| {
-        let volume = VolumeId(cursor.u16()?);
-        let mut file = || Ok(FileId { volume, inode: cursor.u64()? });
-        let (here, original) = (file()?, file()?);
-        let kind = FileKind::from_u8(cursor.u8()?).ok_or(BodyError::Value("file kind"))?;
-        Ok(CopyOf { original, here, kind })
-    })?;
+    let copies = cursor.list(COPY_BYTES, COPIES_MAX, "copies", CopyOf::read)?;
     cursor.finish()?;
     Ok(copies)
 }

@@ -15,7 +15,7 @@ use replicator_cluster::membership::{
 };
 
 use super::module::Switch;
-use super::places::PlacesArguments;
+use super::places::{PlacesArguments, unexpected};
 use super::{exit, logs, pretty_json, print, print_while_read, runtime, snapshot};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::{cluster, telemetry};
@@ -323,7 +323,7 @@ fn standby(arguments: &StandbyArguments) -> anyhow::Result<u8> {
     let StandbyArguments { places, node, switch } = arguments;
     let status = match places.ask(node.as_deref(), Request::Status)? {
         Answer::Status { status } => status,
-        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+        other => return Err(unexpected(&other)),
     };
     let order = Order::Standby { on: *switch == Switch::On };
     let mut code = exit::OK;

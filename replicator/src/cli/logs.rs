@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::Args;
 use replicator_cluster::daemon::bundle;
 use replicator_cluster::daemon::control::{Answer, Request};
 use replicator_cluster::daemon::logs::{Part, last_lines};
 
 use super::module::Ordered;
-use super::places::PlacesArguments;
+use super::places::{PlacesArguments, unexpected};
 use super::{exit, pretty_json, print_while_read};
 
 /// Names of logs, and how far they were read, in bytes.
@@ -56,7 +55,7 @@ pub fn run_daemon(arguments: &DaemonArguments) -> anyhow::Result<u8> {
     let request = Request::Piece { name: bundle::JOURNAL.to_owned() };
     let text = match arguments.places.ask(arguments.node.as_deref(), request)? {
         Answer::Piece { text } => text,
-        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+        other => return Err(unexpected(&other)),
     };
     print_while_read(last_lines(&text, arguments.lines))?;
     Ok(exit::OK)
@@ -88,7 +87,7 @@ fn ask(arguments: &Arguments, since: Option<Positions>) -> anyhow::Result<(Vec<P
     let request = Request::Logs { module: module.clone(), lines: arguments.lines, since };
     match places.ask(node.as_deref(), request)? {
         Answer::Logs { parts, ends } => Ok((parts, ends)),
-        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+        other => Err(unexpected(&other)),
     }
 }
 

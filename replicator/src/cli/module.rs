@@ -10,7 +10,7 @@ use replicator_cluster::module::{
     BootError, BootState, Listed, ServiceError, Shelf, Switched, Systemctl, check,
 };
 
-use super::places::PlacesArguments;
+use super::places::{PlacesArguments, unexpected};
 use super::{exit, logs, pretty_json, print, runtime};
 
 /// Arguments of `module`.
@@ -273,7 +273,7 @@ fn order(ordered: &Ordered, order: Order) -> anyhow::Result<u8> {
     let request = Request::Order { module: ordered.module.clone(), order };
     match ordered.places.ask(ordered.node.as_deref(), request)? {
         Answer::Done => Ok(exit::OK),
-        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+        other => Err(unexpected(&other)),
     }
 }
 
@@ -282,7 +282,7 @@ fn events(arguments: &EventsArguments) -> anyhow::Result<u8> {
     let request = Request::Events { module: ordered.module.clone(), count: arguments.count };
     let entries = match ordered.places.ask(ordered.node.as_deref(), request)? {
         Answer::Events { entries } => entries,
-        other => bail!("the daemon answers {other:?}; are both of the same version?"),
+        other => return Err(unexpected(&other)),
     };
     if arguments.json {
         print(&pretty_json(&entries)?)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use replicator_cluster::daemon::control::{Answer, Request};
 use replicator_cluster::daemon::service::Places;
@@ -74,7 +74,7 @@ impl PlacesArguments {
     pub fn status(&self) -> anyhow::Result<NodeStatus> {
         match self.ask_here(&Request::Status)? {
             Answer::Status { status } => Ok(*status),
-            other => bail!("the daemon answers {other:?}; are both of the same version?"),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -86,4 +86,9 @@ impl PlacesArguments {
             answer => Ok(answer),
         }
     }
+}
+
+/// The daemon answers something else than it was asked.
+pub fn unexpected(answer: &Answer) -> anyhow::Error {
+    anyhow!("the daemon answers {answer:?}; are both of the same version?")
 }

@@ -263,24 +263,23 @@ fn predecessor(volumes: &[Arc<Volume>], left: Base, cancelled: &AtomicBool) -> i
     let doubtful: HashSet<FileId> = activity.doubtful().filter(wholly).collect();
     let found = RefCell::new(Vec::new());
     let tell = |event| found.borrow_mut().extend(subject(&event));
-    let mut files = Vec::new();
+    let mut known = Former::default();
     let mut different = 0;
     for (volume, former) in volumes.iter().zip(&fingerprints) {
         let survey = Survey { volume, former, doubtful: &doubtful, cancelled, tell: &tell };
-        let mut see = |seen: &Seen| files.push((volume.file(seen.inode), seen.kind, seen.handle.clone()));
+        let mut see = |seen: &Seen| known.see(volume.file(seen.inode), seen.kind, seen.handle.clone());
         different += survey.tell_changes(DIFFERENT_MAX - different, &mut see)?;
     }
     found.take().into_iter().for_each(|file| activity.apply(Record::Intent { file, new: false }));
     let legacy =
         Legacy::of(&activity).ok_or_else(|| io::Error::other("too much may differ from the other node"))?;
-    let mut former = Former::new(activity.vouched().collect());
-    files.into_iter().for_each(|(file, kind, handle)| former.see(file, kind, handle));
+    known.vouch_for(activity.vouched());
     info!(
         different,
         doubtful = activity.doubts(),
         "this node was the primary: what may differ is told to the new one"
     );
-    Ok((former, legacy))
+    Ok((known, legacy))
 }
 
 /// The file that is to be looked at.

@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use nix::unistd::fsync;
 use replicator_core::checkpoint::Checkpoint;
 
-use super::own_files;
+use super::own_files::{self, Taken};
 use super::replica::Copies;
 use super::sealed::{Kind, section, take_section};
 use super::state::{StateDirectory, StateError};
@@ -105,9 +105,10 @@ impl StateDirectory {
     /// # Errors
     /// [`StateError::System`]: it cannot be taken away. A node that went on would leave it for a later run, in which it is wrong.
     pub fn take_checkpoint(&self) -> Result<Option<NodeCheckpoint>, StateError> {
-        let bytes = self.read(FILE, u64::MAX);
-        let removed = own_files::remove(self.descriptor(), FILE);
-        if removed.map_err(|error| self.error("remove the checkpoint in", error))? {
+        let taken = own_files::take(self.descriptor(), FILE);
+        let Taken { bytes, was_there } =
+            taken.map_err(|error| self.error("remove the checkpoint in", error))?;
+        if was_there {
             fsync(self.descriptor()).map_err(|errno| self.error("sync", errno.into()))?;
         }
         match bytes {

@@ -75,3 +75,20 @@ pub(super) fn remove(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<bool>
         Err(errno) => Err(errno.into()),
     }
 }
+
+/// A file that was taken away.
+pub(super) struct Taken {
+    /// What was in it, if it could be read.
+    pub bytes: io::Result<Option<Vec<u8>>>,
+    /// It was there.
+    pub was_there: bool,
+}
+
+/// Read a file and [`remove`] it, whatever it is.
+///
+/// # Errors
+/// It cannot be taken away.
+pub(super) fn take(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Taken> {
+    let bytes = read(directory, name, u64::MAX);
+    Ok(Taken { bytes, was_there: remove(directory, name)? })
+}

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use replicator_core::checkpoint::Checkpoint;
-use replicator_core::ids::{FileId, FileKind, VolumeId};
 use replicator_core::resume::Held;
-use replicator_core::succession::CopyOf;
+use replicator_core::succession::{COPY_BYTES, CopyOf};
 
-use super::own_files;
+use super::own_files::{self, Taken};
 use super::sealed::{Kind, section, take_section};
 use super::state::StateDirectory;
 use crate::boot::boot_id;
@@ -92,12 +91,7 @@ impl Succession {
             bytes.extend_from_slice(&self.moment.time.to_le_bytes());
             bytes.extend_from_slice(&self.moment.ahead.to_le_bytes());
             section(bytes, |bytes| bytes.extend_from_slice(&Checkpoint::Secondary(self.held).encode()));
-            for copy in &self.copies {
-                bytes.extend_from_slice(&copy.here.volume.0.to_le_bytes());
-                bytes.extend_from_slice(&copy.here.inode.to_le_bytes());
-                bytes.extend_from_slice(&copy.original.inode.to_le_bytes());
-                bytes.push(copy.kind as u8);
-            }
+            self.copies.iter().for_each(|copy| copy.encode(bytes));
         })
     }
 
@@ -112,19 +106,13 @@ impl Succession {
         let Ok(Checkpoint::Secondary(held)) = Checkpoint::decode(take_section(&mut rest)?) else {
             return None;
         };
-        let (copies, left) = rest.as_chunks::<19>();
-        let copies = left.is_empty().then(|| copies.iter().map(copy).collect::<Option<_>>())??;
+        let (copies, left) = rest.as_chunks::<COPY_BYTES>();
+        if !left.is_empty() {
+            return None;
+        }
+        let copies = copies.iter().map(CopyOf::decode).collect::<Result<_, _>>().ok()?;
         Some(Succession { identity, moment, held, copies })
     }
-}
-
-fn copy(bytes: &[u8; 19]) -> Option<CopyOf> {
-    let (volume, rest) = bytes.split_first_chunk()?;
-    let (here, rest) = rest.split_first_chunk()?;
-    let (original, rest) = rest.split_first_chunk()?;
-    let volume = VolumeId(u16::from_le_bytes(*volume));
-    let file = |inode: &[u8; 8]| FileId { volume, inode: u64::from_le_bytes(*inode) };
-    Some(CopyOf { original: file(original), here: file(here), kind: FileKind::from_u8(*rest.first()?)? })
 }
 
 impl StateDirectory {
@@ -141,22 +129,19 @@ impl StateDirectory {
     /// # Errors
     /// It cannot be taken away: a node that went on would leave it for a later run, in which it is wrong.
     pub fn take_succession(&self) -> io::Result<Option<Succession>> {
-        let bytes = self.read(FILE, u64::MAX);
         // That it is gone need not outlive a power cut: neither does its worth.
-        own_files::remove(self.descriptor(), FILE)?;
-        match bytes {
-            Ok(bytes) => Ok(bytes.and_then(|bytes| Succession::decode(&bytes))),
-            Err(error) => {
-                tracing::warn!(%error, "what the secondary left cannot be read");
-                Ok(None)
-            }
-        }
+        let Taken { bytes, .. } = own_files::take(self.descriptor(), FILE)?;
+        let bytes = bytes.unwrap_or_else(|error| {
+            tracing::warn!(%error, "what the secondary left cannot be read");
+            None
+        });
+        Ok(bytes.and_then(|bytes| Succession::decode(&bytes)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use replicator_core::ids::Sequence;
+    use replicator_core::ids::{FileId, FileKind, Sequence, VolumeId};
     use replicator_core::resume::StreamId;
 
     use super::*;

@@ -131,6 +131,9 @@ fn query(database: &Path, script: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Arguments of pg_amcheck with which each page of each table and index is read, against the other.
+pub const AMCHECK: &[&str] = &["--install-missing", "--all", "--heapallindexed", "--parent-check"];
+
 /// PostgreSQL's programs, and who runs them: they refuse to be root.
 pub struct PostgresPrograms {
     directory: PathBuf,
@@ -148,6 +151,33 @@ impl PostgresPrograms {
         let user = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
         let user = user.context("PostgreSQL refuses to be root, and there is no other user here")?;
         Ok(Some(PostgresPrograms { directory, user }))
+    }
+
+    /// As [`PostgresPrograms::find`], where they have to be there.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn installed() -> Result<PostgresPrograms> {
+        PostgresPrograms::find()?.context("PostgreSQL is not installed")
+    }
+
+    /// Give a file or directory to who runs them.
+    ///
+    /// # Errors
+    /// What the system returns.
+    pub fn own(&self, path: &Path, mode: u32) -> Result<()> {
+        chown(path, Some(self.user.uid.as_raw()), Some(self.user.gid.as_raw()))?;
+        Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+    }
+
+    /// Make an empty database with checksums on each page in a directory, which is given to who runs them. `initdb`: the program, as it is to be run.
+    ///
+    /// # Errors
+    /// initdb failed.
+    pub fn create(&self, mut initdb: Command, data: &Path) -> Result<()> {
+        self.own(data, 0o700)?;
+        initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--data-checksums", "-D"]);
+        exec::run(initdb.arg(data))
     }
 
     /// Where they are.
@@ -183,13 +213,11 @@ impl Postgres {
     /// initdb or the start failed.
     pub fn start(mirror: &Mirror) -> Result<Option<Postgres>> {
         let Some(programs) = PostgresPrograms::find()? else { return Ok(None) };
-        let user = &programs.user;
         let outside = mirror.outside().join("postgres");
         let data = mirror.data().join("postgres");
         for path in [&outside, &data] {
             fs::create_dir(path)?;
-            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+            programs.own(path, 0o700)?;
         }
         let postgres = Postgres { programs, data, outside };
         let data = postgres.data.to_string_lossy().into_owned();

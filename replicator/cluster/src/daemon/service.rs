@@ -156,9 +156,7 @@ pub async fn run<M: Mirror>(
     let setup = setup(&places, &options, &membership)?;
     let dead_after = setup.heartbeat.dead_after;
     let make = |description: &module::Description| {
-        let place = mirror_place(&places, &membership, description, dead_after)?;
-        // Who wants to wait for nothing has the memory.
-        mirror(description, MirrorPlace { keeps_ready: options.preset == Preset::Fast, ..place })
+        mirror(description, mirror_place(&places, &membership, description, dead_after, options.preset)?)
     };
     let node = Node::start(setup, make)?;
     let keyring = Keyring::new(credentials(&membership)?)?;
@@ -267,6 +265,7 @@ fn mirror_place(
     membership: &Membership,
     description: &module::Description,
     dead_after: Duration,
+    preset: Preset,
 ) -> Result<MirrorPlace, String> {
     let (own, peer) = both(membership).map_err(|error| error.to_string())?;
     let port = match description.mirror.get("port") {
@@ -292,7 +291,8 @@ fn mirror_place(
         run: places.run.join(&description.name),
         dead_after: dead_after * 4 / 5,
         overrules: policy_of(description, policy(membership)) == Policy::AvailabilityFirst,
-        keeps_ready: false,
+        // Who wants to wait for nothing has the memory.
+        keeps_ready: preset == Preset::Fast,
     })
 }
 

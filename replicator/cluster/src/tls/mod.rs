@@ -22,6 +22,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+pub(crate) use verifier::older_tls;
 use verifier::{Found, PeerVerifier, sole_uri};
 pub use verifier::{NotThePeer, not_after};
 

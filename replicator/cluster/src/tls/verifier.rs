@@ -160,7 +160,7 @@ impl ClientCertVerifier for PeerVerifier {
 }
 
 /// The builder's protocol versions make this unreachable; a mistake there must not become an acceptance.
-fn older_tls() -> Error {
+pub(crate) fn older_tls() -> Error {
     Error::General("TLS before 1.3 is not spoken".to_owned())
 }
 

@@ -4,12 +4,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::action::{Body, CloseReason};
-use crate::checkpoint::{FileCheckpoint, PrimaryCheckpoint};
+use crate::checkpoint::PrimaryCheckpoint;
 use crate::ids::{FileId, FileKind, Generation, Sequence};
 use crate::resume::{LastStream, StreamId};
 use crate::succession::{COPIES_MAX, CopyOf, Difference, Inheritance, Legacy, encode_copies};
-use crate::wire::body::{Holding, Resumption};
-use crate::wire::header::{FLAG_MORE, FLAG_SUCCEEDS, Kind, VERSION_SUCCEEDS};
+use crate::wire::body::{Holding, Resumption, in_parts};
+use crate::wire::header::{FLAG_SUCCEEDS, Kind, VERSION_SUCCEEDS};
 
 use super::Primary;
 
@@ -97,11 +97,7 @@ impl Primary {
                 self.on_attributes_changed(file);
             }
             (FileKind::Regular, Difference::Parts(parts)) => self.add_marks(file, &parts),
-            (FileKind::Regular, _) => {
-                let all =
-                    FileCheckpoint { lost: true, attributes: true, explicit: true, ..Default::default() };
-                self.add_marks(file, &all);
-            }
+            (FileKind::Regular, _) => self.compare_all_of(file),
             // Nothing but names and attributes can differ.
             _ => self.on_attributes_changed(file),
         }
@@ -109,16 +105,11 @@ impl Primary {
 
     /// Which file is which, in as many frames as it needs. Returns the last.
     fn send_copies(&mut self, copies: &[CopyOf]) -> Option<Sequence> {
-        let mut rest = copies;
-        loop {
-            let (part, behind) = rest.split_at(rest.len().min(COPIES_MAX));
-            rest = behind;
-            let more = if rest.is_empty() { 0 } else { FLAG_MORE };
+        let mut sent = None;
+        for (part, flags) in in_parts(copies, COPIES_MAX) {
             let body = Body::Structured(encode_copies(part));
-            let sent = self.send_frame(Kind::Copies, |header| header.flags = more, body);
-            if rest.is_empty() {
-                return sent;
-            }
+            sent = self.send_frame(Kind::Copies, |header| header.flags = flags, body);
         }
+        sent
     }
 }

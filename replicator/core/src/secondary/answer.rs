@@ -5,8 +5,8 @@ use crate::event::{AppliedOutcome, NamespaceChange};
 use crate::extent::Extent;
 use crate::ids::{Errno, FileId, Sequence, SessionId};
 use crate::lineage::GenerationId;
-use crate::wire::body::{EXTENTS_MAX, FILES_MAX, encode_extents, encode_files};
-use crate::wire::header::{FLAG_MORE, Kind};
+use crate::wire::body::{EXTENTS_MAX, FILES_MAX, encode_extents, encode_files, in_parts};
+use crate::wire::header::Kind;
 use crate::wire::verdict::encode_verdict;
 
 use super::Secondary;
@@ -120,20 +120,13 @@ impl Secondary {
         most: usize,
         encode: impl Fn(&[T]) -> alloc::vec::Vec<u8>,
     ) {
-        let mut rest = members;
-        loop {
-            let (part, behind) = rest.split_at(rest.len().min(most));
-            rest = behind;
-            let more = if rest.is_empty() { 0 } else { FLAG_MORE };
+        for (part, flags) in in_parts(members, most) {
             let fill = |header: &mut crate::wire::header::Header| {
-                header.flags = more;
+                header.flags = flags;
                 header.file = work.file;
                 header.offset = work.sequence.0;
             };
             self.send_frame(kind, fill, Body::Structured(encode(part)));
-            if rest.is_empty() {
-                return;
-            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::cursor::{BodyError, Cursor, Put};
+use super::header::FLAG_MORE;
 use crate::action::DurableScope;
 use crate::extent::Extent;
 use crate::ids::{FileId, Generation, Sequence, VolumeId};
@@ -14,6 +15,17 @@ pub const EXTENTS_MAX: usize = 65_536;
 pub const FILES_MAX: usize = 65_536;
 /// Length of one block's digest in bytes.
 pub const DIGEST_BYTES: usize = 16;
+
+/// Members for as many frames as they need, at least one, with the flags of each.
+pub(crate) fn in_parts<T>(members: &[T], most: usize) -> impl Iterator<Item = (&[T], u16)> {
+    let mut rest = Some(members);
+    core::iter::from_fn(move || {
+        let members = rest.take()?;
+        let (part, behind) = members.split_at(members.len().min(most));
+        rest = (!behind.is_empty()).then_some(behind);
+        Some((part, if rest.is_some() { FLAG_MORE } else { 0 }))
+    })
+}
 
 /// Payload of an `Ack`: the positions a secondary has reached, `received >= applied >= synced`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -21,15 +21,14 @@ pub struct Former {
 }
 
 impl Former {
-    /// Of a node whose peer is sure to know these.
-    #[must_use]
-    pub fn new(vouched: HashSet<FileId>) -> Former {
-        Former { files: HashMap::new(), missing: HashSet::new(), vouched }
-    }
-
     /// A file that is there.
     pub fn see(&mut self, file: FileId, kind: FileKind, handle: FileHandle) {
         self.files.insert(file, Local { inode: file.inode, kind, handle });
+    }
+
+    /// The other node is sure to know these.
+    pub fn vouch_for(&mut self, files: impl Iterator<Item = FileId>) {
+        self.vouched.extend(files);
     }
 }
 

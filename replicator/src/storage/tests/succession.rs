@@ -1,6 +1,5 @@
 //! Roles change: the copy becomes the primary's tree, and the former primary's tree the copy, file by file.
 
-use std::collections::HashSet;
 use std::fs;
 use std::sync::atomic::AtomicBool;
 
@@ -39,16 +38,15 @@ impl Turned {
     /// The replica's node was the primary. `vouched`: the other node is sure to know all its files.
     fn leave(&self, vouched: bool) {
         let volume = &self.mirror.primary;
-        let mut seen = Vec::new();
+        let (mut former, mut files) = (Former::default(), Vec::new());
         survey(volume, &AtomicBool::new(false), &mut |sight| {
-            if let Sight::File(file) = sight {
-                seen.push((volume.file(file.inode), file.kind, file.handle));
+            if let Sight::File(seen) = sight {
+                files.push(volume.file(seen.inode));
+                former.see(volume.file(seen.inode), seen.kind, seen.handle);
             }
         })
         .unwrap();
-        let files = seen.iter().map(|(file, ..)| *file).filter(|_| vouched);
-        let mut former = Former::new(files.collect::<HashSet<_>>());
-        seen.into_iter().for_each(|(file, kind, handle)| former.see(file, kind, handle));
+        former.vouch_for(files.into_iter().filter(|_| vouched));
         self.replica.leave(former);
     }
 

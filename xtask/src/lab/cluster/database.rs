@@ -2,7 +2,6 @@
 //! they are.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
@@ -11,7 +10,6 @@ use toml::{Table, Value};
 
 use super::{Host, MODULE, Options, SERVICE};
 use crate::lab::exec;
-use crate::lab::postgresql::USER;
 use crate::product;
 use crate::run::applications::PostgresPrograms;
 
@@ -41,7 +39,7 @@ fn adapt(module: &mut Table, host: &Host, options: &Options) -> Result<()> {
     let head = module["module"].as_table_mut().context("[module]")?;
     head.insert("name".to_owned(), MODULE.into());
     head.extend(more);
-    let programs = programs()?;
+    let programs = PostgresPrograms::installed()?;
     let environment = module["environment"].as_table_mut().context("[environment]")?;
     let known = [
         ("PG_CONFIG", text(&host.file("postgresql.conf"))),
@@ -80,23 +78,15 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn programs() -> Result<PostgresPrograms> {
-    PostgresPrograms::find()?.context("PostgreSQL is not installed")
-}
-
 /// What an operator has to do on each node, as the module's README says.
 fn prepare(host: &Host) -> Result<()> {
-    let programs = programs()?;
-    let own = |path: &Path, mode| -> Result<()> {
-        chown(path, Some(programs.user.uid.as_raw()), Some(programs.user.gid.as_raw()))?;
-        Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
-    };
+    let programs = PostgresPrograms::installed()?;
     let (log, sockets, config) =
         (host.file("postgresql.log"), host.file("sockets"), host.file("postgresql.conf"));
     fs::write(&log, "")?;
-    own(&log, 0o600)?;
+    programs.own(&log, 0o600)?;
     fs::create_dir(&sockets)?;
-    own(&sockets, 0o755)?;
+    programs.own(&sockets, 0o755)?;
     // Segments in the data directory: what lies elsewhere would be left there by a server that is killed.
     let settings = format!(
         "listen_addresses = '*'\nunix_socket_directories = '{}'\nshared_buffers = 32MB\nmax_wal_size = 96MB\nmin_wal_size = 32MB\n\
@@ -104,15 +94,13 @@ fn prepare(host: &Host) -> Result<()> {
         sockets.display()
     );
     fs::write(&config, settings)?;
-    own(&host.data(0), 0o700)
+    programs.own(&host.data(0), 0o700)
 }
 
 /// A new database in the data of the first node, and on the other what its mirror looks for.
 pub fn create(hosts: &[Host; 2]) -> Result<()> {
-    let (programs, data) = (programs()?, hosts[0].data(0));
-    let mut initdb = programs.command("initdb", &data);
-    initdb.args(["-A", "trust", "-U", USER, "-E", "UTF8", "--data-checksums", "-D"]);
-    exec::run(initdb.arg(&data))?;
+    let (programs, data) = (PostgresPrograms::installed()?, hosts[0].data(0));
+    programs.create(programs.command("initdb", &data), &data)?;
     let access = data.join("pg_hba.conf");
     let known = fs::read_to_string(&access)?;
     fs::write(&access, known + "host all all 10.77.0.0/24 trust\n")?;

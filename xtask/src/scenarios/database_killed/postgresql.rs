@@ -1,15 +1,14 @@
 //! PostgreSQL with checksums on each page.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
 
 use super::{At, Engine, Server};
 use crate::lab::exec;
-use crate::run::applications::PostgresPrograms;
+use crate::run::applications::{AMCHECK, PostgresPrograms};
 
 pub struct PostgreSql;
 
@@ -21,13 +20,7 @@ impl Engine for PostgreSql {
     }
 
     fn create(at: &At) -> Result<()> {
-        let programs = programs()?;
-        let owner = (Some(programs.user.uid.as_raw()), Some(programs.user.gid.as_raw()));
-        chown(&at.data, owner.0, owner.1)?;
-        fs::set_permissions(&at.data, fs::Permissions::from_mode(0o700))?;
-        let mut initdb = command("initdb", at)?;
-        initdb.args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--data-checksums", "-D"]);
-        exec::run(initdb.arg(&at.data))?;
+        PostgresPrograms::installed()?.create(command("initdb", at)?, &at.data)?;
         let mut server = Server::start::<PostgreSql>(server(at)?, at)?;
         super::query::<PostgreSql>(at, "CREATE TABLE record(number INT PRIMARY KEY, words TEXT);")?;
         server.stop(Signal::SIGINT)
@@ -53,8 +46,7 @@ impl Engine for PostgreSql {
     /// Each page of each table and index is read, against the other.
     fn check(at: &At) -> Result<()> {
         let mut check = command("pg_amcheck", at)?;
-        check.args(["--install-missing", "--all", "--heapallindexed", "--parent-check"]);
-        exec::run(check.arg("-h").arg(&at.outside).args(["-U", "postgres"]))
+        exec::run(check.args(AMCHECK).arg("-h").arg(&at.outside).args(["-U", "postgres"]))
     }
 }
 
@@ -73,12 +65,8 @@ fn server(at: &At) -> Result<Command> {
     Ok(server)
 }
 
-fn programs() -> Result<PostgresPrograms> {
-    PostgresPrograms::find()?.context("PostgreSQL is not installed")
-}
-
 fn command(program: &str, at: &At) -> Result<Command> {
-    let programs = programs()?;
+    let programs = PostgresPrograms::installed()?;
     // Its sockets.
     chown(&at.outside, Some(programs.user.uid.as_raw()), Some(programs.user.gid.as_raw()))?;
     let mut command = programs.command(program, &at.outside);

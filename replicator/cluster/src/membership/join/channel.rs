@@ -19,6 +19,7 @@ use super::super::authority::{Fingerprint, Paper, verify};
 use super::super::identity::{ClusterId, parse_uri};
 use super::super::pending::BINDING_BYTES;
 use super::ALPN;
+use crate::tls::older_tls;
 
 const EXPORTER: &[u8] = b"EXPORTER-replicator-join-1";
 
@@ -101,7 +102,7 @@ impl ServerCertVerifier for InviterVerifier {
         _certificate: &CertificateDer<'_>,
         _signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS before 1.3 is not spoken".to_owned()))
+        Err(older_tls())
     }
 
     fn verify_tls13_signature(

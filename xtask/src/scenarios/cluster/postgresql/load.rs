@@ -110,7 +110,7 @@ impl Drop for Load {
 
 /// pgbench, begun again whenever it ends, as it does with its connections.
 fn bench(namespace: &Namespace) -> Result<Child> {
-    let programs = PostgresPrograms::find()?.context("PostgreSQL is not installed")?;
+    let programs = PostgresPrograms::installed()?;
     // Nothing else tells a client that waits that its server is gone with its machine.
     let server = format!(
         "host={} port={} user={user} dbname={user} connect_timeout=2 keepalives_idle=1 keepalives_interval=1 \

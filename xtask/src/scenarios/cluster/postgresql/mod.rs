@@ -14,7 +14,7 @@ use super::{LOST, wait_alone};
 use crate::lab::cluster::{Application, Cluster, MODULE, Options, SERVICE};
 use crate::lab::image::MIB;
 use crate::lab::{exec, interrupt, log, postgresql};
-use crate::run::applications::PostgresPrograms;
+use crate::run::applications::{AMCHECK, PostgresPrograms};
 use crate::scenarios::{Context, Outcome, passed};
 
 /// Commits of each client before and after each change.
@@ -86,7 +86,7 @@ impl Service {
     }
 
     fn program(&self, name: &str, arguments: &[&str]) -> Result<()> {
-        let programs = PostgresPrograms::find()?.context("PostgreSQL is not installed")?;
+        let programs = PostgresPrograms::installed()?;
         let mut command = Command::new(programs.directory().join(name));
         command.args(["-h", &SERVICE.ip().to_string(), "-p", &SERVICE.port().to_string()]);
         command.args(["-U", postgresql::USER]).args(arguments);
@@ -149,7 +149,7 @@ impl Service {
             "DELETE FROM record WHERE client < {}",
             load::first_client(cycle.saturating_sub(CYCLES_KEPT))
         ))?;
-        self.program("pg_amcheck", &["--install-missing", "--all", "--heapallindexed", "--parent-check"])?;
+        self.program("pg_amcheck", AMCHECK)?;
         let failures = self.ask("SELECT coalesce(sum(checksum_failures), 0) FROM pg_stat_database")?;
         ensure!(failures == ["0"], "{failures:?} pages have a wrong checksum");
         let sums = "SELECT count(*), coalesce(sum(delta), 0) = (SELECT sum(abalance) FROM pgbench_accounts), \
