@@ -59,14 +59,18 @@ pub(crate) enum Difference {
 }
 
 impl Legacy {
-    /// Of a primary that left this. `None`: there is nothing, or too much.
+    /// Of a primary that left this and has these files, in any order. `None`: there is nothing, or too much.
+    ///
+    /// One that was just made need not be on record before it is there, only its directory; but the other node may know it by now. So what it is not known
+    /// to have may differ.
     #[must_use]
-    pub fn of(activity: &Activity) -> Option<Legacy> {
+    pub fn of(activity: &Activity, there: impl Iterator<Item = FileId>) -> Option<Legacy> {
         let checkpoint = activity.checkpoint()?;
+        let there = there.filter(|file| !activity.named(*file).known && !activity.is_doubtful(*file));
         let legacy = Legacy {
             streams: activity.streams().to_vec(),
             marked: checkpoint.marked,
-            changed: checkpoint.changed.into_iter().chain(activity.unknown()).collect(),
+            changed: checkpoint.changed.into_iter().chain(activity.unknown()).chain(there).collect(),
             files: checkpoint.files,
         };
         let count = legacy.marked.len() + legacy.changed.len() + legacy.files.len();

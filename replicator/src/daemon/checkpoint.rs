@@ -271,8 +271,8 @@ fn predecessor(volumes: &[Arc<Volume>], left: Base, cancelled: &AtomicBool) -> i
         different += survey.tell_changes(DIFFERENT_MAX - different, &mut see)?;
     }
     found.take().into_iter().for_each(|file| activity.apply(Record::Intent { file, new: false }));
-    let legacy =
-        Legacy::of(&activity).ok_or_else(|| io::Error::other("too much may differ from the other node"))?;
+    let legacy = Legacy::of(&activity, known.files())
+        .ok_or_else(|| io::Error::other("too much may differ from the other node"))?;
     known.vouch_for(activity.vouched());
     info!(
         different,

@@ -46,7 +46,7 @@ fn what_is_in_doubt_may_differ_and_all_else_is_vouched_for() {
         Record::Settled { file: file(5), named: Named { known: true, scanned: false }, look: 1 },
         Record::Begin(stream_of(2)),
     ]);
-    let legacy = Legacy::of(&activity).unwrap();
+    let legacy = Legacy::of(&activity, (2..8).map(file).chain([file(20)])).unwrap();
     let about = |inode: u64| -> Vec<Difference> {
         legacy.differences().filter(|(about, _)| *about == file(inode)).map(|(_, what)| what).collect()
     };
@@ -59,6 +59,9 @@ fn what_is_in_doubt_may_differ_and_all_else_is_vouched_for() {
     let dirty = FileCheckpoint { dirty: vec![Extent::at(0, 9)], ..FileCheckpoint::default() };
     assert_eq!(about(6), [Difference::Parts(dirty)]);
     assert_eq!(about(9), [Difference::All]);
+    // Made just before the end, and on record nowhere.
+    assert_eq!(about(20), [Difference::All]);
+    assert_eq!(about(7), []);
     assert_eq!(activity.vouched().collect::<Vec<_>>(), [file(5), file(7), file(8)]);
     assert!(legacy.is_of(stream_of(1)) && legacy.is_of(stream_of(2)) && !legacy.is_of(stream_of(3)));
 }
@@ -66,7 +69,7 @@ fn what_is_in_doubt_may_differ_and_all_else_is_vouched_for() {
 #[test]
 fn what_is_written_is_read_again_and_no_part_of_it_is() {
     let records = vec![intent(3), intent(4), Record::Intent { file: file(9), new: true }];
-    let legacy = Legacy::of(&after(records)).unwrap();
+    let legacy = Legacy::of(&after(records), core::iter::empty()).unwrap();
     let copies: Vec<CopyOf> = (2..6)
         .map(|inode| CopyOf { original: file(inode), here: file(40 - inode), kind: FileKind::Regular })
         .collect();
@@ -88,17 +91,18 @@ fn what_is_written_is_read_again_and_no_part_of_it_is() {
 #[test]
 fn of_whom_too_much_is_in_doubt_nothing_is_left() {
     let records = (100..100 + LEGACY_FILES_MAX as u64 + 1).map(intent);
-    assert_eq!(Legacy::of(&after(records.collect())), None);
+    assert_eq!(Legacy::of(&after(records.collect()), core::iter::empty()), None);
     let known = |most: u64| (2..2 + most).map(file).collect();
     let most = LEGACY_FILES_MAX as u64;
     let many =
         Activity::new(stream_of(1), known(most), FileSet::default(), [].into(), (2..2 + most).map(file));
-    assert!(Legacy::of(&many).is_some());
+    assert!(Legacy::of(&many, core::iter::empty()).is_some());
+    assert_eq!(Legacy::of(&many, [file(1)].into_iter()), None);
 }
 
 #[test]
 fn it_fits_whoever_held_the_stream_and_is_not_behind() {
-    let legacy = Legacy::of(&after(vec![Record::Begin(stream_of(2))])).unwrap();
+    let legacy = Legacy::of(&after(vec![Record::Begin(stream_of(2))]), core::iter::empty()).unwrap();
     let inheritance = |number| {
         let held = Held { stream: stream_of(number), received: Sequence(5) };
         Inheritance::new(held, Vec::new())

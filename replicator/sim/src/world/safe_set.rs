@@ -452,7 +452,8 @@ impl World {
                 base.activity.apply(Record::Settled { file, named, look: 0 });
             }
         }
-        Some((Legacy::of(&base.activity)?, base.activity.vouched().collect()))
+        let there = self.files.files.keys().map(|inode| id(*inode));
+        Some((Legacy::of(&base.activity, there)?, base.activity.vouched().collect()))
     }
 
     /// What is on disk of the safe set.

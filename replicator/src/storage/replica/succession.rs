@@ -26,6 +26,11 @@ impl Former {
         self.files.insert(file, Local { inode: file.inode, kind, handle });
     }
 
+    /// All files that are there.
+    pub fn files(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.files.keys().copied()
+    }
+
     /// The other node is sure to know these.
     pub fn vouch_for(&mut self, files: impl Iterator<Item = FileId>) {
         self.vouched.extend(files);
