@@ -10,7 +10,7 @@ const FAILED_ONCE: &[u64] =
     &[15, 16, 19, 228, 1419, 3013, 4621, 5053, 45_955, 54_748, 55_506, 61_805, 102_199];
 
 /// The same of worlds in which nodes take turns.
-const ROLES_FAILED_ONCE: &[u64] = &[7, 11, 5943, 9532, 11_120, 26_568, 201_250, 400_947];
+const ROLES_FAILED_ONCE: &[u64] = &[7, 11, 5943, 9532, 11_120, 26_568, 201_250, 400_947, 508_221];
 
 #[test]
 fn seeds_that_failed_once() {
