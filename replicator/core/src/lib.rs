@@ -24,6 +24,7 @@ pub mod lineage;
 pub mod node;
 mod primary;
 mod record;
+pub mod recovery;
 pub mod resume;
 pub mod reunion;
 mod secondary;

@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::ids::{FileId, Time};
 use crate::primary::Primary;
 use crate::primary::activity::Doubtful;
+use crate::recovery::Recovered;
 use crate::resume::StreamId;
 use crate::secondary::Secondary;
 use crate::snapshot::Snapshot;
@@ -102,6 +103,24 @@ impl Node {
     pub fn leave(&mut self, legacy: Legacy) {
         if let Role::Secondary(secondary) = &mut self.role {
             secondary.leave(legacy);
+        }
+    }
+
+    /// A secondary goes on from what an earlier run had on record that crashed. To be called before a session is opened; worth nothing after
+    /// [`Event::CopyChanged`].
+    pub fn recover(&mut self, recovered: Recovered) {
+        if let Role::Secondary(secondary) = &mut self.role {
+            secondary.recover(recovered);
+        }
+    }
+
+    /// On a secondary: the stream that a later one may go on from. While it is the same, and something of it is confirmed, the record of which file is which
+    /// has to hold all that was confirmed ([`crate::recovery`]).
+    #[must_use]
+    pub fn holds(&self) -> Option<StreamId> {
+        match &self.role {
+            Role::Primary(_) => None,
+            Role::Secondary(secondary) => secondary.holds(),
         }
     }
 

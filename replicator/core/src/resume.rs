@@ -47,6 +47,8 @@ pub enum Beginning {
     Resumed,
     /// Where the last one ended in which the peer was the primary ([`crate::succession`]).
     Succeeded,
+    /// Where the last one was durable at the peer, which crashed ([`crate::recovery`]).
+    Recovered,
     /// Both trees are compared.
     Compared(Why),
 }
@@ -83,6 +85,7 @@ impl Beginning {
         match self {
             Beginning::Resumed => "resumed",
             Beginning::Succeeded => "gone on from the other node's last session as the primary",
+            Beginning::Recovered => "gone on from what the secondary had durably",
             Beginning::Compared(why) => why.text(),
         }
     }

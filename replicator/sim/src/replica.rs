@@ -1,5 +1,6 @@
 //! The secondary's toy file system and the edge that applies frames to it. Everything has a volatile and a durable state.
 
+mod recovered;
 mod succession;
 mod turned;
 
@@ -94,6 +95,8 @@ pub struct Replica {
     left: Option<Left>,
     /// The same, as an earlier run of the daemon knew it.
     remembered: BTreeMap<FileId, u64>,
+    /// Files that were on record and not there after a crash, until a resync has ended.
+    missing: BTreeSet<FileId>,
     next: u64,
     listed: BTreeSet<Vec<u8>>,
     nameless: BTreeSet<u64>,
@@ -113,6 +116,7 @@ impl Replica {
             known: BTreeMap::new(),
             left: None,
             remembered: BTreeMap::new(),
+            missing: BTreeSet::new(),
             next: 1,
             listed: BTreeSet::new(),
             nameless: BTreeSet::new(),
@@ -235,6 +239,7 @@ impl Replica {
                 let roots = self.roots.iter();
                 self.known = roots.map(|(volume, root)| (id(root_of(*volume)), *root)).collect();
                 self.settled.clear();
+                self.missing.clear();
                 self.left = None;
                 self.resyncing = true;
                 self.nodes.values_mut().for_each(|node| node.late = false);
@@ -273,6 +278,7 @@ impl Replica {
             (Kind::Namespace, Payload::Names(operation)) => self.apply_names(operation),
             (Kind::ResyncEnd, _) => {
                 self.resyncing = false;
+                self.missing.clear();
                 Ok(AppliedOutcome::Done)
             }
             other => panic!("nothing to apply: {other:?}"),
@@ -542,7 +548,13 @@ impl Replica {
         }
         self.listed.clear();
         self.nameless.clear();
+        self.missing.clear();
         self.left = None;
+    }
+
+    /// Not all directories that are to be were listed yet.
+    pub fn is_resyncing(&self) -> bool {
+        self.resyncing
     }
 
     /// The machine crashes and comes back: each page of a file has its durable or its volatile content, and so has its size; each

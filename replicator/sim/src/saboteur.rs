@@ -58,6 +58,8 @@ pub enum Sabotage {
     UnaskedRelease,
     /// A former primary does not say what of its copy may differ.
     WithheldLegacy,
+    /// A secondary confirms before it has on record which file is which, and does not tell what after a crash is not as recorded.
+    StaleRegister,
 }
 
 impl Sabotage {
@@ -103,6 +105,7 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::UnrecordedTerm, "term-is-known"),
     (Sabotage::UnaskedRelease, "one-acknowledger"),
     (Sabotage::WithheldLegacy, "same-tree"),
+    (Sabotage::StaleRegister, "same-tree"),
     (Sabotage::EarlySettle, "same-tree"),
     (Sabotage::EarlyAnswer, "same-tree"),
 ];

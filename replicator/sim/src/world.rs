@@ -10,6 +10,7 @@ mod link;
 mod own_files;
 mod patience;
 mod primary_edge;
+mod register;
 mod roles;
 mod safe_set;
 mod secondary_edge;
@@ -124,6 +125,10 @@ pub struct Stats {
     pub succeeded: u64,
     /// Those in which the secondary vouched for what the primary did not know.
     pub disowned: u64,
+    /// Secondaries that went on from what was on record when they crashed.
+    pub registers: u64,
+    /// Sessions that went on from that.
+    pub durable_resumed: u64,
 }
 
 impl Stats {
@@ -157,6 +162,8 @@ impl Stats {
         self.deposed += other.deposed;
         self.succeeded += other.succeeded;
         self.disowned += other.disowned;
+        self.registers += other.registers;
+        self.durable_resumed += other.durable_resumed;
     }
 }
 
@@ -282,6 +289,8 @@ pub struct World {
     controller: Option<Controller>,
     /// After all faults everything is compared while names change.
     churns: bool,
+    /// The secondary keeps a register; draws of its own.
+    register: Option<Random>,
 }
 
 /// What tells one run of the primary's daemon from all others.
@@ -388,6 +397,7 @@ impl World {
             failure: None,
             stats: Stats::default(),
             verification: Verification::draw(seed),
+            register: World::draw_register(seed),
             churns: controller.is_none() && sabotage == Sabotage::None && World::draw_churn(seed),
             controller,
             random,

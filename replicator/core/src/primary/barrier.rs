@@ -172,7 +172,8 @@ impl Primary {
         let Some(due) = session.confirm_at else { return };
         let factor = u64::from(resync_factor(session));
         let full = self.in_flight_frames > UNCONFIRMED_FRAMES_MAX * factor
-            || self.in_flight_bytes > UNCONFIRMED_WINDOWS_MAX * self.config.window_bytes * factor;
+            || self.in_flight_bytes > UNCONFIRMED_WINDOWS_MAX * self.config.window_bytes * factor
+            || self.passing.is_full();
         let under_way = session.barriers.values().any(|barrier| !barrier.for_callers);
         if under_way {
             session.confirm_at = Some(due.max(self.now.after(self.config.confirm_interval)));
@@ -182,7 +183,7 @@ impl Primary {
             return;
         }
         session.confirm_at = None;
-        if !self.unconfirmed.is_empty() {
+        if self.is_unconfirmed() {
             self.send_barrier(Kind::Barrier, DurableScope::Everything, Vec::new(), false);
         }
     }
@@ -192,6 +193,7 @@ impl Primary {
         else {
             return Err(CloseReason::Protocol("an answer to a barrier that was not sent"));
         };
+        self.prove(sequence);
         match &barrier.scope {
             DurableScope::Files(files) => {
                 files.iter().for_each(|&(file, data_only)| self.confirm(file, sequence, data_only));
@@ -206,16 +208,22 @@ impl Primary {
                 files.into_iter().for_each(|file| self.confirm(file, sequence, false));
             }
         }
+        self.passing.confirm(sequence, &barrier.scope, self.stream());
         barrier.fresh.iter().for_each(|file| self.names.fresh.cover(*file, sequence));
         self.waiters_done(&barrier.waiters, sequence);
         self.on_settled(sequence);
         self.on_resync_end_done(sequence);
         self.on_healed(sequence);
         self.on_asked_done(sequence);
-        if !self.unconfirmed.is_empty() {
+        if self.is_unconfirmed() {
             self.confirm_later();
         }
         Ok(())
+    }
+
+    /// Whether the peer has anything that it may not have durably.
+    fn is_unconfirmed(&self) -> bool {
+        !self.unconfirmed.is_empty() || !self.passing.is_empty()
     }
 
     /// What is sent now is to be made durable at the peer some time later.

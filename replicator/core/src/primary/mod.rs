@@ -14,6 +14,7 @@ mod local_sync;
 mod nameless;
 mod names;
 mod pacing;
+mod passing;
 mod record;
 mod recorded;
 mod resumption;
@@ -47,6 +48,7 @@ use local_sync::{LocalSync, Protection};
 use nameless::Nameless;
 use names::Names;
 use pacing::Pacing;
+use passing::Passing;
 use resumption::Greeting;
 use reunion::Meeting;
 use session::{Dial, Session};
@@ -133,6 +135,8 @@ pub(crate) struct Primary {
     former: Vec<StreamId>,
     /// What this node knows of the copy that the primary before it has, until that knows which file is which here.
     inheritance: Option<Box<Inheritance>>,
+    /// What the peer may have forgotten if it crashed.
+    passing: Passing,
     /// The present session, or the last one, was not to be gone on from.
     untold: bool,
     beginning: Option<Beginning>,
@@ -183,6 +187,7 @@ impl Primary {
             last: Err(Why::Started),
             former: Vec::new(),
             inheritance: None,
+            passing: Passing::default(),
             untold: false,
             beginning: None,
             version: 0,

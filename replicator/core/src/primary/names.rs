@@ -59,6 +59,8 @@ pub(super) struct Listed {
     pub kept: bool,
     /// Not known before.
     pub new: bool,
+    /// The peer said that it made it anew.
+    pub made: bool,
 }
 
 /// What the peer knows of the tree.
@@ -561,7 +563,7 @@ impl Primary {
         let kept = known && !deep && was_directory == (kind == FileKind::Directory);
         let Some(open) = &mut names.open else { return };
         let directory = open.directory;
-        open.children.push(Listed { directory, file, kind, kept, new: !known });
+        open.children.push(Listed { directory, file, kind, kept, new: !known, made: false });
         if kept && kind == FileKind::Regular {
             names.fresh.doubt(file, directory, queued);
         } else {

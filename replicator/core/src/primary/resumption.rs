@@ -22,6 +22,8 @@
 //! | callers | held | held |
 //! | barriers, positions, window | forgotten | forgotten |
 //!
+//! If the peer crashed, what is not proven to be durable counts as not proven to have arrived ([`super::passing`]).
+//!
 //! A frame that arrived is applied before any of the next session, or the peer says that it holds nothing; so what is
 //! proven to have arrived is as good as applied. What is not proven may have been applied or not. Either way the lists that are
 //! taken again say what the names are, and what they name that is not known is compared, whatever the peer has under its number.
@@ -31,6 +33,7 @@ use core::time::Duration;
 use crate::action::{Action, Body, CloseReason, Notice, Phase};
 use crate::event::{NamespaceChange, ReceivedBody};
 use crate::ids::{FileId, FileKind, Sequence, SessionId, Time};
+use crate::recovery::Recovered;
 use crate::resume::{Beginning, Held, LastStream, StreamId, Why, decide};
 use crate::reunion::Account;
 use crate::succession::Legacy;
@@ -52,6 +55,8 @@ pub(super) struct Greeting {
     pub account: Option<Account>,
     /// What the peer says of its copy if it was the primary before, from version 5 on.
     pub legacy: Option<Legacy>,
+    /// What the peer says of its copy if it crashed, from version 6 on.
+    pub recovered: Option<Recovered>,
     /// The peer was told that no session begins, and is to close.
     pub over: bool,
 }
@@ -84,8 +89,9 @@ impl Primary {
             self.begin_session(id, Beginning::Compared(Why::Unable), None, None);
             self.compare_everything();
         } else {
+            let (account, legacy, recovered) = (None, None, None);
             self.greeting =
-                Some(Greeting { id, since: self.now, version, account: None, legacy: None, over: false });
+                Some(Greeting { id, since: self.now, version, account, legacy, recovered, over: false });
         }
     }
 
@@ -106,6 +112,7 @@ impl Primary {
             (Kind::Goodbye, _) => self.end_greeting(CloseReason::Stopping),
             (Kind::Account, ReceivedBody::Structured(body)) => self.on_account(&body),
             (Kind::Legacy, ReceivedBody::Structured(body)) => self.on_legacy(&body),
+            (Kind::Recovered, ReceivedBody::Structured(body)) => self.on_recovered(&body),
             (Kind::Holding, ReceivedBody::Structured(body)) => match Holding::decode(&body) {
                 Ok(holding) => self.on_holding(id, holding),
                 Err(_) => self.end_greeting(CloseReason::Protocol("what the secondary holds")),
@@ -116,20 +123,27 @@ impl Primary {
 
     fn on_holding(&mut self, id: SessionId, holding: Holding) {
         let Ok(reunion) = self.meet() else { return };
-        let legacy = self.greeting.take().and_then(|greeting| greeting.legacy);
+        let greeting = self.greeting.take();
+        let (legacy, recovered) =
+            greeting.map_or((None, None), |greeting| (greeting.legacy, greeting.recovered));
         let generation = self.generation();
         let last = if self.untold { Err(Why::Untold) } else { self.last };
         let stream = self.config.incarnation.map(|incarnation| StreamId { incarnation, number: id.0 });
         let succeeds = last.is_ok() && self.inherits(legacy.as_ref(), generation, holding);
+        let overruled = matches!(reunion, Some(Met { overruled: true, .. }));
+        let goes_on = stream.is_some() && last.is_ok() && !overruled;
         let beginning = match (stream, reunion) {
             (_, Some(Met { overruled: true, .. })) => Beginning::Compared(Why::Overruled),
             (Some(_), _) if succeeds => Beginning::Succeeded,
+            _ if goes_on && self.recovers(recovered.as_ref(), generation, holding) => Beginning::Recovered,
             (Some(_), _) => decide(last, &self.former, generation, holding),
             (None, _) => Beginning::Compared(Why::Unable),
         };
         self.begin_session(id, beginning, stream, reunion);
         match (beginning, stream, holding.held, legacy) {
-            (Beginning::Resumed, Some(stream), Some(from), _) => self.resume(stream, from),
+            (Beginning::Resumed | Beginning::Recovered, Some(stream), Some(from), _) => {
+                self.resume(stream, from);
+            }
             (Beginning::Succeeded, Some(stream), _, Some(legacy)) => self.succeed(stream, &legacy),
             _ => self.compare_everything(),
         }
@@ -144,6 +158,7 @@ impl Primary {
     ) {
         self.counters.sessions += 1;
         self.former.clear();
+        self.passing.begin(stream, matches!(beginning, Beginning::Resumed | Beginning::Recovered));
         self.beginning = Some(beginning);
         self.report(Notice::Begun { beginning });
         self.session = Some(Session::new(id, self.now, stream));
@@ -158,6 +173,7 @@ impl Primary {
     fn compare_everything(&mut self) {
         self.untold = false;
         self.forget_stream(Why::Started);
+        self.passing.begin(self.stream(), false);
         self.begin_resync();
     }
 
@@ -218,8 +234,9 @@ impl Primary {
     pub(super) fn prove(&mut self, upto: Sequence) {
         let Some(session) = &mut self.session else { return };
         session.proven = session.proven.max(upto);
-        while session.doubts.front().is_some_and(|doubt| doubt.sequence <= session.proven) {
-            session.doubts.pop_front();
+        let proven = session.proven;
+        while let Some(doubt) = session.doubts.pop_front_if(|doubt| doubt.sequence <= proven) {
+            self.passing.change(Some(doubt.sequence), doubt.change, doubt.new);
         }
         if session.copies_told.is_some_and(|told| told <= session.proven) {
             session.copies_told = None;
@@ -254,12 +271,14 @@ impl Primary {
     fn forget_names(&mut self, why: Why) {
         self.last = Err(why);
         self.inheritance = None;
+        self.passing.forget();
         self.former.clear();
         self.names = Names::new(self.config.partial);
     }
 
     /// A session has ended: what of it the next one may go on from. Comes before its log and its marks are looked at.
     pub(super) fn keep_stream(&mut self, session: &mut Session, reason: Option<CloseReason>) {
+        self.passing.end();
         let failed = match reason {
             None
             | Some(
@@ -285,14 +304,16 @@ impl Primary {
         let lists = self.names.on_session_lost();
         for Doubt { change, new, .. } in core::mem::take(&mut session.doubts) {
             self.take_back(&change, new);
+            self.passing.change(None, change, new);
         }
         for (last, list) in lists {
             self.take_list_back(&list, last.is_some_and(|last| last <= session.proven));
+            self.passing.list(None, list);
         }
     }
 
     /// The operation may have reached the peer, or not.
-    fn take_back(&mut self, change: &NamespaceChange, new: bool) {
+    pub(super) fn take_back(&mut self, change: &NamespaceChange, new: bool) {
         if let (true, NamespaceChange::Created { file, .. } | NamespaceChange::Linked { file, .. }) =
             (new, change)
         {
@@ -302,13 +323,15 @@ impl Primary {
     }
 
     /// The list was applied, or may have been; which of its files the peer made anew for it is not known.
-    fn take_list_back(&mut self, list: &SentList, applied: bool) {
+    pub(super) fn take_list_back(&mut self, list: &SentList, applied: bool) {
         for child in &list.children {
             let file = child.file;
             let is_meant =
                 self.is_known(file) && self.is_directory(file) == (child.kind == FileKind::Directory);
             match child.kind {
                 _ if child.new && !applied => self.lose_name(file),
+                // All of it is marked.
+                _ if child.made && applied => {}
                 _ if !is_meant => {}
                 FileKind::Regular => self.mark_compare(file, false),
                 FileKind::Directory => {

@@ -86,19 +86,21 @@ impl Primary {
             return Err(CloseReason::Protocol("an answer to a list that was not sent"));
         };
         let created: BTreeSet<FileId> = created.iter().copied().collect();
-        for child in listed.children.iter().filter(|child| created.contains(&child.file)) {
+        for child in listed.children.iter_mut().filter(|child| created.contains(&child.file)) {
+            child.made = true;
             self.made_anew(child);
             self.names.fresh.end_doubt(child.file, list);
         }
-        listed.children.retain(|child| !created.contains(&child.file));
         if more {
             self.names.unanswered.insert(list, listed);
             return Ok(());
         }
-        for child in listed.children {
+        for child in listed.children.iter().filter(|child| !child.made) {
             self.names.fresh.end_doubt(child.file, list);
             self.open_gate(child.file);
         }
+        self.passing.list(Some(list), listed);
+        self.confirm_later();
         Ok(())
     }
 

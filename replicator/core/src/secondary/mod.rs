@@ -23,13 +23,15 @@ use crate::config::SecondaryConfig;
 use crate::event::{Event, ReceivedBody};
 use crate::ids::{Errno, FileId, PersistId, Sequence, SessionId, Term, Time};
 use crate::record::Record;
+use crate::recovery::Recovered;
 use crate::resume::{Beginning, Held, StreamId, Why};
 use crate::reunion::Reunion;
 use crate::snapshot::{Counters, Positions, ResyncProgress, Snapshot};
 use crate::succession::Legacy;
 use crate::wire::body::{Ack, Holding, Resumption, decode_barrier, decode_stream};
 use crate::wire::header::{
-    FLAG_MORE, FLAG_SUCCEEDS, Header, Kind, VERSION_ACCOUNTS, VERSION_RESUMES, VERSION_SUCCEEDS,
+    FLAG_MORE, FLAG_SUCCEEDS, Header, Kind, VERSION_ACCOUNTS, VERSION_RECOVERS, VERSION_RESUMES,
+    VERSION_SUCCEEDS,
 };
 use durable::Durability;
 use pipeline::{Frame, Pipeline, Slot};
@@ -80,6 +82,8 @@ pub(crate) struct Secondary {
     legacy: Option<Legacy>,
     /// The stream in which that is being told.
     succeeding: Option<StreamId>,
+    /// What is on record of this copy, after a crash, until a stream goes on from it.
+    recovered: Option<Recovered>,
     beginning: Option<Beginning>,
     /// What was found when the nodes met last, seen from here.
     found: Option<Reunion>,
@@ -106,6 +110,7 @@ impl Secondary {
             held: None,
             legacy: None,
             succeeding: None,
+            recovered: None,
             beginning: None,
             found: None,
             refused: false,
@@ -120,6 +125,18 @@ impl Secondary {
     /// Go on from what an earlier run held.
     pub fn restore(&mut self, held: Held) {
         self.held = Some(held);
+    }
+
+    /// Go on from what an earlier run had on record that crashed.
+    pub fn recover(&mut self, recovered: Recovered) {
+        self.held = Some(Held { stream: recovered.stream, received: Sequence(0) });
+        self.recovered = Some(recovered);
+    }
+
+    /// The stream that is held, up to wherever it was received, if a later one may go on from it.
+    pub fn holds(&self) -> Option<StreamId> {
+        let held = self.held.filter(|_| self.config.resumes && self.recovered.is_none());
+        held.map(|held| held.stream)
     }
 
     /// This node was the primary: what of its copy may differ.
@@ -245,6 +262,10 @@ impl Secondary {
             let body = Body::Structured(legacy.encode());
             self.send_frame(Kind::Legacy, |_| {}, body);
         }
+        if let Some(recovered) = self.recovered.as_ref().filter(|_| version >= VERSION_RECOVERS) {
+            let body = Body::Structured(recovered.encode());
+            self.send_frame(Kind::Recovered, |_| {}, body);
+        }
         if version >= VERSION_RESUMES {
             // Final: nothing of an earlier session is taken any more.
             let holding = Holding {
@@ -266,7 +287,7 @@ impl Secondary {
     }
 
     fn forget_what_is_held(&mut self) {
-        (self.held, self.legacy) = (None, None);
+        (self.held, self.legacy, self.recovered) = (None, None, None);
     }
 
     /// Apply nothing more of what was received, of any session: the edge is told for each that it holds nothing in vain.
@@ -478,6 +499,7 @@ impl Secondary {
 
     /// A stream begins. One that goes on from this node's own holds nothing before it is known which file is which.
     fn begin(&mut self, stream: Option<StreamId>, beginning: Beginning, received: Sequence) {
+        self.recovered = None;
         if beginning == Beginning::Succeeded {
             (self.held, self.succeeding) = (None, stream);
         } else {

@@ -11,7 +11,7 @@ pub const HEADER_BYTES: usize = 64;
 /// First four bytes of every frame: "RPL1" read as little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"RPL1");
 /// Newest protocol version this build speaks.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Oldest version in which a stream can go on where an earlier one ended.
 pub const VERSION_RESUMES: u16 = 2;
 /// Oldest version in which attributes carry inode flags.
@@ -22,6 +22,8 @@ pub const VERSION_VERIFIES: u16 = 4;
 pub const VERSION_ACCOUNTS: u16 = 4;
 /// Oldest version in which a former primary tells what of its copy may differ, and the new one goes on from that.
 pub const VERSION_SUCCEEDS: u16 = 5;
+/// Oldest version in which a secondary that crashed tells what it has on record of the copy, and the primary goes on from that.
+pub const VERSION_RECOVERS: u16 = 6;
 /// Oldest protocol version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// Largest payload in bytes; a longer one is refused before any of it is read.
@@ -105,6 +107,8 @@ pub enum Kind {
     /// Which files of the primary's the former primary had under which numbers; behind a `ResumeBegin` with `FLAG_SUCCEEDS`, before anything else; all but
     /// the last with `FLAG_MORE`. Not before version 5.
     Copies = 26,
+    /// The secondary crashed: which stream its record is of, and what is not as that says. Before `Holding`. Not before version 6.
+    Recovered = 27,
 }
 
 /// Flag of `ResumeBegin`: the stream goes on from one of the secondary's, which was the primary before.
@@ -118,7 +122,7 @@ pub const FLAG_MORE: u16 = 1;
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 27] = [
         Kind::Hello,
         Kind::Refuse,
         Kind::KeepAlive,
@@ -145,6 +149,7 @@ impl Kind {
         Kind::Account,
         Kind::Legacy,
         Kind::Copies,
+        Kind::Recovered,
     ];
 
     /// The kind with that number on the wire.

@@ -72,7 +72,7 @@ fn kinds_have_the_numbers_of_their_places() {
         assert_eq!(Kind::from_u16(kind as u16), Some(kind));
     }
     assert_eq!(Kind::from_u16(0), None);
-    assert_eq!(Kind::from_u16(27), None);
+    assert_eq!(Kind::from_u16(28), None);
 }
 
 /// A header with a right checksum over whatever it says.

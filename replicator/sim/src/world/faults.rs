@@ -17,6 +17,7 @@ impl World {
                 self.kill_primary();
             }
         }
+        self.crash_with_register();
         if self.controller.is_some() && self.random.chance(8) {
             self.change_roles();
         }
@@ -90,20 +91,25 @@ impl World {
     /// The daemon is killed and started anew: what it had applied is there, durable or not.
     pub(super) fn restart_secondary(&mut self) {
         self.stats.crashes += 1;
+        let register = self.end_register();
         self.replica.restart();
         self.end_secondary();
+        self.recover(register);
     }
 
     pub(super) fn crash_secondary(&mut self) {
         self.stats.crashes += 1;
         let known = self.replica.known.clone();
-        self.replica.crash(&mut self.random);
         if self.sabotage == Sabotage::UnnoticedCrash {
+            self.replica.crash(&mut self.random);
             self.replica.known = known;
             return self.break_link();
         }
+        let register = self.end_register();
+        self.replica.crash(&mut self.random);
         self.end_secondary();
         self.check_after_crash(&known);
+        self.recover(register);
     }
 
     /// All that was on its way is gone.

@@ -5,6 +5,7 @@ use replicator_core::action::StateRecord;
 use replicator_core::activity::Record;
 use replicator_core::checkpoint::Checkpoint;
 
+use super::register::Register;
 use super::safe_set::Base;
 use crate::disk::{Journal, PowerCut, Replaced};
 use crate::random::Random;
@@ -18,6 +19,8 @@ pub struct OwnFiles {
     /// What may differ from the copy, and what was recorded of that since.
     pub base: Replaced<Option<Base>>,
     pub journal: Journal<Record>,
+    /// Which file of the copy is which of the primary's.
+    pub register: Replaced<Option<Register>>,
 }
 
 impl OwnFiles {
@@ -27,6 +30,7 @@ impl OwnFiles {
             checkpoint: Replaced::new(None),
             base: Replaced::new(None),
             journal: Journal::new(),
+            register: Replaced::new(None),
         }
     }
 
@@ -35,6 +39,7 @@ impl OwnFiles {
         self.record.settle();
         self.checkpoint.settle();
         self.base.settle();
+        self.register.settle();
     }
 }
 
@@ -44,5 +49,6 @@ impl PowerCut for OwnFiles {
         self.checkpoint.power_cut(random);
         self.base.power_cut(random);
         self.journal.power_cut(random);
+        self.register.power_cut(random);
     }
 }

@@ -287,7 +287,9 @@ impl World {
                 }
                 self.serve_something();
             }
-            if let Some(Checkpoint::Secondary(held)) = self.secondary.checkpoint() {
+            if let Some(Checkpoint::Secondary(held)) = self.secondary.checkpoint()
+                && self.replica.is_whole()
+            {
                 self.controller().held = Some(held);
             }
         }
@@ -392,6 +394,7 @@ impl World {
             // What was kept in the other role is worth nothing in this one.
             disk.checkpoint.replace(None, Reached::Synced);
             disk.base.replace(None, Reached::Synced);
+            disk.register.replace(None, Reached::Synced);
         }
         self.forget_the_former_primary();
         self.start_the_new_primary(forced);

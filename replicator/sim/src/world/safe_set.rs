@@ -271,6 +271,10 @@ impl World {
                 self.safe_set.push(Record::Begin(stream));
             }
             (Beginning::Resumed, Some(_)) => {}
+            (Beginning::Recovered, _) => {
+                self.stats.durable_resumed += 1;
+                self.make_void();
+            }
             _ => self.make_void(),
         }
     }

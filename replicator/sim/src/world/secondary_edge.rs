@@ -13,6 +13,7 @@ impl World {
         for action in actions {
             self.order_secondary(action);
         }
+        self.review_register();
     }
 
     pub(super) fn order_secondary(&mut self, action: Action) {
@@ -132,6 +133,7 @@ impl World {
         if self.sabotage != Sabotage::LyingDisk && !hidden {
             self.replica.make_durable(scope);
         }
+        self.keep_register();
         if fails { Err(EIO) } else { Ok(()) }
     }
 
@@ -156,6 +158,11 @@ impl World {
             // Gone, though the machine is told of it only later.
             self.secondary_failed = true;
             return Err(EIO);
+        }
+        let anew = header.kind == Kind::ResyncBegin
+            || header.kind == Kind::ResumeBegin && header.flags & FLAG_SUCCEEDS != 0;
+        if anew {
+            self.forget_register();
         }
         let outcome = self.replica.apply(header, payload);
         let disowned = header.kind == Kind::Copies && outcome.is_err();

@@ -102,6 +102,7 @@ impl World {
         let checkpoint = reread(&checkpoint);
         let failed = self.secondary_failed;
         self.end_secondary();
+        self.forget_register();
         self.secondary_failed = failed;
         self.secondary.restore(checkpoint);
         if self.random.chance(10) {
