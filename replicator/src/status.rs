@@ -56,6 +56,8 @@ pub struct Status {
     pub resync: Resync,
     /// What is compared after a crash of this node.
     pub safe_set: SafeSet,
+    /// What is on record of a secondary's copy.
+    pub register: Register,
     /// The verification that is under way, or the last one.
     pub verify: VerifyStatus,
     /// What both nodes' data are to each other.
@@ -77,6 +79,13 @@ pub struct SafeSet {
     pub narrowed: u64,
     /// Writes to its log since the daemon started.
     pub commits: u64,
+}
+
+/// Which file of a secondary is the copy of which, on record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Register {
+    /// Whether it is there: after a crash of this node what was not confirmed is compared, else everything is.
+    pub on: bool,
 }
 
 /// The operator's single word for a node: derived for display, never stored.
@@ -426,7 +435,7 @@ mod tests {
     use super::*;
 
     /// The JSON that watchers rely on: names, nesting and order. A new field is added to both sides; nothing is renamed.
-    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}],"behind":{"watched":true,"why":"w","names":1,"attributes":2,"contents":3,"lost":4,"last":"a/b"}},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","transport":"read","transport_why":"t","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7},"nested_mounts":["/srv/data/inner"],"protected":true}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"encrypted":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"files_compared":11,"bytes_compared":3,"bytes_sent":4,"resumed":true,"why":"resumed","files_examined":5,"files_left":6,"bytes_found":7,"bytes_to_send":8,"all_found":true,"bytes_per_second":9,"seconds_left":1.5,"asked":10,"asked_done":true,"asked_failed":"f"},"safe_set":{"on":true,"files":1,"narrowed":2,"commits":3},"verify":{"number":1,"state":"done","files":2,"files_examined":3,"bytes_examined":4,"differences":5,"unsettled":6,"repaired":7,"bytes_per_second":8,"seconds_left":2.5},"reunion":{"relation":"same","source":"primary","scope":"marks","keeps":false,"refused":false,"text":"both nodes have the same generation","generation":"6-00000000000000ab","shared":"","keeping":""},"state":{"term":3,"data":"up-to-date","generation":"6-00000000000000ab","shared":"","history":["5-00000000000000aa"],"primary":true,"alone":false,"crashed":false,"lost":false,"marked":true,"asks":2,"deposed":4},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12,"local_changes":13}}"#;
+    const GOLDEN: &str = r#"{"node":"alpha","role":"primary","word":"primary","colour":"green","phase":"Mirrored","mode":"semi-sync","uptime_seconds":1.5,"memory_bytes":1048576,"capture":{"row":"tracepoints","why":"fentry refused","hooks":[{"name":"ext4_da_write_end","kind":"raw-tracepoint","state":"attached","why":"","covers":"writes"}],"behind":{"watched":true,"why":"w","names":1,"attributes":2,"contents":3,"lost":4,"last":"a/b"}},"volumes":[{"path":"/srv/data","filesystem":"ext4","gate":"mounted","passthrough":true,"why":"offered","transport":"read","transport_why":"t","strict":{"files":4,"held":1,"waiting":2,"unrecorded":1,"waiting_paths":["a.mdb"],"last_unguarded":"b/c"},"requests":{"LOOKUP":7},"nested_mounts":["/srv/data/inner"],"protected":true}],"peer":{"name":"beta","address":"10.0.0.2:7400","connected":true,"authenticated":true,"encrypted":true,"version":1},"positions":{"queued":9,"sent":8,"received":7,"applied":6,"synced":5},"dirty":{"bytes":4096,"files":1,"in_flight_bytes":4096},"lag":{"bytes":4096,"seconds":0.25},"rate":{"captured_bytes_per_second":10,"sent_bytes_per_second":11},"barriers":{"answered":3,"waiting":1,"failed":0,"p50_us":200,"p90_us":300,"p99_us":400,"max_us":500},"resync":{"active":false,"directories":1,"files":2,"files_compared":11,"bytes_compared":3,"bytes_sent":4,"resumed":true,"why":"resumed","files_examined":5,"files_left":6,"bytes_found":7,"bytes_to_send":8,"all_found":true,"bytes_per_second":9,"seconds_left":1.5,"asked":10,"asked_done":true,"asked_failed":"f"},"safe_set":{"on":true,"files":1,"narrowed":2,"commits":3},"register":{"on":true},"verify":{"number":1,"state":"done","files":2,"files_examined":3,"bytes_examined":4,"differences":5,"unsettled":6,"repaired":7,"bytes_per_second":8,"seconds_left":2.5},"reunion":{"relation":"same","source":"primary","scope":"marks","keeps":false,"refused":false,"text":"both nodes have the same generation","generation":"6-00000000000000ab","shared":"","keeping":""},"state":{"term":3,"data":"up-to-date","generation":"6-00000000000000ab","shared":"","history":["5-00000000000000aa"],"primary":true,"alone":false,"crashed":false,"lost":false,"marked":true,"asks":2,"deposed":4},"counters":{"events":1,"events_lost":2,"widened":3,"frames_sent":4,"frames_received":5,"bytes_sent":6,"bytes_received":7,"frames_refused":8,"sessions":9,"handshakes_refused":10,"unguarded_syncs":11,"errors":12,"local_changes":13}}"#;
 
     #[test]
     fn the_golden_json_is_read_and_written_unchanged() {

@@ -24,10 +24,12 @@ use replicator_core::succession::Legacy;
 use tracing::{info, warn};
 
 use super::mailbox::Mailbox;
-use super::message::Message;
+use super::message::{Known, Message};
+use super::recovered::recovered;
 use crate::config::Role;
 use crate::storage::activity::Base;
 use crate::storage::checkpoint::NodeCheckpoint;
+use crate::storage::register::Recorded;
 use crate::storage::replica::{CopiedFile, Copies, Former, Replica};
 use crate::storage::state::NodeState;
 use crate::storage::survey::{Fingerprints, Seen, Sight, survey};
@@ -97,7 +99,7 @@ impl Preparation {
             tell_changes(&volumes, &former, &doubtful, cancelled, &|event| {
                 mailbox.post(Message::Answer(event))
             })?;
-            Ok(None)
+            Ok(Known::All)
         })
     }
 
@@ -110,7 +112,7 @@ impl Preparation {
         Preparation::start(mailbox, move |cancelled, mailbox| {
             let tell = |event| mailbox.post(Message::Answer(event));
             tell_changes(&volumes, &former, &HashSet::new(), cancelled, &tell)?;
-            Ok(None)
+            Ok(Known::All)
         })
     }
 
@@ -124,7 +126,7 @@ impl Preparation {
         Preparation::start(mailbox, move |cancelled, _| {
             let (former, legacy) = predecessor(&volumes, left, cancelled)?;
             replica.leave(former);
-            Ok(Some(Box::new(legacy)))
+            Ok(Known::Legacy(Box::new(legacy)))
         })
     }
 
@@ -144,13 +146,25 @@ impl Preparation {
             for ((volume, (_, copies)), files) in volumes.iter().zip(kept).zip(files) {
                 replica.restore(volume, files, copies.deleted);
             }
-            Ok(None)
+            Ok(Known::All)
+        })
+    }
+
+    /// Of a secondary that crashed: the replica takes over what is on record, as far as it is still so.
+    pub fn of_recovered(
+        volumes: Vec<Arc<Volume>>,
+        recorded: Recorded,
+        replica: Arc<Replica>,
+        mailbox: Arc<Mailbox<Message>>,
+    ) -> anyhow::Result<Preparation> {
+        Preparation::start(mailbox, move |cancelled, _| {
+            recovered(&volumes, &recorded, &replica, cancelled).map(Known::Recovered)
         })
     }
 
     fn start(
         mailbox: Arc<Mailbox<Message>>,
-        work: impl FnOnce(&AtomicBool, &Mailbox<Message>) -> io::Result<Option<Box<Legacy>>> + Send + 'static,
+        work: impl FnOnce(&AtomicBool, &Mailbox<Message>) -> io::Result<Known> + Send + 'static,
     ) -> anyhow::Result<Preparation> {
         let cancelled = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&cancelled);
@@ -163,8 +177,7 @@ impl Preparation {
                     warn!(%error, "what the last run knew does not hold: everything will be compared")
                 }
             }
-            let holds = result.is_ok();
-            mailbox.post_urgent(Message::Prepared { holds, legacy: result.ok().flatten() });
+            mailbox.post_urgent(Message::Prepared(result.ok()));
         };
         let thread = thread::Builder::new().name("survey".to_owned()).spawn(work);
         Ok(Preparation { thread: Some(thread.context("start the survey")?), cancelled })

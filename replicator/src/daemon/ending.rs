@@ -106,6 +106,7 @@ impl<R: Role> Engine<R> {
             let kept = self.core.ending.as_ref().is_some_and(|ending| ending.kept);
             // Without a checkpoint the next run goes on as after a crash.
             self.core.settling.set().end(kept);
+            self.role.end(next == Next::Same);
         }
         ended
     }

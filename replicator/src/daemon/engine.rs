@@ -11,14 +11,15 @@ use replicator_core::action::{Action, Body, CloseReason, Notice};
 use replicator_core::event::{Event, ReceivedBody};
 use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
 use replicator_core::node::Node;
-use replicator_core::succession::{CopyOf, Legacy};
+use replicator_core::resume::StreamId;
+use replicator_core::succession::CopyOf;
 use replicator_core::wire::header::{Header, Kind, VERSION};
 use replicator_core::wire::hello::Hello;
 use tracing::{debug, error, info, warn};
 
 use super::ending::Ending;
 use super::mailbox::Mailbox;
-use super::message::Message;
+use super::message::{Known, Message};
 use super::publish::Publisher;
 use super::safe_set::SafeSet;
 use super::sessions::Sessions;
@@ -115,6 +116,9 @@ pub trait Role {
 
     /// On a secondary: the same of all files of all volumes, for the next primary. `None`: that is not known of all of them.
     fn inheritance(&self) -> Option<Vec<CopyOf>>;
+
+    /// The node ends, and changes nothing any more. `rests`: nobody waits for that.
+    fn end(&mut self, rests: bool);
 }
 
 /// The engine without its role: what both share.
@@ -182,6 +186,11 @@ impl Core {
     /// The protocol version of the session; without one, that of this build.
     pub fn version(&self) -> u16 {
         self.session.as_ref().map_or(VERSION, |(_, connection)| connection.version())
+    }
+
+    /// On a secondary: the stream that a later one may go on from.
+    pub fn holds(&self) -> Option<StreamId> {
+        self.node.holds()
     }
 
     /// The safe set.
@@ -397,7 +406,7 @@ impl<R: Role> Engine<R> {
             Message::Overrule { reason } => self.on_overrule(&reason),
             Message::GoAlone { term, absence, answer } => self.on_go_alone(term, absence, answer),
             Message::Outdate { term, answer } => self.on_outdate(term, answer),
-            Message::Prepared { holds, legacy } => self.on_prepared(holds, legacy),
+            Message::Prepared(known) => self.on_prepared(known),
             Message::Surveyed(found) => self.on_surveyed(found),
             Message::SafeSetBegun(_) | Message::SafeSetEstablished(_) | Message::Looked(_) => {
                 self.on_safe_set(message);
@@ -418,15 +427,17 @@ impl<R: Role> Engine<R> {
     }
 
     /// It is known whether what an earlier run kept holds.
-    fn on_prepared(&mut self, holds: bool, legacy: Option<Box<Legacy>>) {
+    fn on_prepared(&mut self, known: Option<Known>) {
         let Some(Waiting { dial, accepted, changed }) = self.core.preparing.take() else { return };
-        if let Some(legacy) = legacy.filter(|_| !changed) {
-            self.core.node.leave(*legacy);
-        }
-        if !holds {
-            // One of them is about this role.
-            self.core.tell(Event::Untold { lasting: false });
-            self.core.tell(Event::CopyChanged);
+        match known {
+            None => {
+                // One of them is about this role.
+                self.core.tell(Event::Untold { lasting: false });
+                self.core.tell(Event::CopyChanged);
+            }
+            Some(Known::Legacy(legacy)) if !changed => self.core.node.leave(*legacy),
+            Some(Known::Recovered(recovered)) if !changed => self.core.node.recover(recovered),
+            Some(_) => {}
         }
         if let Some(session) = dial {
             self.core.sessions.dial(session);

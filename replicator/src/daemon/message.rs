@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use replicator_core::event::{AppliedOutcome, Event, ReadOutcome, SyncScope};
 use replicator_core::extent::Extent;
-use replicator_core::ids::{FileId, ReadId, Sequence, SessionId, Term};
+use replicator_core::ids::{Errno, FileId, ReadId, Sequence, SessionId, Term};
+use replicator_core::recovery::Recovered;
 use replicator_core::succession::Legacy;
 use replicator_core::verify::{Looked, VerifyRequest};
 use replicator_core::wire::namespace::Operation;
 
+use super::register;
 use super::safe_set::Idle;
 use super::settling::Look;
 use super::told::Answer;
@@ -113,6 +115,24 @@ pub enum Message {
         /// What differs.
         outcome: Result<AppliedOutcome, ReplicaError>,
     },
+    /// A worker made volumes durable for a barrier.
+    Synced {
+        /// Whose barrier it was.
+        session: SessionId,
+        /// Which one.
+        barrier: Sequence,
+        /// Whether it could.
+        result: Result<(), Errno>,
+    },
+    /// What had changed in the register is on record, or nothing of it is gone on from.
+    Recorded {
+        /// The barrier that waits for it.
+        told: Option<(SessionId, Sequence)>,
+        /// Whether either is so.
+        result: Result<(), Errno>,
+    },
+    /// How the register stands.
+    Register(register::Told),
     /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),
     /// What lists took away could not be deleted now.
@@ -168,13 +188,8 @@ pub enum Message {
         /// The name.
         id: String,
     },
-    /// Whether what was kept by an earlier run holds: what was changed since is told.
-    Prepared {
-        /// If not, everything is to be compared.
-        holds: bool,
-        /// Of a secondary that was the primary.
-        legacy: Option<Box<Legacy>>,
-    },
+    /// What was kept by an earlier run was looked at, and what was changed since is told. `None`: it does not hold, everything is to be compared.
+    Prepared(Option<Known>),
     /// The safe set records from now on, or does not.
     SafeSetBegun(io::Result<u64>),
     /// The safe set is at work, or is not.
@@ -190,6 +205,16 @@ pub enum Message {
         /// Whether that may go on from what this one knows.
         next: Next,
     },
+}
+
+/// What follows from what was kept, for the core.
+pub enum Known {
+    /// Nothing more.
+    All,
+    /// Of a secondary that was the primary: what may differ.
+    Legacy(Box<Legacy>),
+    /// Of a secondary that crashed: what is not as it was on record.
+    Recovered(Recovered),
 }
 
 /// What is known of the next run.

@@ -7,6 +7,7 @@
 //!   ([`mailbox`], [`message`]).
 //! * [`checkpoint`]: what a node keeps of what it knows when it is stopped in order, and what it makes of it at the next start.
 //! * [`safe_set`]: which files may differ from the peer's, on record before they do; [`settling`]: how they leave it.
+//! * [`register`]: which file of a secondary is the copy of which, on record before anything is confirmed.
 //! * [`nested`]: what is mounted inside the directories while the node runs.
 //! * [`publish`]: what the node says of itself; [`progress`]: how fast long work goes on.
 //! * [`orders`]: what an operator asks for; [`report`]: what a verification finds.
@@ -28,6 +29,8 @@ mod orders;
 mod primary;
 mod progress;
 mod publish;
+mod recovered;
+mod register;
 mod report;
 mod safe_set;
 mod secondary;

@@ -114,6 +114,11 @@ impl Publisher {
         self.status.safe_set = SafeSet { on: is_on, files, narrowed, commits };
     }
 
+    /// Whether a crash of this secondary is followed by a comparison of little.
+    pub fn on_register(&mut self, on: bool) {
+        self.status.register = status::Register { on };
+    }
+
     /// A caller was let go.
     pub fn on_released(&mut self, waited: Duration, result: Result<(), Errno>) {
         let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
@@ -278,6 +283,9 @@ impl Publisher {
             Notice::Begun { beginning: Beginning::Succeeded } => {
                 info!("the session goes on from what both nodes had before they changed roles");
             }
+            Notice::Begun { beginning: Beginning::Recovered } => {
+                info!("the session goes on from what the secondary had durably when it crashed");
+            }
             Notice::Begun { beginning } => info!(why = beginning.text(), "everything is compared"),
             Notice::Refused { reunion } => {
                 let found = super::meeting::text(self.of_primary(*reunion));
@@ -358,7 +366,10 @@ impl Publisher {
         status.resync.files_compared = snapshot.resync.files_compared;
         status.resync.bytes_compared = snapshot.resync.bytes_compared;
         self.progress.show(status, snapshot, listed, Instant::now());
-        status.resync.resumed = matches!(snapshot.beginning, Some(Beginning::Resumed | Beginning::Succeeded));
+        status.resync.resumed = matches!(
+            snapshot.beginning,
+            Some(Beginning::Resumed | Beginning::Succeeded | Beginning::Recovered)
+        );
         status.resync.why = snapshot.beginning.map_or_else(String::new, |how| how.text().to_owned());
         status.reunion = super::meeting::status_of(snapshot);
         status.state = StateStatus::of_running(snapshot);

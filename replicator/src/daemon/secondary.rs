@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use replicator_core::action::{Action, Body, DurableScope};
 use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
 use replicator_core::extent::Extent;
-use replicator_core::ids::{Errno, Sequence, SessionId, VolumeId};
+use replicator_core::ids::{Errno, FileId, Sequence, SessionId, VolumeId};
 use replicator_core::lineage::GenerationId;
 use replicator_core::succession::{CopyOf, decode_copies};
 use replicator_core::verify::Verdict;
@@ -21,6 +21,7 @@ use tracing::{debug, error, info, warn};
 use super::engine::{Core, Role, role_token};
 use super::message::Message;
 use super::publish::Publisher;
+use super::register::Registrar;
 use super::writeback::Writeback;
 use crate::idle::Waiting;
 use crate::link::Payload;
@@ -113,6 +114,7 @@ pub struct Secondary {
     /// Why nothing can be kept aside, though it is to be: the stream that begins next is not applied.
     not_kept: Option<ReplicaError>,
     writeback: Writeback,
+    register: Registrar,
 }
 
 impl Secondary {
@@ -134,7 +136,13 @@ impl Secondary {
             limit,
             not_kept: None,
             writeback: Writeback::default(),
+            register: Registrar::none(),
         }
+    }
+
+    /// Have on record which file is the copy of which.
+    pub fn keep_register(&mut self, register: Registrar) {
+        self.register = register;
     }
 
     /// The copy.
@@ -151,6 +159,7 @@ impl Secondary {
 
     fn apply(&mut self, core: &mut Core, session: SessionId, sequence: Sequence) {
         self.applied = Some(Instant::now());
+        self.register.applies();
         let Some(frame) = self.frames.remove(&(session, sequence)) else {
             error!(%sequence, "a frame is to be applied twice");
             return core.tell(Event::Applied { session, sequence, outcome: Err(Errno(libc::EIO)) });
@@ -253,14 +262,14 @@ impl Secondary {
                 continue;
             }
             let outcome = match begin {
-                Begin::Anew => {
+                Begin::Anew => self.register.make_void().and_then(|()| {
                     self.replica.begin_resync();
                     self.set_roots(core)
-                }
-                Begin::Succeeded => {
+                }),
+                Begin::Succeeded => self.register.make_void().and_then(|()| {
                     self.replica.begin_succession();
                     self.set_roots(core)
-                }
+                }),
                 Begin::Resumed => {
                     self.replica.resume();
                     Ok(AppliedOutcome::Done)
@@ -350,34 +359,50 @@ impl Secondary {
     }
 
     fn make_durable(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, scope: DurableScope) {
-        let files = match scope {
-            DurableScope::Files(files) => files,
-            DurableScope::Volume(volume) => return self.sync_volumes(core, session, barrier, Some(volume)),
-            DurableScope::Everything => return self.sync_volumes(core, session, barrier, None),
+        // What is confirmed is on record.
+        let recorded = self.register.record(core.holds(), session, barrier);
+        let mut durability = Durability { left: usize::from(recorded), result: Ok(()) };
+        let only = match scope {
+            DurableScope::Files(files) => self.sync_files(core, session, barrier, files, &mut durability),
+            DurableScope::Volume(volume) => Some(Some(volume)),
+            DurableScope::Everything => Some(None),
         };
-        let mut durability = Durability { left: 0, result: Ok(()) };
-        for (file, data_only) in files {
-            match self.replica.sync_target(file) {
-                Ok(SyncTarget::Nothing) => {}
-                Ok(SyncTarget::Volume(_)) => {
-                    // Rare enough (a device, a socket) that all may be synced for it; syncs already begun do no harm.
-                    return self.sync_volumes(core, session, barrier, None);
-                }
-                Ok(SyncTarget::Descriptor(descriptor)) => {
-                    let token = self.pend(Pending::Sync { session, barrier });
-                    match core.ring.sync(descriptor, data_only, token) {
-                        Ok(()) => durability.left += 1,
-                        Err(Full) => return self.sync_volumes(core, session, barrier, None),
-                    }
-                }
-                Err(error) => durability.result = Err(complain(core, &error)),
-            }
+        if let Some(only) = only {
+            durability.left += 1;
+            self.sync_volumes(core, session, barrier, only);
         }
         if durability.left == 0 {
             core.tell(Event::MadeDurable { session, barrier, result: durability.result });
         } else {
             self.barriers.insert((session, barrier), durability);
         }
+    }
+
+    /// Begin the syncs of these files. `Some`: instead, or beside, volumes are to be synced.
+    fn sync_files(
+        &mut self,
+        core: &mut Core,
+        session: SessionId,
+        barrier: Sequence,
+        files: Vec<(FileId, bool)>,
+        durability: &mut Durability,
+    ) -> Option<Option<VolumeId>> {
+        for (file, data_only) in files {
+            match self.replica.sync_target(file) {
+                Ok(SyncTarget::Nothing) => {}
+                // Rare enough (a device, a socket) that all may be synced for it; syncs already begun do no harm.
+                Ok(SyncTarget::Volume(_)) => return Some(None),
+                Ok(SyncTarget::Descriptor(descriptor)) => {
+                    let token = self.pend(Pending::Sync { session, barrier });
+                    match core.ring.sync(descriptor, data_only, token) {
+                        Ok(()) => durability.left += 1,
+                        Err(Full) => return Some(None),
+                    }
+                }
+                Err(error) => durability.result = Err(complain(core, &error)),
+            }
+        }
+        None
     }
 
     fn sync_volumes(
@@ -395,7 +420,7 @@ impl Secondary {
                 error!(%error, "cannot make the copy durable");
                 Errno(error.raw_os_error().unwrap_or(libc::EIO))
             });
-            mailbox.post_urgent(Message::Answer(Event::MadeDurable { session, barrier, result }));
+            mailbox.post_urgent(Message::Synced { session, barrier, result });
         });
     }
 
@@ -420,6 +445,9 @@ impl Secondary {
     }
 }
 
+/// Something was applied a moment ago, and more may be.
+const APPLIES: Duration = Duration::from_secs(1);
+
 /// What a list took away waits so long for another list that has it: lists that belong together come one after the other.
 const UNCLAIMED_AFTER: Duration = Duration::from_secs(1);
 
@@ -437,6 +465,11 @@ fn complain(core: &mut Core, error: &ReplicaError) -> Errno {
 impl Role for Secondary {
     fn poll(&mut self, core: &mut Core, _: bool) -> bool {
         self.delete_orphans(core);
+        if !self.pending.is_empty() {
+            self.register.applies();
+        }
+        let applies = self.applied.is_some_and(|applied| applied.elapsed() < APPLIES);
+        self.register.follow(core.holds(), !self.resyncing, applies, &core.workers);
         false
     }
 
@@ -447,6 +480,14 @@ impl Role for Secondary {
                 let outcome = outcome.map_err(|error| complain(core, &error));
                 core.tell(Event::Applied { session, sequence, outcome });
             }
+            Message::Synced { session, barrier, result } => self.on_synced(core, session, barrier, result),
+            Message::Recorded { told, result } => {
+                self.register.on_recorded();
+                if let Some((session, barrier)) = told {
+                    self.on_synced(core, session, barrier, result);
+                }
+            }
+            Message::Register(told) => self.register.on_told(&told),
             Message::OrphansLeft => self.listed = self.listed.or_else(|| Some(Instant::now())),
             _ => debug!("a message for another role"),
         }
@@ -574,7 +615,9 @@ impl Role for Secondary {
         }
     }
 
-    fn publish(&mut self, _: &mut Publisher) {}
+    fn publish(&mut self, publisher: &mut Publisher) {
+        publisher.on_register(self.register.is_on());
+    }
 
     fn is_awaited(&self) -> bool {
         self.unanswered > 0
@@ -605,5 +648,9 @@ impl Role for Secondary {
 
     fn inheritance(&self) -> Option<Vec<CopyOf>> {
         self.replica.inheritance()
+    }
+
+    fn end(&mut self, rests: bool) {
+        self.register.end(rests);
     }
 }

@@ -37,6 +37,7 @@ use super::nested::NestedMounts;
 use super::orders::Orders;
 use super::primary::Primary;
 use super::publish::Publisher;
+use super::register::Registrar;
 use super::safe_set::SafeSet;
 use super::secondary::Secondary;
 use super::sessions::Sessions;
@@ -203,6 +204,10 @@ impl StartedNode {
         let activity = state.activity()?;
         // Of a run as the primary, whatever this one is.
         let left = if kept.is_none() { crashed(&activity, lasting) } else { None };
+        // Of a run as the secondary that crashed. It is used once, and by a secondary.
+        let register = state.register()?;
+        let register_identity = lasting_identity(Role::Secondary, &ids, &volumes);
+        let recorded = register.take(register_identity).context("take away what is on record of the copy")?;
         let inherited = inherited(&state, succession_identity(&before, &volumes))?
             .filter(|_| kept.is_none() && left.is_none());
         // Before the first caller is answered it must be on record how callers are answered; and what a node is that was in the other role.
@@ -267,6 +272,11 @@ impl StartedNode {
                 secondary.keep_aside(record.keeping);
                 let (kept, left) = (kept.filter(|_| resumes), left.filter(|_| resumes));
                 let (replica, posts) = (secondary.replica(), Arc::clone(&mailbox));
+                if resumes {
+                    let (replica, posts) = (Arc::clone(&replica), Arc::clone(&mailbox));
+                    let registrar = Registrar::start(register, register_identity, replica, posts);
+                    secondary.keep_register(registrar.context("start to keep the register")?);
+                }
                 if let Some(left) = left {
                     preparation = Some(Preparation::of_predecessor(volumes, *left, replica, posts)?);
                 } else if let Some(inherited) = inherited.filter(|_| resumes) {
@@ -278,6 +288,8 @@ impl StartedNode {
                     let looks = |kept: VolumeCheckpoint| (kept.fingerprints, kept.copies);
                     let kept = kept.volumes.into_iter().map(looks).collect();
                     preparation = Some(Preparation::of_secondary(volumes, kept, replica, posts)?);
+                } else if let Some(recorded) = recorded.filter(|_| resumes) {
+                    preparation = Some(Preparation::of_recovered(volumes, recorded, replica, posts)?);
                 }
                 let prepares = preparation.is_some();
                 let set = SafeSet::start(activity, None).context("take away what an earlier run recorded")?;

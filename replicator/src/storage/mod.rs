@@ -16,6 +16,7 @@ pub mod digest;
 pub mod divergence;
 pub mod protection;
 pub mod reader;
+pub mod register;
 pub mod replica;
 pub mod state;
 pub mod succession;
@@ -24,6 +25,7 @@ pub mod verify;
 
 mod flags;
 mod holes;
+mod log;
 mod own_files;
 mod sealed;
 mod status;

@@ -26,6 +26,7 @@ use replicator_core::ids::Term;
 
 use super::activity::ActivityDirectory;
 use super::own_files;
+use super::register::RegisterDirectory;
 pub use format::{MAGIC, NodeState, STATE_BYTES, VERSION};
 
 /// How many unusable files are kept aside.
@@ -274,6 +275,15 @@ impl StateDirectory {
     pub fn activity(&self) -> Result<ActivityDirectory, StateError> {
         let directory = self.directory.try_clone().map_err(|error| self.error("open", error))?;
         Ok(ActivityDirectory::new(directory))
+    }
+
+    /// The register, which lies there, too.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn register(&self) -> Result<RegisterDirectory, StateError> {
+        let directory = self.directory.try_clone().map_err(|error| self.error("open", error))?;
+        Ok(RegisterDirectory::new(directory))
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {

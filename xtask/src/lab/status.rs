@@ -37,6 +37,8 @@ pub struct Status {
     pub resync: Resync,
     #[serde(default)]
     pub safe_set: SafeSet,
+    #[serde(default)]
+    pub register: Register,
     pub reunion: Reunion,
     pub state: State,
     pub counters: Counters,
@@ -209,6 +211,13 @@ pub struct SafeSet {
     pub on: bool,
     pub files: u64,
     pub narrowed: u64,
+}
+
+/// Which file of a secondary is the copy of which, on record.
+#[derive(Clone, Copy, Deserialize, Default, Debug)]
+#[allow(missing_docs)]
+pub struct Register {
+    pub on: bool,
 }
 
 /// Counters since the daemon's start.

@@ -116,8 +116,21 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result
 /// It cannot be killed, or the record not be removed.
 pub fn kill_without_a_record(mirror: &mut Mirror) -> Result<()> {
     mirror.primary.kill()?;
-    match fs::remove_file(mirror.primary.state_directory.join("activity.base")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+    remove_if_there(&mirror.primary.state_directory.join("activity.base"))
+}
+
+/// The same of the secondary.
+///
+/// # Errors
+/// As for the primary.
+pub fn kill_secondary_without_a_record(mirror: &mut Mirror) -> Result<()> {
+    mirror.secondary.kill()?;
+    remove_if_there(&mirror.secondary.state_directory.join("register.base"))
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
 }

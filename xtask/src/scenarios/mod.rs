@@ -11,6 +11,7 @@ mod capture_rows;
 pub mod cluster;
 mod commands;
 mod crash_compares_the_safe_set;
+mod crash_of_the_secondary;
 mod daemon_crash_mount_replaced;
 mod database_killed;
 mod direct_and_dsync;
@@ -188,6 +189,7 @@ pub const ALL: &[Scenario] = &[
     scenario("state_file_damaged", 400, state_file_damaged::run),
     scenario("restart_resumes", 300, restart_resumes::run),
     scenario("crash_compares_the_safe_set", 300, crash_compares_the_safe_set::run),
+    scenario("crash_of_the_secondary", 300, crash_of_the_secondary::run),
     scenario("ring_overflow", 120, ring_overflow::run),
     scenario("behind_the_gate", 180, behind_the_gate::run),
     scenario("behind_overflow", 180, behind_the_gate::run_overflow),

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::files::{CRASHED, PEER_LOST, kill_without_a_record, plant, require_copied, write_synced};
+use super::files::{
+    CRASHED, PEER_LOST, kill_secondary_without_a_record, kill_without_a_record, plant, require_copied,
+    write_synced,
+};
 use super::{Context, Outcome, passed};
 use crate::lab::image::MIB;
 use crate::lab::mirror::Mirror;
@@ -123,7 +126,7 @@ fn nothing_changed(mirror: &mut Mirror) -> Result<()> {
 /// Returns the bytes compared after the secondary, and then the primary, was killed.
 fn killed(mirror: &mut Mirror) -> Result<u64> {
     let data = mirror.data().to_owned();
-    mirror.secondary.kill()?;
+    kill_secondary_without_a_record(mirror)?;
     mirror.primary.wait_for("Alone", START_BOUND, |status| status.phase == "Alone")?;
     rewrite(&data.join("written/f0"))?;
     mirror.start_nodes()?;

@@ -486,7 +486,10 @@ impl Secondary {
             let is_left = self.legacy.as_ref().is_some_and(|legacy| legacy.is_of(from.stream));
             return match succeeds {
                 true if is_left => Ok((Some(stream), Beginning::Succeeded)),
-                false if Some(from) == self.held => Ok((Some(stream), Beginning::Resumed)),
+                false if Some(from) == self.held => {
+                    let recovers = self.recovered.is_some();
+                    Ok((Some(stream), if recovers { Beginning::Recovered } else { Beginning::Resumed }))
+                }
                 _ => Err(CloseReason::Protocol("a stream goes on from what is not held")),
             };
         }

@@ -310,6 +310,7 @@ impl Role for Primary {
             | Kind::CreatedReply
             | Kind::Holding
             | Kind::Legacy
+            | Kind::Recovered
             | Kind::VerifyReply
             | Kind::Account => Ok(ReceivedBody::Structured(payload.to_vec())),
             _ => Ok(ReceivedBody::Opaque),
@@ -397,4 +398,6 @@ impl Role for Primary {
     fn inheritance(&self) -> Option<Vec<CopyOf>> {
         None
     }
+
+    fn end(&mut self, _: bool) {}
 }

@@ -9,8 +9,6 @@
 //! Each step is durable before the next. Without a base nothing is known, and both trees are compared; that is also how a base is made
 //! void. A base or log that is damaged counts as none. `docs/on-disk.md` has the layout.
 
-mod log;
-
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,18 +18,37 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 use nix::unistd::fsync;
-use replicator_core::activity::Activity;
+use replicator_core::activity::{Activity, RECORD_BYTES_MAX, Record};
+use replicator_core::wire::BodyError;
 
+use super::log::{self, ENTRY_BYTES_MAX, Entry};
 use super::own_files;
 use super::sealed::{Kind, section, take_section};
 use super::status::entries;
 use super::survey::{Fingerprint, Fingerprints};
-pub use log::Log;
 
 const KIND: Kind = Kind { magic: *b"RPLABASE", version: 1 };
 
 const BASE: &CStr = c"activity.base";
 const ASIDE: &CStr = c"activity.base.new";
+
+/// A log of what happened since a base.
+pub type Log = log::Log<Record>;
+
+const _: () = assert!(ENTRY_BYTES_MAX >= RECORD_BYTES_MAX);
+
+impl Entry for Record {
+    const MAGIC: [u8; 8] = *b"RPLACTIV";
+    const NAME: &'static str = "activity";
+
+    fn encode(&self, bytes: &mut Vec<u8>) {
+        Record::encode(self, bytes);
+    }
+
+    fn decode_all(bytes: &[u8]) -> Result<Vec<Record>, BodyError> {
+        Record::decode_all(bytes)
+    }
+}
 
 /// What was known at a moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,7 +139,7 @@ impl ActivityDirectory {
         };
         let Some(mut base) = Base::decode(&bytes) else { return unusable("the base is damaged") };
         for number in [base.number, base.number + 1] {
-            match log::read(self.directory.as_fd(), number) {
+            match log::read::<Record>(self.directory.as_fd(), number) {
                 Ok(Some(records)) => records.into_iter().for_each(|record| base.activity.apply(record)),
                 Ok(None) if number > base.number => {}
                 Ok(None) => return unusable("the log behind the base is missing"),
@@ -169,7 +186,7 @@ impl ActivityDirectory {
         let at = self.directory.as_fd();
         own_files::replace(at, BASE, ASIDE, &base.encode()).map_err(|(_, error)| error)?;
         for number in base.number.saturating_sub(4)..base.number {
-            log::remove(at, number)?;
+            log::remove::<Record>(at, number)?;
         }
         Ok(())
     }
@@ -184,7 +201,7 @@ impl ActivityDirectory {
         if base.number + 1 != number {
             return Err(lost());
         }
-        let records = log::read(self.directory.as_fd(), base.number)?.ok_or_else(lost)?;
+        let records = log::read::<Record>(self.directory.as_fd(), base.number)?.ok_or_else(lost)?;
         records.into_iter().for_each(|record| base.activity.apply(record));
         base.take_looks();
         base.number = number;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use replicator_core::ids::{FileId, FileKind, VolumeId};
 
+use crate::storage::register::{Entry, Tag};
 use crate::volume::FileHandle;
 
 /// A file of this node.
@@ -25,6 +26,15 @@ pub(super) struct FileMap {
     deleted: HashSet<FileId>,
     /// Directories as the last session knew them: no more than a hint where one that was moved may be found.
     previous: HashMap<FileId, Local>,
+    /// What has changed since it was taken last, if somebody keeps a register.
+    news: Option<Vec<Entry>>,
+}
+
+impl Local {
+    /// That this is the copy of `file`.
+    fn entry(&self, file: FileId) -> Entry {
+        Entry::Bound { file, here: self.inode, kind: self.kind, tag: Tag::of(&self.handle) }
+    }
 }
 
 impl FileMap {
@@ -46,6 +56,7 @@ impl FileMap {
     #[must_use]
     pub(super) fn bind(&mut self, file: FileId, local: Local) -> [Option<FileId>; 2] {
         self.deleted.remove(&file);
+        self.note(|| local.entry(file));
         let displaced = self.inodes.insert((file.volume, local.inode), file).filter(|&other| other != file);
         if let Some(other) = displaced {
             self.files.remove(&other);
@@ -72,19 +83,51 @@ impl FileMap {
     pub(super) fn unbind(&mut self, file: FileId) -> Option<Local> {
         let local = self.files.remove(&file)?;
         self.inodes.remove(&(file.volume, local.inode));
+        self.note(|| Entry::Unbound(file));
         Some(local)
     }
 
     /// Forget a file of the primary that the primary does not know to be gone here.
     pub(super) fn unbind_deleted(&mut self, file: FileId) {
         if self.unbind(file).is_some() {
-            self.deleted.insert(file);
+            self.note_deleted(file);
         }
     }
 
     /// As a former run noted by [`FileMap::unbind_deleted`].
     pub(super) fn note_deleted(&mut self, file: FileId) {
         self.deleted.insert(file);
+        self.note(|| Entry::Deleted(file));
+    }
+
+    /// The primary does not hold it for known.
+    pub(super) fn forget_deleted(&mut self, file: FileId) {
+        if self.deleted.remove(&file) {
+            self.note(|| Entry::Unbound(file));
+        }
+    }
+
+    fn note(&mut self, entry: impl FnOnce() -> Entry) {
+        if let Some(news) = &mut self.news {
+            news.push(entry());
+        }
+    }
+
+    /// All that it says. From now on what changes is collected for [`FileMap::take_news`].
+    pub(super) fn record(&mut self) -> Vec<Entry> {
+        self.news.get_or_insert_default();
+        let bound = self.files.iter().map(|(file, local)| local.entry(*file));
+        bound.chain(self.deleted.iter().map(|file| Entry::Deleted(*file))).collect()
+    }
+
+    /// What has changed since the last call, if it is collected.
+    pub(super) fn take_news(&mut self) -> Vec<Entry> {
+        self.news.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Nobody keeps a register any more.
+    pub(super) fn end_record(&mut self) {
+        self.news = None;
     }
 
     pub(super) fn deleted(&self) -> impl Iterator<Item = FileId> {
@@ -105,6 +148,7 @@ impl FileMap {
         let files = std::mem::take(&mut self.files);
         self.inodes.clear();
         self.deleted.clear();
+        self.news = None;
         for (file, local) in files {
             if self.is_root(file) {
                 let _ = self.bind(file, local);
@@ -132,9 +176,36 @@ impl FileMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::register::Recorded;
 
     fn file(inode: u64) -> FileId {
         FileId { volume: VolumeId(3), inode }
+    }
+
+    /// A register that follows says the same as the map.
+    #[test]
+    fn what_changes_is_told() {
+        let mut map = FileMap::default();
+        map.bind_root(file(2), local(100, FileKind::Directory));
+        let _ = map.bind(file(3), local(101, FileKind::Regular));
+        let mut recorded = Recorded::default();
+        map.record().into_iter().for_each(|entry| recorded.apply(entry));
+        let _ = map.bind(file(4), local(101, FileKind::Regular));
+        let _ = map.bind(file(5), local(102, FileKind::Regular));
+        map.unbind_deleted(file(4));
+        let _ = map.bind(file(6), local(103, FileKind::Regular));
+        let _ = map.bind(file(6), local(104, FileKind::Regular));
+        map.unbind_deleted(file(5));
+        map.forget_deleted(file(5));
+        map.take_news().into_iter().for_each(|entry| recorded.apply(entry));
+        let mut same = Recorded::default();
+        map.record().into_iter().for_each(|entry| same.apply(entry));
+        assert_eq!(recorded, same);
+        assert_eq!(recorded.copies.len(), 2);
+        assert_eq!(map.take_news(), []);
+        map.begin_session();
+        let _ = map.bind(file(9), local(105, FileKind::Regular));
+        assert_eq!(map.take_news(), []);
     }
 
     fn local(inode: u64, kind: FileKind) -> Local {

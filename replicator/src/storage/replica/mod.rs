@@ -44,6 +44,7 @@ mod nodes;
 mod operations;
 pub mod orphanage;
 mod protected;
+mod recorded;
 mod succession;
 mod verify;
 
@@ -70,6 +71,8 @@ pub struct Replica {
     detached: Mutex<Vec<Detached>>,
     /// Of a node that was the primary.
     former: Mutex<Option<Former>>,
+    /// What was on record and not there, after a crash.
+    missing: Mutex<Vec<FileId>>,
     descriptors: Descriptors,
     aside: Aside,
     counters: CounterCells,
@@ -141,6 +144,7 @@ impl Replica {
             resyncing: AtomicBool::new(false),
             detached: Mutex::default(),
             former: Mutex::default(),
+            missing: Mutex::default(),
             descriptors: Descriptors::default(),
             aside: Aside::default(),
             counters: CounterCells::default(),
@@ -166,6 +170,7 @@ impl Replica {
     pub fn begin_resync(&self) {
         self.prepare();
         *self.former() = None;
+        self.missing().clear();
         let mut namespace = self.lock_namespace();
         namespace.listing = None;
         self.resyncing.store(true, Ordering::Relaxed);
@@ -195,6 +200,7 @@ impl Replica {
             return Err(ReplicaError::Malformed { file, what: "the resync ends within a list" });
         }
         self.resyncing.store(false, Ordering::Relaxed);
+        self.forget_missing();
         self.map().forget_hints();
         self.put_back(None)?;
         drop(namespace);
@@ -309,6 +315,10 @@ impl Replica {
 
     fn former(&self) -> MutexGuard<'_, Option<Former>> {
         self.former.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn missing(&self) -> MutexGuard<'_, Vec<FileId>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn volume(&self, file: FileId) -> Result<Arc<Volume>, ReplicaError> {

@@ -1,4 +1,4 @@
-//! The log behind a base: records in sectors, each of which proves itself.
+//! A log behind a base: entries in sectors, each of which proves itself.
 //!
 //! The file has its whole length from the beginning, zeros written, so that an append changes no metadata and its fdatasync(2) is one write. A
 //! sector is either whole or still zero after a power cut (disks write no less); so everything that is neither was damaged, and the log is worth
@@ -9,13 +9,14 @@
 //!  | head | batch 1 | 0 0 | batch 2 | 0 ...                          damaged: batch 2 was not begun before batch 1 was durable
 //! ```
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
-use replicator_core::activity::{RECORD_BYTES_MAX, Record};
+use replicator_core::wire::BodyError;
 
 use crate::storage::own_files;
 
@@ -23,8 +24,6 @@ use crate::storage::own_files;
 pub const SECTOR: usize = 512;
 /// Bytes of a sector before its records.
 const HEAD: usize = 32;
-/// First bytes of the first sector's content.
-const MAGIC: [u8; 8] = *b"RPLACTIV";
 /// Version of the layout that this build reads and writes.
 const VERSION: u32 = 1;
 /// Sectors of a log: 4 MiB.
@@ -32,7 +31,25 @@ const SECTORS: u32 = 8192;
 /// When fewer are left, it is time for the next log.
 const RESERVE: u32 = 64;
 
-const _: () = assert!(SECTOR - HEAD >= RECORD_BYTES_MAX);
+/// Most bytes of an encoded entry.
+pub const ENTRY_BYTES_MAX: usize = SECTOR - HEAD;
+
+/// What a log is of.
+pub trait Entry: Sized {
+    /// First bytes of the first sector's content.
+    const MAGIC: [u8; 8];
+    /// What the names of its files begin with.
+    const NAME: &'static str;
+
+    /// Append its bytes, at most [`ENTRY_BYTES_MAX`].
+    fn encode(&self, bytes: &mut Vec<u8>);
+
+    /// The entries in such bytes, one behind the other.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, BodyError>;
+}
 
 /// Why a log is worth nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -53,35 +70,36 @@ pub enum Damage {
 
 /// A log that is being appended to.
 #[derive(Debug)]
-pub struct Log {
+pub struct Log<E> {
     file: File,
     number: u64,
+    entries: PhantomData<fn(E)>,
     sectors: u32,
     /// The next sector.
     next: u32,
 }
 
 /// The name of the log with this number.
-fn name_of(number: u64) -> CString {
-    CString::new(format!("activity.{number:016x}")).unwrap_or_default()
+fn name_of<E: Entry>(number: u64) -> CString {
+    CString::new(format!("{}.{number:016x}", E::NAME)).unwrap_or_default()
 }
 
-impl Log {
+impl<E: Entry> Log<E> {
     /// Make the empty log with that number, durably. It is there whole, or not at all.
     ///
     /// # Errors
     /// What the system returns.
-    pub fn create(directory: BorrowedFd<'_>, number: u64) -> io::Result<Log> {
+    pub fn create(directory: BorrowedFd<'_>, number: u64) -> io::Result<Log<E>> {
         Log::with_room(directory, number, SECTORS)
     }
 
-    fn with_room(directory: BorrowedFd<'_>, number: u64, sectors: u32) -> io::Result<Log> {
-        const ASIDE: &CStr = c"activity.new";
+    fn with_room(directory: BorrowedFd<'_>, number: u64, sectors: u32) -> io::Result<Log<E>> {
+        let aside = CString::new(format!("{}.new", E::NAME)).unwrap_or_default();
         let mut bytes = vec![0; SECTOR * sectors as usize];
-        bytes[..SECTOR].copy_from_slice(&sector(number, 0, 0, &head_of(sectors)));
-        let file =
-            own_files::replace(directory, &name_of(number), ASIDE, &bytes).map_err(|(_, error)| error)?;
-        Ok(Log { file, number, sectors, next: 1 })
+        bytes[..SECTOR].copy_from_slice(&sector(number, 0, 0, &head_of(E::MAGIC, sectors)));
+        let file = own_files::replace(directory, &name_of::<E>(number), &aside, &bytes)
+            .map_err(|(_, error)| error)?;
+        Ok(Log { file, number, entries: PhantomData, sectors, next: 1 })
     }
 
     /// The number it was made with.
@@ -98,7 +116,19 @@ impl Log {
     ///
     /// # Errors
     /// What the system returns: nothing of what it holds is to be relied on any more.
-    pub fn append(&mut self, records: &[Record]) -> io::Result<usize> {
+    pub fn append(&mut self, records: &[E]) -> io::Result<usize> {
+        let taken = self.note(records)?;
+        if taken > 0 {
+            self.file.sync_data()?;
+        }
+        Ok(taken)
+    }
+
+    /// The same, which need not be durable: nothing is appended behind it.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn note(&mut self, records: &[E]) -> io::Result<usize> {
         let (batch, mut bytes, mut content) = (self.next, Vec::new(), Vec::new());
         let (mut taken, mut next) = (0, self.next);
         while next < self.sectors && taken < records.len() {
@@ -117,7 +147,6 @@ impl Log {
         }
         if taken > 0 {
             self.file.write_all_at(&bytes, u64::from(batch) * SECTOR as u64)?;
-            self.file.sync_data()?;
             self.next = next;
         }
         Ok(taken)
@@ -128,20 +157,20 @@ impl Log {
 ///
 /// # Errors
 /// What the system returns, unless there is none.
-pub fn remove(directory: BorrowedFd<'_>, number: u64) -> io::Result<()> {
-    own_files::remove(directory, &name_of(number)).map(drop)
+pub fn remove<E: Entry>(directory: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+    own_files::remove(directory, &name_of::<E>(number)).map(drop)
 }
 
 /// The records in a log that a run left. `None`: there is no such log.
 ///
 /// # Errors
 /// What the system returns; [`io::ErrorKind::InvalidData`] with a [`Damage`].
-pub fn read(directory: BorrowedFd<'_>, number: u64) -> io::Result<Option<Vec<Record>>> {
+pub fn read<E: Entry>(directory: BorrowedFd<'_>, number: u64) -> io::Result<Option<Vec<E>>> {
     // One byte more than it may have, so that a longer one shows.
     let most = (SECTOR * SECTORS as usize + 1) as u64;
-    let Some(bytes) = own_files::read(directory, &name_of(number), most)? else { return Ok(None) };
-    let content = contents(&bytes, number).map_err(invalid)?;
-    Ok(Some(Record::decode_all(&content).map_err(invalid)?))
+    let Some(bytes) = own_files::read(directory, &name_of::<E>(number), most)? else { return Ok(None) };
+    let content = contents(&bytes, E::MAGIC, number).map_err(invalid)?;
+    Ok(Some(E::decode_all(&content).map_err(invalid)?))
 }
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -180,19 +209,19 @@ impl Sector<'_> {
 }
 
 /// What the first sector holds: it says how many there are.
-fn head_of(sectors: u32) -> Vec<u8> {
-    let mut head = MAGIC.to_vec();
+fn head_of(magic: [u8; 8], sectors: u32) -> Vec<u8> {
+    let mut head = magic.to_vec();
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&sectors.to_le_bytes());
     head
 }
 
 /// What all sectors hold, one behind the other, up to the first that is missing of the last append.
-fn contents(bytes: &[u8], number: u64) -> Result<Vec<u8>, Damage> {
+fn contents(bytes: &[u8], magic: [u8; 8], number: u64) -> Result<Vec<u8>, Damage> {
     let (sectors, rest) = bytes.as_chunks::<SECTOR>();
     let head = Sector::decode(sectors.first().ok_or(Damage::Length)?, number, 0).ok_or(Damage::Head)?;
     let count = head.content.last_chunk().map_or(0, |count| u32::from_le_bytes(*count));
-    if head.content != head_of(count) {
+    if head.content != head_of(magic, count) {
         return Err(Damage::Head);
     }
     if sectors.len() != count as usize || !rest.is_empty() {
@@ -220,6 +249,7 @@ mod tests {
     use std::fs;
     use std::os::fd::AsFd;
 
+    use replicator_core::activity::Record;
     use replicator_core::ids::{FileId, VolumeId};
 
     use super::*;
@@ -245,18 +275,18 @@ mod tests {
     }
 
     fn records(bytes: &[u8]) -> Result<Vec<Record>, Damage> {
-        contents(bytes, 7).map(|content| Record::decode_all(&content).unwrap())
+        contents(bytes, Record::MAGIC, 7).map(|content| Record::decode_all(&content).unwrap())
     }
 
     #[test]
     fn what_was_appended_is_read_in_order() {
         let (_place, directory, bytes) = example();
         assert_eq!(read(directory.as_fd(), 7).unwrap(), Some(intents(0..202)));
-        assert_eq!(read(directory.as_fd(), 8).unwrap(), None);
-        assert_eq!(contents(&bytes, 8), Err(Damage::Head));
-        remove(directory.as_fd(), 7).unwrap();
-        remove(directory.as_fd(), 7).unwrap();
-        assert_eq!(read(directory.as_fd(), 7).unwrap(), None);
+        assert_eq!(read::<Record>(directory.as_fd(), 8).unwrap(), None);
+        assert_eq!(contents(&bytes, Record::MAGIC, 8), Err(Damage::Head));
+        remove::<Record>(directory.as_fd(), 7).unwrap();
+        remove::<Record>(directory.as_fd(), 7).unwrap();
+        assert_eq!(read::<Record>(directory.as_fd(), 7).unwrap(), None);
     }
 
     #[test]
@@ -266,12 +296,12 @@ mod tests {
         for at in 0..bytes.len() {
             for bit in [0x01, 0x80] {
                 changed[at] ^= bit;
-                assert!(contents(&changed, 7).is_err(), "byte {at}");
+                assert!(contents(&changed, Record::MAGIC, 7).is_err(), "byte {at}");
                 changed[at] ^= bit;
             }
         }
         for length in [0, 1, SECTOR, 9 * SECTOR, bytes.len() - SECTOR, bytes.len() - 1] {
-            assert!(contents(&bytes[..length], 7).is_err());
+            assert!(contents(&bytes[..length], Record::MAGIC, 7).is_err());
         }
     }
 
@@ -316,6 +346,6 @@ mod tests {
         let taken = log.append(&many).unwrap();
         assert!(taken < many.len() && log.is_nearly_full());
         assert_eq!(log.append(&many).unwrap(), 0);
-        assert_eq!(read(directory.as_fd(), 1).unwrap().map(|records| records.len()), Some(taken));
+        assert_eq!(read::<Record>(directory.as_fd(), 1).unwrap().map(|records| records.len()), Some(taken));
     }
 }
