@@ -3,7 +3,8 @@
 //! A secondary that was not restarted still knows which of its files is which of the primary's, and holds what it had received;
 //! a primary that was not restarted knows what it had sent, and has kept the marks of all that was not confirmed and of all
 //! that changed since. Then only what is marked has to travel. Both facts live in memory, so that a crash of either
-//! node ends them without anybody having to notice; an orderly stop keeps them ([`crate::checkpoint`]). In any doubt everything is compared.
+//! node ends them without anybody having to notice; an orderly stop keeps them ([`crate::checkpoint`]). What is on record goes on over a crash of one node
+//! ([`crate::activity`], [`crate::recovery`]). In any doubt everything is compared.
 
 use crate::ids::{Generation, Sequence};
 use crate::wire::body::Holding;

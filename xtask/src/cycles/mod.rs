@@ -74,8 +74,8 @@ pub struct Plan {
     /// Files that lie beside and are not changed.
     #[arg(long, default_value_t = 300)]
     files: u32,
-    /// Fail if a return compared more files than were in doubt, or their bytes more than twice. That holds where the secondary went on; where its
-    /// daemon ended, everything is compared, and the returns are counted.
+    /// Fail if the primary's return compared more files than were in doubt, or their bytes more than twice, or the secondary's everything. Where both
+    /// ended, everything is compared, and the returns are counted.
     #[arg(long)]
     require_bounded: bool,
     /// Same seed, same moments and same losses, as far as the machine allows.
@@ -211,7 +211,7 @@ impl Total {
         }
         if self.unbounded > 0 {
             returns += &format!(
-                "; {} compared everything, the secondary had ended, at most {}",
+                "; {} compared everything, both had ended, at most {}",
                 self.unbounded, self.most[1]
             );
         }

@@ -20,14 +20,20 @@ const COMPARED_TIMES: u64 = 2;
 pub enum Bound {
     /// What is in doubt: no more files, and each byte of them at most [`COMPARED_TIMES`].
     InDoubt,
-    /// Everything: which of its files is the copy of which the secondary knew in memory alone.
+    /// Not everything. How much depends on what the application does meanwhile.
+    NotEverything,
+    /// Everything: what was not confirmed was known to the primary in memory alone.
     Everything,
 }
 
 impl Bound {
     /// Of the return after these have ended without order.
     pub fn of(sides: &[Side]) -> Bound {
-        if sides.contains(&Side::Secondary) { Bound::Everything } else { Bound::InDoubt }
+        match sides {
+            [Side::Primary] => Bound::InDoubt,
+            [Side::Secondary] => Bound::NotEverything,
+            _ => Bound::Everything,
+        }
     }
 }
 
@@ -68,12 +74,19 @@ impl Returned {
         self.resumed |= other.resumed;
     }
 
+    /// # Errors
+    /// Everything was compared.
+    pub fn require_resumed(&self) -> Result<()> {
+        ensure!(self.resumed, "everything was compared, though only one node had ended");
+        Ok(())
+    }
+
     /// `doubtful`: files and directories that may have been in doubt. `touched`: the bytes of those that are there.
     ///
     /// # Errors
     /// More was compared than [`Bound::InDoubt`] allows.
     pub fn require_bounded(&self, doubtful: u64, touched: u64) -> Result<()> {
-        ensure!(self.resumed, "everything was compared, though only the primary had ended");
+        self.require_resumed()?;
         let most = doubtful + SLACK_FILES;
         ensure!(self.files <= most, "{} files were compared, more than the {most} in doubt", self.files);
         ensure!(self.found <= most, "{} files were found, more than the {most} in doubt", self.found);
@@ -108,7 +121,7 @@ mod tests {
     #[test]
     fn what_is_bounded_is_told_from_what_is_not() {
         assert_eq!(Bound::of(&[Side::Primary]), Bound::InDoubt);
-        assert_eq!(Bound::of(&[Side::Secondary]), Bound::Everything);
+        assert_eq!(Bound::of(&[Side::Secondary]), Bound::NotEverything);
         assert_eq!(Bound::of(&[Side::Primary, Side::Secondary]), Bound::Everything);
         let returned = Returned { found: 3, files: 20, compared: 1000, sent: 5000, resumed: true };
         assert!(returned.require_bounded(4, 500).is_ok());

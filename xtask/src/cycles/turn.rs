@@ -76,9 +76,15 @@ impl Turn<'_> {
         let found = load.verify(mirror.data()).context("on the primary after the return")?;
         load.verify(mirror.copy()).context("on the secondary after the return")?;
         let bound = Bound::of(self.sides);
-        if self.plan.require_bounded && bound == Bound::InDoubt {
-            let (files, bytes) = load.touched(mirror.data())?;
-            returned.require_bounded(in_doubt + files, bytes)?;
+        if self.plan.require_bounded {
+            match bound {
+                Bound::InDoubt => {
+                    let (files, bytes) = load.touched(mirror.data())?;
+                    returned.require_bounded(in_doubt + files, bytes)?;
+                }
+                Bound::NotEverything => returned.require_resumed()?,
+                Bound::Everything => {}
+            }
         }
         load.remove(mirror.data())?;
         Ok(Done { sides: self.sides, acknowledged: found.acknowledged, returned, bound, cut, away })

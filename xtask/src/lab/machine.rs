@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::unistd::Pid;
 
 use super::crash_disk::{CrashDisk, Cut, Loss};
 use super::image::Filesystem;
@@ -57,6 +58,11 @@ impl Machine {
     /// The power is to fail in the middle of a write.
     pub fn fail_at(&self, blocks: usize, loss: Loss, random: Random) {
         self.disk.fail_at(blocks, loss, random);
+    }
+
+    /// These processes run on it: they stop with it, and say nothing of a disk that is off. They are to be killed then.
+    pub fn set_running(&self, running: Vec<Pid>) {
+        self.disk.set_running(running);
     }
 
     /// The power fails, if it has not. Whatever runs on the machine is to be killed then, and [`Machine::clear`] to be called.

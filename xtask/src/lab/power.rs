@@ -1,5 +1,7 @@
 //! The power of a mirror's machines ([`super::mirror::Options::machines`]).
 
+use std::{fs, io};
+
 use anyhow::{Result, bail};
 
 use super::crash_disk::{Cut, Loss};
@@ -33,6 +35,10 @@ impl Mirror {
     /// Something of it does not go.
     pub fn cut_power(&mut self, sides: &[Side], loss: Loss, random: &mut Random) -> Result<Cut> {
         let mut all = Cut::default();
+        for side in sides {
+            let node = if *side == Side::Primary { &self.primary } else { &self.secondary };
+            self.machine(*side)?.set_running(node.pid().into_iter().collect());
+        }
         if let Some(first) = sides.first() {
             let blocks = random.below(BLOCKS) as usize;
             self.machine(*first)?.fail_at(blocks, loss, random.clone());
@@ -57,6 +63,17 @@ impl Mirror {
     /// # Errors
     /// A file system does not recover.
     pub fn restore_power(&self, sides: &[Side]) -> Result<()> {
-        sides.iter().try_for_each(|side| self.machine(*side)?.power_on())
+        for side in sides {
+            self.machine(*side)?.power_on()?;
+            // What a real machine would take for that of another boot. This one's kernel has the same boot as before.
+            let node = if *side == Side::Primary { &self.primary } else { &self.secondary };
+            for name in ["register.moment", "succession"] {
+                match fs::remove_file(node.state_directory.join(name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 }

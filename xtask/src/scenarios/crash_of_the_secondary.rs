@@ -1,5 +1,5 @@
 //! The secondary's daemon is killed, at rest and in the middle of all kinds of changes, and comes back while the application goes on: what was confirmed to
-//! the primary is not looked at again. Where others changed the copy meanwhile, or what is on record of it is damaged or of no use, everything is
+//! the primary is not looked at again, and after an orderly end without a look at all files nothing is. Where others changed the copy meanwhile, or what is on record of it is damaged or of no use, everything is
 //! compared.
 
 use std::fs::{self, OpenOptions};
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 
 use super::files::{PEER_LOST, kill_without_a_record, plant, write_synced};
 use super::{Context, Outcome, passed};
@@ -41,6 +42,7 @@ pub fn run(context: &Context) -> Result<Outcome> {
     ensure!(rest.bytes_compared == 0 && rest.files == 0, "nothing was changed: {rest:?}");
     let compared = at_work(&mut mirror, &mut random)?;
     alone_meanwhile(&mut mirror, &mut random)?;
+    handed_over(&mut mirror)?;
     doubtful(&mut mirror)?;
     let found = mirror.finish(&[PEER_LOST, &["crashed", "on record", "last run knew"]].concat())?;
     passed(format!(
@@ -139,6 +141,18 @@ fn alone_meanwhile(mirror: &mut Mirror, random: &mut Random) -> Result<()> {
     fs::rename(data.join("d37"), data.join("d36/d37"))?;
     come_back(mirror)?;
     gone_on(mirror, "the primary was alone").map(drop)
+}
+
+/// It was stopped to be promoted, and is not; what it left for that is of another boot.
+fn handed_over(mirror: &mut Mirror) -> Result<()> {
+    wait_on_record(mirror)?;
+    mirror.secondary.request(&json!({"command": "hand-over"}))?;
+    mirror.secondary.wait_end(START_BOUND)?;
+    fs::remove_file(mirror.secondary.state_directory.join("succession"))?;
+    come_back(mirror)?;
+    let resync = gone_on(mirror, "stopped to be promoted")?;
+    ensure!(resync.bytes_compared == 0 && resync.files == 0, "stopped to be promoted: {resync:?}");
+    Ok(())
 }
 
 /// What must not be gone on from.

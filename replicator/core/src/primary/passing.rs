@@ -136,6 +136,15 @@ impl Primary {
         odd.iter().all(is_listed)
     }
 
+    /// The peer may not have the list any more. What it found that was there before is as it was, but perhaps for its name: if it has none then, the peer
+    /// makes it anew for the next list, and says so.
+    fn take_answered_list_back(&mut self, list: &SentList) {
+        for child in list.children.iter().filter(|child| child.new) {
+            self.lose_name(child.file);
+        }
+        self.names.list_again(list);
+    }
+
     /// All that may have reached the peer's disk, or not. Returns the files whose names may be others for it.
     fn take_past_back(&mut self) -> BTreeSet<FileId> {
         let mut subjects = BTreeSet::new();
@@ -143,7 +152,7 @@ impl Primary {
             subjects.extend(past.subjects());
             match past {
                 Past::Change { change, new } => self.take_back(&change, new),
-                Past::List(list) => self.take_list_back(&list, false),
+                Past::List(list) => self.take_answered_list_back(&list),
             }
         }
         subjects

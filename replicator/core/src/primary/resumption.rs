@@ -323,7 +323,7 @@ impl Primary {
     }
 
     /// The list was applied, or may have been; which of its files the peer made anew for it is not known.
-    pub(super) fn take_list_back(&mut self, list: &SentList, applied: bool) {
+    fn take_list_back(&mut self, list: &SentList, applied: bool) {
         for child in &list.children {
             let file = child.file;
             let is_meant =

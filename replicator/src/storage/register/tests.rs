@@ -1,3 +1,5 @@
+//! A register on a disk: what is said last is so, it is used once, and what is damaged is worth nothing.
+
 use std::fs::{self, File};
 use std::path::Path;
 

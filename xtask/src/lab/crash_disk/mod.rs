@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::Pid;
 
 use super::records::Random;
 use super::wait;
@@ -80,6 +81,11 @@ impl CrashDisk {
         let failed = || Ok(lock(&self.shared).store.is_off().then_some(()));
         // Whether it happened or not: the cut follows.
         let _ = wait::until_uninterrupted("the power to fail in a write", PATIENCE, failed);
+    }
+
+    /// These processes run on the machine, and stop when its power fails.
+    pub fn set_running(&self, running: Vec<Pid>) {
+        lock(&self.shared).store.set_running(running);
     }
 
     /// The power fails, if it has not failed yet.

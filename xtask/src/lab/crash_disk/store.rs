@@ -5,9 +5,15 @@
 //! sectors of 512 bytes of two of them mixed, independently of all other blocks. What was flushed is never lost.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::lab::records::Random;
 
@@ -19,6 +25,10 @@ const SECTOR: usize = 512;
 const VERSIONS_MAX: usize = 4;
 /// Blocks in the cache: what is more is written back.
 const BLOCKS_MAX: usize = 16 << 10;
+
+/// So often it is looked whether a process stands, and with pauses of this length.
+const STOP_LOOKS: u32 = 1000;
+const STOP_PAUSE: Duration = Duration::from_micros(200);
 
 type Block = Box<[u8; BLOCK]>;
 
@@ -51,6 +61,8 @@ pub struct Store {
     off: bool,
     /// The power fails with the write that fills the cache with so many blocks.
     fails_at: Option<(usize, Loss, Random)>,
+    /// What runs on the machine, and stops with it.
+    running: Vec<Pid>,
     cut: Cut,
 }
 
@@ -61,7 +73,8 @@ impl Store {
     /// The file cannot be looked at.
     pub fn new(stable: File) -> io::Result<Store> {
         let bytes = stable.metadata()?.len();
-        Ok(Store { stable, bytes, cache: BTreeMap::new(), off: false, fails_at: None, cut: Cut::default() })
+        let (cache, running) = (BTreeMap::new(), Vec::new());
+        Ok(Store { stable, bytes, cache, off: false, fails_at: None, running, cut: Cut::default() })
     }
 
     /// Its size in bytes.
@@ -171,6 +184,11 @@ impl Store {
         self.fails_at = Some((blocks.max(1), loss, random));
     }
 
+    /// These processes run on the machine. When the power fails they stop, before they see that the disk has.
+    pub fn set_running(&mut self, running: Vec<Pid>) {
+        self.running = running;
+    }
+
     /// Whether the power has failed.
     #[must_use]
     pub fn is_off(&self) -> bool {
@@ -186,6 +204,7 @@ impl Store {
             return Ok(self.cut);
         }
         (self.off, self.fails_at) = (true, None);
+        self.running.drain(..).for_each(stop);
         let mut found = Cut::default();
         for (block, mut versions) in std::mem::take(&mut self.cache) {
             found.unflushed += 1;
@@ -213,6 +232,25 @@ impl Store {
     /// The power is back.
     pub fn power_on(&mut self) {
         self.off = false;
+    }
+}
+
+/// Stop a process, all threads of it but for those in an uninterruptible wait, which stop before they come out of it.
+fn stop(pid: Pid) {
+    // One that has ended needs no stop.
+    if kill(pid, Signal::SIGSTOP).is_err() {
+        return;
+    }
+    let stands = |task: &Path| {
+        let status = fs::read_to_string(task.join("stat")).unwrap_or_default();
+        status.rsplit(") ").next().is_none_or(|rest| !rest.starts_with(['R', 'S']))
+    };
+    for _ in 0..STOP_LOOKS {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        if tasks.map(|task| task.path()).all(|task| stands(&task)) {
+            return;
+        }
+        sleep(STOP_PAUSE);
     }
 }
 
