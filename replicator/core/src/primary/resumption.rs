@@ -235,8 +235,9 @@ impl Primary {
         let Some(session) = &mut self.session else { return };
         session.proven = session.proven.max(upto);
         let proven = session.proven;
-        while let Some(doubt) = session.doubts.pop_front_if(|doubt| doubt.sequence <= proven) {
-            self.passing.change(Some(doubt.sequence), doubt.change, doubt.new);
+        let arrived = session.doubts.partition_point(|doubt| doubt.sequence <= proven);
+        for Doubt { sequence, change, new } in session.doubts.drain(..arrived) {
+            self.passing.change(Some(sequence), change, new);
         }
         if session.copies_told.is_some_and(|told| told <= session.proven) {
             session.copies_told = None;
