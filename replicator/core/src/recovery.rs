@@ -10,6 +10,8 @@
 //!      on record there, and durable     marked and remembered by the primary: listed, sent and compared again
 //! ```
 //!
+//! If the primary crashed, too, it has on record what was in doubt ([`crate::activity`]): all that was not confirmed is.
+//!
 //! Files that are not where the record says, and names that it does not know, are told ([`Recovered`]). The primary goes on only if all of them follow
 //! from what it remembers; what others changed while the secondary did not watch shows in the files' times, and ends in a comparison of everything.
 

@@ -97,6 +97,8 @@ pub struct Replica {
     remembered: BTreeMap<FileId, u64>,
     /// Files that were on record and not there after a crash, until a resync has ended.
     missing: BTreeSet<FileId>,
+    /// Those of them that a frame was about, which did nothing.
+    passed_over: BTreeSet<FileId>,
     next: u64,
     listed: BTreeSet<Vec<u8>>,
     nameless: BTreeSet<u64>,
@@ -117,6 +119,7 @@ impl Replica {
             left: None,
             remembered: BTreeMap::new(),
             missing: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
             next: 1,
             listed: BTreeSet::new(),
             nameless: BTreeSet::new(),
@@ -240,6 +243,7 @@ impl Replica {
                 self.known = roots.map(|(volume, root)| (id(root_of(*volume)), *root)).collect();
                 self.settled.clear();
                 self.missing.clear();
+                self.passed_over.clear();
                 self.left = None;
                 self.resyncing = true;
                 self.nodes.values_mut().for_each(|node| node.late = false);
@@ -277,8 +281,13 @@ impl Replica {
             (Kind::Verify, Payload::Verify(seen)) => Ok(AppliedOutcome::Verified(self.verify(header, seen))),
             (Kind::Namespace, Payload::Names(operation)) => self.apply_names(operation),
             (Kind::ResyncEnd, _) => {
+                let known = &self.known;
+                if self.passed_over.iter().any(|file| !known.contains_key(file)) {
+                    return Err(Errno(2));
+                }
                 self.resyncing = false;
                 self.missing.clear();
+                self.passed_over.clear();
                 Ok(AppliedOutcome::Done)
             }
             other => panic!("nothing to apply: {other:?}"),
@@ -288,6 +297,7 @@ impl Replica {
     fn put(&mut self, header: &Header, cells: &[u64]) {
         // A file that is not known (any more) is made, and told as made, by the list that names it.
         let Some(node) = self.known.get(&header.file).and_then(|node| self.nodes.get_mut(node)) else {
+            self.passed_over.extend(self.missing.get(&header.file));
             return;
         };
         let (at, end) = (header.offset as usize, (header.offset + header.length) as usize);
@@ -443,6 +453,7 @@ impl Replica {
                 }
                 if *last {
                     self.known.remove(file);
+                    self.passed_over.remove(file);
                 }
             }
             Operation::Rename {
@@ -549,6 +560,7 @@ impl Replica {
         self.listed.clear();
         self.nameless.clear();
         self.missing.clear();
+        self.passed_over.clear();
         self.left = None;
     }
 

@@ -51,7 +51,7 @@ pub fn recovered(
         odd = odd.len(),
         "this node crashed: what it has on record of its copy is gone on from"
     );
-    replica.miss(missing.into_iter().collect());
+    replica.recover(missing.into_iter().collect());
     Ok(Recovered { stream, odd })
 }
 

@@ -2,8 +2,8 @@
 //! and again, the same mirror.
 //!
 //! What must hold after each: every record that was acknowledged is on the node that survived, and on both after the return; both
-//! trees are the same. What each return compared and sent is told, and with `--require-bounded` must be what was open or changed,
-//! wherever the secondary's daemon went on (`returned::Bound`).
+//! trees are the same. What each return compared and sent is told, and with `--require-bounded` must be what was open or changed
+//! (`returned::Bound`).
 
 mod cluster;
 mod load;
@@ -22,7 +22,7 @@ use crate::lab::records::Random;
 use crate::lab::status::Status;
 use crate::lab::{interrupt, place, watchdog};
 use crate::setup;
-use returned::{Bound, Returned};
+use returned::Returned;
 use turn::Turn;
 
 /// Longest time of one cycle, on a busy machine.
@@ -74,8 +74,7 @@ pub struct Plan {
     /// Files that lie beside and are not changed.
     #[arg(long, default_value_t = 300)]
     files: u32,
-    /// Fail if the primary's return compared more files than were in doubt, or their bytes more than twice, or the secondary's everything. Where both
-    /// ended, everything is compared, and the returns are counted.
+    /// Fail if a return of the primary, or of both, compared more files than were in doubt, or their bytes more than twice, or one of the secondary everything.
     #[arg(long)]
     require_bounded: bool,
     /// Same seed, same moments and same losses, as far as the machine allows.
@@ -186,8 +185,8 @@ fn cycles(plan: &Plan, who: Who, end: End) -> Result<()> {
 struct Total {
     acknowledged: u64,
     cycles: u64,
-    /// Of returns that compare what was in doubt, and of the others.
-    most: [Returned; 2],
+    most: Returned,
+    /// Returns that compared everything.
     unbounded: u64,
     returned: Duration,
 }
@@ -197,24 +196,13 @@ impl Total {
         self.acknowledged += done.acknowledged;
         self.cycles += 1;
         self.returned += done.away;
-        let unbounded = done.bound == Bound::Everything;
-        self.unbounded += u64::from(unbounded);
-        self.most[usize::from(unbounded)].keep_most(&done.returned);
+        self.unbounded += u64::from(!done.returned.resumed);
+        self.most.keep_most(&done.returned);
     }
 
     fn returns(&self) -> String {
         let mean = self.returned.as_secs_f64() / self.cycles.max(1) as f64;
-        let mut returns = format!("a return takes {mean:.2} s");
-        if self.cycles > self.unbounded {
-            let bounded = self.cycles - self.unbounded;
-            returns += &format!("; {bounded} compared what was in doubt, at most {}", self.most[0]);
-        }
-        if self.unbounded > 0 {
-            returns += &format!(
-                "; {} compared everything, both had ended, at most {}",
-                self.unbounded, self.most[1]
-            );
-        }
-        returns
+        let (unbounded, most) = (self.unbounded, &self.most);
+        format!("a return takes {mean:.2} s; {unbounded} compared everything; at most {most}")
     }
 }

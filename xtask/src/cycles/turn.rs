@@ -31,8 +31,6 @@ pub struct Done {
     sides: &'static [Side],
     pub acknowledged: u64,
     pub returned: Returned,
-    /// What it may have compared.
-    pub bound: Bound,
     cut: Option<Cut>,
     /// From the start of the daemon to a mirror.
     pub away: Duration,
@@ -75,19 +73,17 @@ impl Turn<'_> {
         mirror.wait_identical()?;
         let found = load.verify(mirror.data()).context("on the primary after the return")?;
         load.verify(mirror.copy()).context("on the secondary after the return")?;
-        let bound = Bound::of(self.sides);
         if self.plan.require_bounded {
-            match bound {
+            match Bound::of(self.sides) {
                 Bound::InDoubt => {
                     let (files, bytes) = load.touched(mirror.data())?;
                     returned.require_bounded(in_doubt + files, bytes)?;
                 }
                 Bound::NotEverything => returned.require_resumed()?,
-                Bound::Everything => {}
             }
         }
         load.remove(mirror.data())?;
-        Ok(Done { sides: self.sides, acknowledged: found.acknowledged, returned, bound, cut, away })
+        Ok(Done { sides: self.sides, acknowledged: found.acknowledged, returned, cut, away })
     }
 
     fn end(&self, mirror: &mut Mirror, random: &mut Random) -> Result<Option<Cut>> {

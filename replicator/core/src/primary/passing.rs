@@ -125,14 +125,20 @@ impl Primary {
     ) -> bool {
         let Some(Recovered { stream, odd }) = recovered else { return false };
         let held = Held { stream: *stream, received: Sequence(0) };
-        let follows = self.passing.whole && self.passing.streams.contains(stream);
+        // Whatever was not confirmed when this node crashed, too, is in doubt by its record ([`crate::activity`]).
+        let crashed = self.former.contains(stream);
+        let follows = crashed || self.passing.whole && self.passing.streams.contains(stream);
         if !follows || holding.held != Some(held) || holding.generation > generation {
             return false;
         }
         let subjects = self.take_past_back();
         // What is not where it should be is looked for by the lists that follow from what is taken back, or by none.
-        let is_listed =
-            |file: &FileId| !self.is_known(*file) || self.names.is_marked(*file) || subjects.contains(file);
+        let is_listed = |file: &FileId| {
+            !self.is_known(*file)
+                || self.names.is_marked(*file)
+                || subjects.contains(file)
+                || crashed && self.marks.get(*file).is_some()
+        };
         odd.iter().all(is_listed)
     }
 

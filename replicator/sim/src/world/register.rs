@@ -27,11 +27,18 @@ impl World {
             .then(|| Register { stream, known: self.replica.known.clone() })
     }
 
-    /// A secondary has something to go on from: that is where a crash shows most.
+    /// A secondary has something to go on from: that is where a crash shows most. Where the primary has, too, it may crash at the same moment.
     pub(super) fn crash_with_register(&mut self) {
         let established = self.secondary_disk.register.get().is_some();
         let Some(random) = self.register.as_mut().filter(|_| established) else { return };
         let crashes = random.chance(40);
+        if crashes && self.safe_set.is_on() && random.chance(40) {
+            match self.shape.power_cuts && random.chance(60) {
+                true => self.cut_primary(),
+                false => self.kill_primary(),
+            }
+        }
+        let Some(random) = &mut self.register else { return };
         match crashes.then(|| random.chance(60)) {
             Some(true) => self.crash_secondary(),
             Some(false) => self.restart_secondary(),

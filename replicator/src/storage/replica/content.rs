@@ -65,7 +65,10 @@ impl Replica {
     /// [`ReplicaError::Lost`] where somebody else deleted the file; else what open_by_handle_at(2) returns.
     pub fn descriptor(&self, file: FileId) -> Result<Option<Arc<OwnedFd>>, ReplicaError> {
         let volume = self.volume(file)?;
-        let Some(local) = self.local(file) else { return Ok(self.unknown()) };
+        let Some(local) = self.local(file) else {
+            self.pass_over(file);
+            return Ok(self.unknown());
+        };
         let (access, flags) = match local.kind {
             FileKind::Regular => (Access::ReadWrite, libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NOATIME),
             FileKind::Directory => (Access::Directory, 0),

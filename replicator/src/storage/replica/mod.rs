@@ -29,6 +29,7 @@ use self::detached::Detached;
 use self::listing::Listing;
 use self::map::{FileMap, Local};
 use self::protected::Subject;
+use self::recorded::Recovery;
 use super::descriptors::{Access, Descriptors};
 use super::status::{Status, magic_path, open_path};
 use crate::volume::{FileHandle, RESERVED_NAME, Volume};
@@ -71,8 +72,8 @@ pub struct Replica {
     detached: Mutex<Vec<Detached>>,
     /// Of a node that was the primary.
     former: Mutex<Option<Former>>,
-    /// What was on record and not there, after a crash.
-    missing: Mutex<Vec<FileId>>,
+    /// After a crash, until a resync has ended.
+    recovery: Mutex<Option<Recovery>>,
     descriptors: Descriptors,
     aside: Aside,
     counters: CounterCells,
@@ -144,7 +145,7 @@ impl Replica {
             resyncing: AtomicBool::new(false),
             detached: Mutex::default(),
             former: Mutex::default(),
-            missing: Mutex::default(),
+            recovery: Mutex::default(),
             descriptors: Descriptors::default(),
             aside: Aside::default(),
             counters: CounterCells::default(),
@@ -170,7 +171,7 @@ impl Replica {
     pub fn begin_resync(&self) {
         self.prepare();
         *self.former() = None;
-        self.missing().clear();
+        *self.recovery() = None;
         let mut namespace = self.lock_namespace();
         namespace.listing = None;
         self.resyncing.store(true, Ordering::Relaxed);
@@ -199,8 +200,8 @@ impl Replica {
             let file = listing.directory();
             return Err(ReplicaError::Malformed { file, what: "the resync ends within a list" });
         }
+        self.end_recovery()?;
         self.resyncing.store(false, Ordering::Relaxed);
-        self.forget_missing();
         self.map().forget_hints();
         self.put_back(None)?;
         drop(namespace);
@@ -317,8 +318,8 @@ impl Replica {
         self.former.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn missing(&self) -> MutexGuard<'_, Vec<FileId>> {
-        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recovery(&self) -> MutexGuard<'_, Option<Recovery>> {
+        self.recovery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn volume(&self, file: FileId) -> Result<Arc<Volume>, ReplicaError> {
@@ -333,6 +334,7 @@ impl Replica {
     }
 
     fn bind(&self, file: FileId, local: Local) {
+        self.found(file);
         let changed = self.map().bind(file, local);
         for file in changed.into_iter().flatten() {
             self.descriptors.invalidate(file);
@@ -340,6 +342,7 @@ impl Replica {
     }
 
     fn unbind(&self, file: FileId) {
+        self.found(file);
         self.map().unbind(file);
         self.descriptors.invalidate(file);
     }
@@ -385,7 +388,10 @@ impl Replica {
     /// The copy of a file, open for anything but I/O; `None` if it is not mapped.
     fn open_copy(&self, file: FileId) -> Result<Option<Copy>, ReplicaError> {
         let volume = self.volume(file)?;
-        let Some(local) = self.local(file) else { return Ok(None) };
+        let Some(local) = self.local(file) else {
+            self.pass_over(file);
+            return Ok(None);
+        };
         // One that is open for its bytes does as well.
         let descriptor = match self.descriptors.get(file, Access::ReadWrite) {
             Some(open) => open,

@@ -81,6 +81,7 @@ impl Replica {
         }
         if let Some(status) = current {
             if adoption == Adoption::Allowed
+                && !self.is_recovering()
                 && !self.map().is_deleted(node.file)
                 && self.map().owner(directory.volume.id, status.inode).is_none()
                 && fits(directory.as_fd(), name, &status, node).map_err(ReplicaError::name(
