@@ -135,8 +135,11 @@ pub enum Message {
     Register(register::Told),
     /// What a worker or the gate has to say that is an event as it stands.
     Answer(Event),
-    /// What lists took away could not be deleted now.
-    OrphansLeft,
+    /// What lists took away was deleted.
+    OrphansDeleted {
+        /// Not now.
+        left: bool,
+    },
     /// A dialled connection is ready.
     Connected {
         /// The session it was dialled for.

@@ -99,6 +99,8 @@ pub struct Secondary {
     applied: Option<Instant>,
     /// When a directory was last listed again outside of one, if what lost its place then may still wait to be claimed.
     listed: Option<Instant>,
+    /// A worker deletes what lists took away.
+    tidying: bool,
     frames: HashMap<(SessionId, Sequence), Frame>,
     pending: HashMap<u64, Pending>,
     next_pending: u64,
@@ -125,6 +127,7 @@ impl Secondary {
             resyncing: false,
             applied: None,
             listed: None,
+            tidying: false,
             volumes,
             frames: HashMap::new(),
             pending: HashMap::new(),
@@ -289,15 +292,22 @@ impl Secondary {
 
     /// Delete what lost its place by a list and was claimed by none that followed within [`UNCLAIMED_AFTER`].
     fn delete_orphans(&mut self, core: &mut Core) {
-        if self.resyncing || self.listed.is_none_or(|listed| listed.elapsed() < UNCLAIMED_AFTER) {
+        if self.resyncing
+            || self.tidying
+            || self.listed.is_none_or(|listed| listed.elapsed() < UNCLAIMED_AFTER)
+        {
             return;
         }
-        self.listed = None;
+        (self.listed, self.tidying) = (None, true);
+        // The root's times change with it, and those of files with other names.
+        self.register.applies();
         let (replica, mailbox) = (Arc::clone(&self.replica), Arc::clone(&core.mailbox));
-        core.workers.run(move || match replica.delete_orphans() {
-            Ok(true) => {}
-            Ok(false) => mailbox.post(Message::OrphansLeft),
-            Err(error) => warn!(%error, "what the primary removed is left in the orphanage"),
+        core.workers.run(move || {
+            let deleted = replica.delete_orphans();
+            if let Err(error) = &deleted {
+                warn!(%error, "what the primary removed is left in the orphanage");
+            }
+            mailbox.post(Message::OrphansDeleted { left: matches!(deleted, Ok(false)) });
         });
     }
 
@@ -465,7 +475,7 @@ fn complain(core: &mut Core, error: &ReplicaError) -> Errno {
 impl Role for Secondary {
     fn poll(&mut self, core: &mut Core, _: bool) -> bool {
         self.delete_orphans(core);
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || self.tidying {
             self.register.applies();
         }
         let applies = self.applied.is_some_and(|applied| applied.elapsed() < APPLIES);
@@ -488,7 +498,10 @@ impl Role for Secondary {
                 }
             }
             Message::Register(told) => self.register.on_told(&told),
-            Message::OrphansLeft => self.listed = self.listed.or_else(|| Some(Instant::now())),
+            Message::OrphansDeleted { left } => {
+                self.tidying = false;
+                self.listed = self.listed.or_else(|| left.then(Instant::now));
+            }
             _ => debug!("a message for another role"),
         }
     }

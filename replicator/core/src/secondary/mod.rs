@@ -163,7 +163,9 @@ impl Secondary {
     /// What a later run may say that it holds.
     pub fn checkpoint(&self) -> Option<Held> {
         let whole = matches!(self.record.durable().data, DataState::Consistent | DataState::UpToDate);
-        self.held.filter(|_| self.is_at_rest() && whole && self.config.resumes)
+        // What the primary has to take back first, it does not know yet.
+        let known = self.recovered.is_none();
+        self.held.filter(|_| self.is_at_rest() && whole && known && self.config.resumes)
     }
 
     pub fn handle(&mut self, now: Time, event: Event, actions: &mut Vec<Action>) {

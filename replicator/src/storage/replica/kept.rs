@@ -56,7 +56,7 @@ impl Replica {
         let mut map = self.map();
         for CopiedFile { original, inode, kind, handle } in files {
             let (file, local) =
-                (FileId { volume: volume.id, inode: original }, Local { inode, kind, handle });
+                (FileId { volume: volume.id, inode: original }, Local::new(inode, kind, handle));
             if inode == volume.root_inode {
                 map.bind_root(file, local);
             } else {

@@ -13,6 +13,8 @@ pub(super) struct Local {
     pub(super) inode: u64,
     pub(super) kind: FileKind,
     pub(super) handle: FileHandle,
+    /// Of the handle: made once, because a register copies all of them at once.
+    tag: Tag,
 }
 
 /// The map, one to one in both directions.
@@ -31,9 +33,14 @@ pub(super) struct FileMap {
 }
 
 impl Local {
+    pub(super) fn new(inode: u64, kind: FileKind, handle: FileHandle) -> Local {
+        let tag = Tag::of(&handle);
+        Local { inode, kind, handle, tag }
+    }
+
     /// That this is the copy of `file`.
     fn entry(&self, file: FileId) -> Entry {
-        Entry::Bound { file, here: self.inode, kind: self.kind, tag: Tag::of(&self.handle) }
+        Entry::Bound { file, here: self.inode, kind: self.kind, tag: self.tag }
     }
 }
 
@@ -209,7 +216,7 @@ mod tests {
     }
 
     fn local(inode: u64, kind: FileKind) -> Local {
-        Local { inode, kind, handle: FileHandle::from_parts(1, &inode.to_le_bytes()) }
+        Local::new(inode, kind, FileHandle::from_parts(1, &inode.to_le_bytes()))
     }
 
     #[test]

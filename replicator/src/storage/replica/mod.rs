@@ -161,7 +161,7 @@ impl Replica {
         let volume = self.volume(file)?;
         let handle = FileHandle::of(volume.root(), c"").map_err(ReplicaError::system("find", file))?;
         self.descriptors.invalidate(file);
-        let root = Local { inode: volume.root_inode, kind: FileKind::Directory, handle };
+        let root = Local::new(volume.root_inode, FileKind::Directory, handle);
         self.map().bind_root(file, root);
         Ok(())
     }

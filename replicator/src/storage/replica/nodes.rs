@@ -95,7 +95,7 @@ impl Replica {
                     directory.file,
                     name,
                 ))?;
-                self.bind(node.file, Local { inode: status.inode, kind: node.kind, handle });
+                self.bind(node.file, Local::new(status.inode, node.kind, handle));
                 return Ok(false);
             }
             self.displace(directory, name, &status)?;
@@ -276,7 +276,7 @@ fn make_node(directory: BorrowedFd<'_>, name: &CStr, node: &NewNode) -> io::Resu
         set_permissions(file.as_fd(), node.mode)?;
     }
     let handle = FileHandle::of(file.as_fd(), c"")?;
-    Ok(Local { inode: status.inode, kind: node.kind, handle })
+    Ok(Local::new(status.inode, node.kind, handle))
 }
 
 /// Make a file for its owner only.

@@ -23,7 +23,7 @@ pub struct Former {
 impl Former {
     /// A file that is there.
     pub fn see(&mut self, file: FileId, kind: FileKind, handle: FileHandle) {
-        self.files.insert(file, Local { inode: file.inode, kind, handle });
+        self.files.insert(file, Local::new(file.inode, kind, handle));
     }
 
     /// All files that are there.
