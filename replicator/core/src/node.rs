@@ -9,6 +9,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{PrimaryConfig, SecondaryConfig};
 use crate::event::Event;
 use crate::ids::{FileId, Time};
+use crate::lineage::GenerationId;
 use crate::primary::Primary;
 use crate::primary::activity::Doubtful;
 use crate::recovery::Recovered;
@@ -114,10 +115,10 @@ impl Node {
         }
     }
 
-    /// On a secondary: the stream that a later one may go on from. While it is the same, and something of it is confirmed, the record of which file is which
-    /// has to hold all that was confirmed ([`crate::recovery`]).
+    /// On a secondary: the stream that a later one may go on from, and the generation on record. While something of the stream is confirmed, the record of which file
+    /// is which has to hold all that was ([`crate::recovery`]). With a record of another generation it is worth nothing.
     #[must_use]
-    pub fn holds(&self) -> Option<StreamId> {
+    pub fn holds(&self) -> Option<(StreamId, GenerationId)> {
         match &self.role {
             Role::Primary(_) => None,
             Role::Secondary(secondary) => secondary.holds(),

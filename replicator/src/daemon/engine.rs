@@ -11,7 +11,6 @@ use replicator_core::action::{Action, Body, CloseReason, Notice};
 use replicator_core::event::{Event, ReceivedBody};
 use replicator_core::ids::{FileId, SessionId, Time, VolumeId};
 use replicator_core::node::Node;
-use replicator_core::resume::StreamId;
 use replicator_core::succession::CopyOf;
 use replicator_core::wire::header::{Header, Kind, VERSION};
 use replicator_core::wire::hello::Hello;
@@ -21,6 +20,7 @@ use super::ending::Ending;
 use super::mailbox::Mailbox;
 use super::message::{Known, Message};
 use super::publish::Publisher;
+use super::register::Held;
 use super::safe_set::SafeSet;
 use super::sessions::Sessions;
 use super::settling::Settling;
@@ -188,8 +188,8 @@ impl Core {
         self.session.as_ref().map_or(VERSION, |(_, connection)| connection.version())
     }
 
-    /// On a secondary: the stream that a later one may go on from.
-    pub fn holds(&self) -> Option<StreamId> {
+    /// On a secondary: the stream that a later one may go on from, and the generation on record.
+    pub fn holds(&self) -> Option<Held> {
         self.node.holds()
     }
 

@@ -208,6 +208,8 @@ impl StartedNode {
         let register = state.register()?;
         let register_identity = lasting_identity(Role::Secondary, &ids, &volumes);
         let recorded = register.take(register_identity).context("take away what is on record of the copy")?;
+        // It is worth nothing with a state that is lost, damaged, or an older copy.
+        let recorded = recorded.filter(|recorded| recorded.generation == Some(record.lineage.current));
         let inherited = inherited(&state, succession_identity(&before, &volumes))?
             .filter(|_| kept.is_none() && left.is_none());
         // Before the first caller is answered it must be on record how callers are answered; and what a node is that was in the other role.

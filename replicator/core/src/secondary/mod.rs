@@ -22,6 +22,7 @@ use crate::action::{Action, Body, CloseReason, DataState, Notice, Phase, StateRe
 use crate::config::SecondaryConfig;
 use crate::event::{Event, ReceivedBody};
 use crate::ids::{Errno, FileId, PersistId, Sequence, SessionId, Term, Time};
+use crate::lineage::GenerationId;
 use crate::record::Record;
 use crate::recovery::Recovered;
 use crate::resume::{Beginning, Held, StreamId, Why};
@@ -133,10 +134,10 @@ impl Secondary {
         self.recovered = Some(recovered);
     }
 
-    /// The stream that is held, up to wherever it was received, if a later one may go on from it.
-    pub fn holds(&self) -> Option<StreamId> {
+    /// The stream that is held, up to wherever it was received, if a later one may go on from it; and the generation that is on record.
+    pub fn holds(&self) -> Option<(StreamId, GenerationId)> {
         let held = self.held.filter(|_| self.config.resumes && self.recovered.is_none());
-        held.map(|held| held.stream)
+        held.map(|held| (held.stream, self.record.durable().lineage.current))
     }
 
     /// This node was the primary: what of its copy may differ.

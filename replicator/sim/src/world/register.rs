@@ -9,6 +9,7 @@ use super::*;
 #[derive(Clone, Debug)]
 pub struct Register {
     stream: StreamId,
+    generation: GenerationId,
     known: BTreeMap<FileId, u64>,
 }
 
@@ -20,11 +21,14 @@ impl World {
     }
 
     fn register_of_now(&self) -> Option<Register> {
-        let stream = self.secondary.holds()?;
+        let (stream, generation) = self.secondary.holds()?;
         let begun = self.secondary_disk.register.get().is_some();
         // It begins when all is known; from then on it follows.
-        (begun || !self.replica.is_resyncing())
-            .then(|| Register { stream, known: self.replica.known.clone() })
+        (begun || !self.replica.is_resyncing()).then(|| Register {
+            stream,
+            generation,
+            known: self.replica.known.clone(),
+        })
     }
 
     /// A secondary has something to go on from: that is where a crash shows most. Where the primary has, too, it may crash at the same moment.
@@ -83,7 +87,8 @@ impl World {
     /// The next process goes on from it, unless others changed the copy meanwhile.
     pub(super) fn recover(&mut self, register: Option<Register>) {
         let (Some(register), Some(random)) = (register, self.register.as_mut()) else { return };
-        if random.chance(5) {
+        let state = self.secondary_disk.record.get().lineage.current;
+        if random.chance(5) || register.generation != state {
             return;
         }
         let mut odd = self.replica.recover(&register.known);

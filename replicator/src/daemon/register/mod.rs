@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 use replicator_core::ids::{Errno, Sequence, SessionId};
+use replicator_core::lineage::GenerationId;
 use replicator_core::resume::StreamId;
 use tracing::{debug, info, warn};
 
@@ -30,6 +31,7 @@ use super::message::Message;
 use super::workers::Workers;
 use crate::storage::register::{Base, Entry, Moment, RegisterDirectory};
 use crate::storage::replica::Replica;
+use crate::storage::succession::UNSURE;
 
 /// So far ahead is on record that the node may change files.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -40,6 +42,9 @@ const MOMENT: Duration = Duration::from_millis(20);
 const MOMENT_LEFT: Duration = Duration::from_millis(10);
 /// After a failure it is begun anew no sooner.
 const AGAIN: Duration = Duration::from_secs(10);
+
+/// The stream that a later one may go on from, and the generation that the node's state has.
+pub type Held = (StreamId, GenerationId);
 
 /// Where it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +84,8 @@ pub struct Registrar {
     stored: bool,
     /// Of the present log.
     number: u64,
-    /// What is held is of this stream, by the record.
-    stream: StreamId,
+    /// What is held, by the record.
+    held: Held,
     /// Up to when the node may change its files, in nanoseconds since 1970, by the record.
     until: i64,
     /// The same, written and not synced.
@@ -108,7 +113,7 @@ impl Registrar {
             based: false,
             stored: false,
             number: 0,
-            stream: StreamId::default(),
+            held: Held::default(),
             until: 0,
             moment: None,
             pending: 0,
@@ -136,9 +141,9 @@ impl Registrar {
         self.stored
     }
 
-    /// Take the next step. `held`: the stream that a later one may go on from. `whole`: all of its trees is known. `applies`: something was applied a moment
+    /// Take the next step. `whole`: all of its trees is known. `applies`: something was applied a moment
     /// ago.
-    pub fn follow(&mut self, held: Option<StreamId>, whole: bool, applies: bool, workers: &Workers) {
+    pub fn follow(&mut self, held: Option<Held>, whole: bool, applies: bool, workers: &Workers) {
         let Some(keeper) = &self.keeper else { return };
         let rests = self.failed.is_some_and(|failed| failed.elapsed() < AGAIN);
         let Some(held) = held else {
@@ -161,12 +166,12 @@ impl Registrar {
             }
             Step::Off | Step::Beginning | Step::Storing | Step::On => {}
         }
-        if self.based && (self.stream != held || applies && is_late(self.until)) {
+        if self.based && (self.held != held || applies && is_late(self.until)) {
             self.append(held, None);
         }
     }
 
-    fn store(&mut self, held: StreamId, entries: Vec<Entry>, workers: &Workers) {
+    fn store(&mut self, held: Held, entries: Vec<Entry>, workers: &Workers) {
         let Some(keeper) = &self.keeper else { return };
         match keeper.directory.begin_moment() {
             Ok(moment) => self.moment = Some((moment, Instant::now())),
@@ -176,8 +181,8 @@ impl Registrar {
             }
         }
         (self.step, self.based) = (Step::Storing, true);
-        (self.stream, self.until) = (held, now_and(LEASE));
-        keeper.store(self.number, self.stream, self.until, entries, workers);
+        (self.held, self.until) = (held, now_and(LEASE));
+        keeper.store(self.number, held, self.until, entries, workers);
         self.applies();
     }
 
@@ -191,17 +196,17 @@ impl Registrar {
     }
 
     /// A barrier is to be answered. Whether something has to be on record before: [`Message::Recorded`] tells when it is.
-    pub fn record(&mut self, held: Option<StreamId>, session: SessionId, barrier: Sequence) -> bool {
+    pub fn record(&mut self, held: Option<Held>, session: SessionId, barrier: Sequence) -> bool {
         held.is_some_and(|held| self.based && self.append(held, Some((session, barrier))))
     }
 
     /// Have all that changed appended. Whether there was anything, or is anything under way.
-    fn append(&mut self, held: StreamId, told: Option<(SessionId, Sequence)>) -> bool {
+    fn append(&mut self, held: Held, told: Option<(SessionId, Sequence)>) -> bool {
         let Some(keeper) = &self.keeper else { return false };
         let mut entries = keeper.replica.take_news();
-        if self.stream != held {
-            self.stream = held;
-            entries.push(Entry::Stream(held));
+        if self.held != held {
+            self.held = held;
+            entries.extend([Entry::Stream(held.0), Entry::Generation(held.1)]);
         }
         if is_late(self.until) {
             self.until = now_and(LEASE);
@@ -275,13 +280,15 @@ impl Registrar {
     /// The node ends, and changes nothing any more: what has a later time from now on is somebody else's. `rests`: nobody waits for the end.
     pub fn end(&mut self, rests: bool) {
         let Some(mut keeper) = self.keeper.take() else { return };
+        // File times go in ticks; what the node changed last is older.
+        let until = now().saturating_sub(nanoseconds(UNSURE));
         if let Some((moment, _)) = self.moment.take() {
             // Where it cannot be said, what was said before holds.
-            let _ = moment.note(now());
+            let _ = moment.note(until);
         }
         if self.based {
             let mut entries = keeper.replica.take_news();
-            entries.push(Entry::Until(now()));
+            entries.push(Entry::Until(until));
             keeper.scribe.order(Job::Note(entries));
         }
         keeper.scribe.end(rests);
@@ -289,11 +296,11 @@ impl Registrar {
 }
 
 impl Keeper {
-    fn store(&self, number: u64, stream: StreamId, until: i64, mut entries: Vec<Entry>, workers: &Workers) {
+    fn store(&self, number: u64, held: Held, until: i64, mut entries: Vec<Entry>, workers: &Workers) {
         let (directory, mailbox, identity) =
             (self.directory.clone(), Arc::clone(&self.mailbox), self.identity);
         let voided = directory.voided();
-        entries.extend([Entry::Stream(stream), Entry::Until(until)]);
+        entries.extend([Entry::Stream(held.0), Entry::Generation(held.1), Entry::Until(until)]);
         workers.run(move || {
             let told = match directory.store_base(&Base { number, identity, entries }, voided) {
                 Ok(()) => Told::Stored(number),

@@ -1,6 +1,7 @@
 //! One thing that a register says.
 
-use replicator_core::ids::{FileId, FileKind, VolumeId};
+use replicator_core::ids::{FileId, FileKind, Generation, VolumeId};
+use replicator_core::lineage::{self, GenerationId};
 use replicator_core::resume::StreamId;
 use replicator_core::wire::BodyError;
 
@@ -15,6 +16,7 @@ const UNBOUND: u8 = 2;
 const DELETED: u8 = 3;
 const STREAM: u8 = 4;
 const UNTIL: u8 = 5;
+const GENERATION: u8 = 6;
 
 /// Stands for a file's handle, which the number of another file may have later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +56,8 @@ pub enum Entry {
     Deleted(FileId),
     /// What is held is of this stream.
     Stream(StreamId),
+    /// The node's state has this generation.
+    Generation(GenerationId),
     /// Up to this moment, in nanoseconds since 1970, the node may have changed its files itself.
     Until(i64),
 }
@@ -82,6 +86,11 @@ impl log::Entry for Entry {
                 bytes.push(STREAM);
                 bytes.extend_from_slice(&stream.incarnation);
                 bytes.extend_from_slice(&stream.number.to_le_bytes());
+            }
+            Entry::Generation(generation) => {
+                bytes.push(GENERATION);
+                bytes.extend_from_slice(&generation.number.0.to_le_bytes());
+                bytes.extend_from_slice(&generation.tag.0.to_le_bytes());
             }
             Entry::Until(moment) => {
                 bytes.push(UNTIL);
@@ -115,6 +124,9 @@ fn decode(bytes: &[u8; BYTES]) -> Option<Entry> {
         DELETED => Entry::Deleted(file),
         STREAM => {
             Entry::Stream(StreamId { incarnation: *bytes.get(1..)?.first_chunk()?, number: number(17)? })
+        }
+        GENERATION => {
+            Entry::Generation(GenerationId { number: Generation(number(1)?), tag: lineage::Tag(number(9)?) })
         }
         UNTIL => Entry::Until(i64::from_le_bytes(*bytes.get(1..)?.first_chunk()?)),
         _ => return None,

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use replicator_core::ids::{FileId, FileKind, VolumeId};
+use replicator_core::lineage::GenerationId;
 use replicator_core::resume::StreamId;
 
 use super::{Entry, Tag};
@@ -23,6 +24,8 @@ pub struct Copy {
 pub struct Recorded {
     /// What is held is of this stream.
     pub stream: Option<StreamId>,
+    /// The node's state had this generation.
+    pub generation: Option<GenerationId>,
     /// Up to this moment, in nanoseconds since 1970, the node may have changed its files itself.
     pub until: i64,
     /// Those that have a copy.
@@ -45,12 +48,16 @@ impl Recorded {
                 }
                 self.copies.insert(file, Copy { here, kind, tag });
             }
-            Entry::Unbound(file) => self.unbind(file),
+            Entry::Unbound(file) => {
+                self.unbind(file);
+                self.deleted.remove(&file);
+            }
             Entry::Deleted(file) => {
                 self.unbind(file);
                 self.deleted.insert(file);
             }
             Entry::Stream(stream) => self.stream = Some(stream),
+            Entry::Generation(generation) => self.generation = Some(generation),
             Entry::Until(moment) => self.until = moment,
         }
     }

@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use replicator_core::ids::{FileId, FileKind, VolumeId};
+use replicator_core::ids::{FileId, FileKind, Generation, VolumeId};
+use replicator_core::lineage::{self, GenerationId};
 use replicator_core::resume::StreamId;
 
 use super::*;
@@ -31,9 +32,14 @@ fn stream(number: u64) -> StreamId {
     StreamId { incarnation: [9; 16], number }
 }
 
+fn generation(number: u64) -> GenerationId {
+    GenerationId { number: Generation(number), tag: lineage::Tag(77) }
+}
+
 fn all() -> Vec<Entry> {
     vec![
         Entry::Stream(stream(3)),
+        Entry::Generation(generation(6)),
         Entry::Until(-5),
         bound(7, 70),
         Entry::Deleted(file(8)),
@@ -88,7 +94,7 @@ fn it_is_there_once() {
     let mut next = register.begin_log(3).unwrap();
     next.append(&[Entry::Stream(stream(4))]).unwrap();
     let found = register.take(IDENTITY).unwrap().unwrap();
-    assert_eq!((found.stream, found.until), (Some(stream(4)), 77));
+    assert_eq!((found.stream, found.generation, found.until), (Some(stream(4)), Some(generation(6)), 77));
     assert_eq!(found.original(VolumeId(1), 110), Some(file(11)));
     assert_eq!(found.copies[&file(9)], Copy { here: 70, kind: FileKind::Regular, tag: tag(70) });
     assert_eq!(register.take(IDENTITY).unwrap(), None);
