@@ -52,7 +52,10 @@ impl World {
 
     /// Before something is confirmed: all that was applied before is on record.
     pub(super) fn keep_register(&mut self) {
-        if self.register.is_none() || self.sabotage == Sabotage::StaleRegister && self.random.chance(60) {
+        let lags = self.sabotage == Sabotage::StaleRegister
+            && self.secondary_disk.register.get().is_some()
+            && self.random.chance(90);
+        if self.register.is_none() || lags {
             return;
         }
         let register = self.register_of_now();
