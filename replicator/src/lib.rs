@@ -6,6 +6,7 @@
 
 mod boot;
 pub mod cli;
+mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;

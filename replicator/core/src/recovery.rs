@@ -1,7 +1,7 @@
 //! What of a secondary's knowledge outlives a crash of it.
 //!
-//! The primary keeps the marks of all that was not confirmed as durable, and remembers the operations, lists and comparisons behind the last
-//! barrier ([`crate::primary`]). The secondary has on record which of its files is which of the primary's, as it was at that barrier or later: the
+//! The primary keeps the marks of all that was not confirmed as durable, and remembers the operations and lists behind the last barrier that
+//! was answered. The secondary has on record which of its files is which of the primary's, as it was at that barrier or later: the
 //! record is durable before the barrier is answered. So both together know what a crash may have taken back, and nothing else can differ.
 //!
 //! ```text

@@ -20,7 +20,6 @@ use super::ending::Ending;
 use super::mailbox::Mailbox;
 use super::message::{Known, Message};
 use super::publish::Publisher;
-use super::register::Held;
 use super::safe_set::SafeSet;
 use super::sessions::Sessions;
 use super::settling::Settling;
@@ -186,11 +185,6 @@ impl Core {
     /// The protocol version of the session; without one, that of this build.
     pub fn version(&self) -> u16 {
         self.session.as_ref().map_or(VERSION, |(_, connection)| connection.version())
-    }
-
-    /// On a secondary: the stream that a later one may go on from, and the generation on record.
-    pub fn holds(&self) -> Option<Held> {
-        self.node.holds()
     }
 
     /// The safe set.

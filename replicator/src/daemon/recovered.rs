@@ -26,8 +26,7 @@ pub fn recovered(
     cancelled: &AtomicBool,
 ) -> io::Result<Recovered> {
     let stream = recorded.stream.ok_or_else(|| io::Error::other("no stream is on record"))?;
-    let lease = i64::try_from(register::LEASE.as_nanos()).unwrap_or(i64::MAX);
-    if register::now() < recorded.until.saturating_sub(lease) {
+    if register::was_set_back(recorded.until) {
         return Err(io::Error::other("the clock was set back"));
     }
     let mut missing: HashSet<FileId> = recorded.copies.keys().copied().collect();

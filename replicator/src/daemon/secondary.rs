@@ -161,8 +161,9 @@ impl Secondary {
     }
 
     fn apply(&mut self, core: &mut Core, session: SessionId, sequence: Sequence) {
-        self.applied = Some(Instant::now());
-        self.register.applies();
+        let now = Instant::now();
+        self.applied = Some(now);
+        self.register.applies(now);
         let Some(frame) = self.frames.remove(&(session, sequence)) else {
             error!(%sequence, "a frame is to be applied twice");
             return core.tell(Event::Applied { session, sequence, outcome: Err(Errno(libc::EIO)) });
@@ -300,7 +301,7 @@ impl Secondary {
         }
         (self.listed, self.tidying) = (None, true);
         // The root's times change with it, and those of files with other names.
-        self.register.applies();
+        self.register.applies(Instant::now());
         let (replica, mailbox) = (Arc::clone(&self.replica), Arc::clone(&core.mailbox));
         core.workers.run(move || {
             let deleted = replica.delete_orphans();
@@ -370,7 +371,7 @@ impl Secondary {
 
     fn make_durable(&mut self, core: &mut Core, session: SessionId, barrier: Sequence, scope: DurableScope) {
         // What is confirmed is on record.
-        let recorded = self.register.record(core.holds(), session, barrier);
+        let recorded = self.register.record(core.node.holds(), session, barrier);
         let mut durability = Durability { left: usize::from(recorded), result: Ok(()) };
         let only = match scope {
             DurableScope::Files(files) => self.sync_files(core, session, barrier, files, &mut durability),
@@ -476,10 +477,10 @@ impl Role for Secondary {
     fn poll(&mut self, core: &mut Core, _: bool) -> bool {
         self.delete_orphans(core);
         if !self.pending.is_empty() || self.tidying {
-            self.register.applies();
+            self.register.applies(Instant::now());
         }
         let applies = self.applied.is_some_and(|applied| applied.elapsed() < APPLIES);
-        self.register.follow(core.holds(), !self.resyncing, applies, &core.workers);
+        self.register.follow(core.node.holds(), !self.resyncing, applies, &core.workers);
         false
     }
 

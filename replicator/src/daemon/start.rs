@@ -204,14 +204,19 @@ impl StartedNode {
         let activity = state.activity()?;
         // Of a run as the primary, whatever this one is.
         let left = if kept.is_none() { crashed(&activity, lasting) } else { None };
-        // Of a run as the secondary that crashed. It is used once, and by a secondary.
-        let register = state.register()?;
-        let register_identity = lasting_identity(Role::Secondary, &ids, &volumes);
-        let recorded = register.take(register_identity).context("take away what is on record of the copy")?;
-        // It is worth nothing with a state that is lost, damaged, or an older copy.
-        let recorded = recorded.filter(|recorded| recorded.generation == Some(record.lineage.current));
         let inherited = inherited(&state, succession_identity(&before, &volumes))?
             .filter(|_| kept.is_none() && left.is_none());
+        // Of a run as the secondary that crashed. It is used once, by a secondary that has nothing better; the application waits for a primary.
+        let register = state.register()?;
+        let register_identity = lasting_identity(Role::Secondary, &ids, &volumes);
+        let recorded = if role == Role::Secondary && kept.is_none() && left.is_none() && inherited.is_none() {
+            register.take(register_identity)
+        } else {
+            register.make_void().map(|()| None)
+        };
+        let recorded = recorded.context("take away what is on record of the copy")?;
+        // It is worth nothing with a state that is lost, damaged, or an older copy.
+        let recorded = recorded.filter(|recorded| recorded.generation == Some(record.lineage.current));
         // Before the first caller is answered it must be on record how callers are answered; and what a node is that was in the other role.
         if role == Role::Primary || found.before != record {
             state.store(&ids)?;

@@ -27,6 +27,7 @@ mod flags;
 mod holes;
 mod log;
 mod own_files;
+mod records;
 mod sealed;
 mod status;
 mod xattr;

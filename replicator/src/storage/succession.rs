@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::io;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 use replicator_core::checkpoint::Checkpoint;
 use replicator_core::resume::Held;
 use replicator_core::succession::{COPY_BYTES, CopyOf};
@@ -18,6 +18,7 @@ use super::own_files::{self, Taken};
 use super::sealed::{Kind, section, take_section};
 use super::state::StateDirectory;
 use crate::boot::boot_id;
+use crate::clock::nanoseconds;
 
 const KIND: Kind = Kind { magic: *b"RPLSUCCS", version: 1 };
 
@@ -44,10 +45,6 @@ impl Moment {
     /// # Errors
     /// What the system returns.
     pub fn now() -> io::Result<Moment> {
-        let nanoseconds = |clock| -> io::Result<i64> {
-            let time = clock_gettime(clock)?;
-            Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
-        };
         let time = nanoseconds(ClockId::CLOCK_REALTIME_COARSE)?;
         let ahead = nanoseconds(ClockId::CLOCK_REALTIME)? - nanoseconds(ClockId::CLOCK_BOOTTIME)?;
         Ok(Moment { boot: boot_id()?, time, ahead })

@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 use replicator_core::ids::FileKind;
 use replicator_core::wire::attributes::Timestamp;
 
 use super::reader::{is_excluded, is_gone};
 use super::status::{Status, entries};
+use crate::clock;
 use crate::patterns::joined;
 use crate::volume::{Acquaintance, FileHandle, RESERVED_NAME, Volume};
 
@@ -213,8 +214,7 @@ fn changed(status: &Status) -> i128 {
 
 /// The kernel's clock for file times, in nanoseconds.
 fn now() -> io::Result<i128> {
-    let time = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?;
-    Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+    clock::nanoseconds(ClockId::CLOCK_REALTIME_COARSE).map(i128::from)
 }
 
 /// What the files of a tree look like, by their inode numbers.

@@ -7,7 +7,7 @@
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
-use crate::action::{CloseReason, DurableScope};
+use crate::action::DurableScope;
 use crate::event::NamespaceChange;
 use crate::ids::{FileId, Generation, Sequence};
 use crate::recovery::Recovered;
@@ -107,13 +107,8 @@ impl Past {
 impl Primary {
     /// What the peer says of its copy, which crashed.
     pub(super) fn on_recovered(&mut self, body: &[u8]) {
-        let Some(greeting) = &mut self.greeting else { return };
-        match Recovered::decode(body) {
-            Ok(recovered) if greeting.version >= VERSION_RECOVERS && greeting.recovered.is_none() => {
-                greeting.recovered = Some(recovered);
-            }
-            _ => self.end_greeting(CloseReason::Protocol("what a secondary has on record that crashed")),
-        }
+        let what = "what a secondary has on record that crashed";
+        self.take_word(VERSION_RECOVERS, Recovered::decode(body), |greeting| &mut greeting.recovered, what);
     }
 
     /// Whether the peer, which crashed, has what was confirmed to it, and what it does not have is marked then.

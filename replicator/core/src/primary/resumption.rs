@@ -37,6 +37,7 @@ use crate::recovery::Recovered;
 use crate::resume::{Beginning, Held, LastStream, StreamId, Why, decide};
 use crate::reunion::Account;
 use crate::succession::Legacy;
+use crate::wire::BodyError;
 use crate::wire::body::{Holding, Resumption};
 use crate::wire::header::{Header, Kind, VERSION_RESUMES};
 
@@ -121,6 +122,23 @@ impl Primary {
         }
     }
 
+    /// What a peer from that version on says once, before it says what it holds.
+    pub(super) fn take_word<T>(
+        &mut self,
+        since: u16,
+        word: Result<T, BodyError>,
+        place: impl FnOnce(&mut Greeting) -> &mut Option<T>,
+        what: &'static str,
+    ) {
+        let Some(greeting) = &mut self.greeting else { return };
+        let speaks = greeting.version >= since;
+        let place = place(greeting);
+        match word {
+            Ok(word) if speaks && place.is_none() => *place = Some(word),
+            _ => self.end_greeting(CloseReason::Protocol(what)),
+        }
+    }
+
     fn on_holding(&mut self, id: SessionId, holding: Holding) {
         let Ok(reunion) = self.meet() else { return };
         let greeting = self.greeting.take();
@@ -130,14 +148,16 @@ impl Primary {
         let last = if self.untold { Err(Why::Untold) } else { self.last };
         let stream = self.config.incarnation.map(|incarnation| StreamId { incarnation, number: id.0 });
         let succeeds = last.is_ok() && self.inherits(legacy.as_ref(), generation, holding);
-        let overruled = matches!(reunion, Some(Met { overruled: true, .. }));
-        let goes_on = stream.is_some() && last.is_ok() && !overruled;
-        let beginning = match (stream, reunion) {
-            (_, Some(Met { overruled: true, .. })) => Beginning::Compared(Why::Overruled),
-            (Some(_), _) if succeeds => Beginning::Succeeded,
-            _ if goes_on && self.recovers(recovered.as_ref(), generation, holding) => Beginning::Recovered,
-            (Some(_), _) => decide(last, &self.former, generation, holding),
-            (None, _) => Beginning::Compared(Why::Unable),
+        let beginning = if reunion.is_some_and(|met| met.overruled) {
+            Beginning::Compared(Why::Overruled)
+        } else if stream.is_none() {
+            Beginning::Compared(Why::Unable)
+        } else if succeeds {
+            Beginning::Succeeded
+        } else if last.is_ok() && self.recovers(recovered.as_ref(), generation, holding) {
+            Beginning::Recovered
+        } else {
+            decide(last, &self.former, generation, holding)
         };
         self.begin_session(id, beginning, stream, reunion);
         match (beginning, stream, holding.held, legacy) {
@@ -147,6 +167,7 @@ impl Primary {
             (Beginning::Succeeded, Some(stream), _, Some(legacy)) => self.succeed(stream, &legacy),
             _ => self.compare_everything(),
         }
+        self.passing.begin(stream, matches!(beginning, Beginning::Resumed | Beginning::Recovered));
     }
 
     fn begin_session(
@@ -158,7 +179,6 @@ impl Primary {
     ) {
         self.counters.sessions += 1;
         self.former.clear();
-        self.passing.begin(stream, matches!(beginning, Beginning::Resumed | Beginning::Recovered));
         self.beginning = Some(beginning);
         self.report(Notice::Begun { beginning });
         self.session = Some(Session::new(id, self.now, stream));
@@ -173,7 +193,6 @@ impl Primary {
     fn compare_everything(&mut self) {
         self.untold = false;
         self.forget_stream(Why::Started);
-        self.passing.begin(self.stream(), false);
         self.begin_resync();
     }
 

@@ -79,13 +79,8 @@ impl Primary {
 
     /// What the peer says of its data.
     pub(super) fn on_account(&mut self, body: &[u8]) {
-        let Some(greeting) = &mut self.greeting else { return };
-        match Account::decode(body) {
-            Ok(account) if greeting.version >= VERSION_ACCOUNTS && greeting.account.is_none() => {
-                greeting.account = Some(account);
-            }
-            _ => self.end_greeting(CloseReason::Protocol("what the secondary says of its data")),
-        }
+        let what = "what the secondary says of its data";
+        self.take_word(VERSION_ACCOUNTS, Account::decode(body), |greeting| &mut greeting.account, what);
     }
 
     /// The peer has said all: whether a session may begin, and with what this node says of its data (nothing, to a peer that

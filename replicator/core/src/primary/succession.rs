@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::action::{Body, CloseReason};
+use crate::action::Body;
 use crate::checkpoint::PrimaryCheckpoint;
 use crate::ids::{FileId, FileKind, Generation, Sequence};
 use crate::resume::{LastStream, StreamId};
@@ -43,13 +43,8 @@ impl Primary {
 
     /// What the peer says of its copy, which was the primary.
     pub(super) fn on_legacy(&mut self, body: &[u8]) {
-        let Some(greeting) = &mut self.greeting else { return };
-        match Legacy::decode(body) {
-            Ok(legacy) if greeting.version >= VERSION_SUCCEEDS && greeting.legacy.is_none() => {
-                greeting.legacy = Some(legacy);
-            }
-            _ => self.end_greeting(CloseReason::Protocol("what the former primary leaves")),
-        }
+        let what = "what the former primary leaves";
+        self.take_word(VERSION_SUCCEEDS, Legacy::decode(body), |greeting| &mut greeting.legacy, what);
     }
 
     /// Whether this node knows what that secondary had as the primary.

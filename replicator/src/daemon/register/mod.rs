@@ -19,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 use replicator_core::ids::{Errno, Sequence, SessionId};
 use replicator_core::lineage::GenerationId;
 use replicator_core::resume::StreamId;
@@ -29,12 +29,13 @@ use self::scribe::{Job, Scribe};
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::workers::Workers;
+use crate::clock;
 use crate::storage::register::{Base, Entry, Moment, RegisterDirectory};
 use crate::storage::replica::Replica;
 use crate::storage::succession::UNSURE;
 
 /// So far ahead is on record that the node may change files.
-pub const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = Duration::from_secs(10);
 /// It is renewed when less is left.
 const LEASE_LEFT: Duration = Duration::from_secs(7);
 /// So far ahead is written, and not synced, that it may.
@@ -141,8 +142,7 @@ impl Registrar {
         self.stored
     }
 
-    /// Take the next step. `whole`: all of its trees is known. `applies`: something was applied a moment
-    /// ago.
+    /// Take the next step. `whole`: all of its trees is known. `applies`: something was applied a moment ago.
     pub fn follow(&mut self, held: Option<Held>, whole: bool, applies: bool, workers: &Workers) {
         let Some(keeper) = &self.keeper else { return };
         let rests = self.failed.is_some_and(|failed| failed.elapsed() < AGAIN);
@@ -183,13 +183,12 @@ impl Registrar {
         (self.step, self.based) = (Step::Storing, true);
         (self.held, self.until) = (held, now_and(LEASE));
         keeper.store(self.number, held, self.until, entries, workers);
-        self.applies();
+        self.applies(Instant::now());
     }
 
-    /// Something is about to be applied, or may be.
-    pub fn applies(&mut self) {
+    /// Something is about to be applied, or may be, now.
+    pub fn applies(&mut self, now: Instant) {
         let Some((moment, until)) = &mut self.moment else { return };
-        let now = Instant::now();
         if until.saturating_duration_since(now) < MOMENT_LEFT && moment.note(now_and(MOMENT)).is_ok() {
             *until = now + MOMENT;
         }
@@ -281,7 +280,7 @@ impl Registrar {
     pub fn end(&mut self, rests: bool) {
         let Some(mut keeper) = self.keeper.take() else { return };
         // File times go in ticks; what the node changed last is older.
-        let until = now().saturating_sub(nanoseconds(UNSURE));
+        let until = now().saturating_sub(length_of(UNSURE));
         if let Some((moment, _)) = self.moment.take() {
             // Where it cannot be said, what was said before holds.
             let _ = moment.note(until);
@@ -314,22 +313,26 @@ impl Keeper {
     }
 }
 
-/// This moment of the clock for file times, in nanoseconds since 1970.
-pub fn now() -> i64 {
-    clock_gettime(ClockId::CLOCK_REALTIME)
-        .map_or(i64::MAX, |time| time.tv_sec().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec()))
+/// This moment, in nanoseconds since 1970. Where it is not known nothing is vouched for.
+fn now() -> i64 {
+    clock::nanoseconds(ClockId::CLOCK_REALTIME).unwrap_or(0)
 }
 
-fn nanoseconds(span: Duration) -> i64 {
+/// Whether the clock is behind what it showed when that end of a lease was put on record.
+pub fn was_set_back(until: i64) -> bool {
+    now() < until.saturating_sub(length_of(LEASE))
+}
+
+fn length_of(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn now_and(span: Duration) -> i64 {
-    now().saturating_add(nanoseconds(span))
+    now().saturating_add(length_of(span))
 }
 
 /// Whether the node may change files at times soon that are not on record, or the clock was set back.
 fn is_late(until: i64) -> bool {
     let left = until.saturating_sub(now());
-    left < nanoseconds(LEASE_LEFT) || left > nanoseconds(LEASE)
+    left < length_of(LEASE_LEFT) || left > length_of(LEASE)
 }

@@ -34,7 +34,7 @@ impl Replica {
     #[must_use]
     pub fn copies(&self, volumes: &[impl AsRef<Volume>]) -> Option<Vec<Copies>> {
         let _namespace = self.lock_namespace();
-        if self.is_resyncing() || !self.detached().is_empty() {
+        if !self.is_whole() {
             return None;
         }
         let map = self.map();

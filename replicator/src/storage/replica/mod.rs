@@ -302,6 +302,11 @@ impl Replica {
         self.resyncing.load(Ordering::Relaxed)
     }
 
+    /// Whether the map has all files: no comparison of the trees is under way, nor a move of directories.
+    fn is_whole(&self) -> bool {
+        !self.is_resyncing() && self.detached().is_empty()
+    }
+
     fn map(&self) -> MutexGuard<'_, FileMap> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,10 +22,7 @@ impl Replica {
     #[must_use]
     pub fn record(&self) -> Option<Vec<Entry>> {
         let _namespace = self.namespace.try_lock().ok()?;
-        if self.is_resyncing() || !self.detached().is_empty() {
-            return None;
-        }
-        Some(self.map().record())
+        self.is_whole().then(|| self.map().record())
     }
 
     /// What has changed in the map since the last call. All that was applied before is in it.

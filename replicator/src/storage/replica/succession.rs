@@ -48,7 +48,7 @@ impl Replica {
     pub fn inheritance(&self) -> Option<Vec<CopyOf>> {
         let _namespace = self.lock_namespace();
         let map = self.map();
-        if self.is_resyncing() || !self.detached().is_empty() || map.deleted().next().is_some() {
+        if !self.is_whole() || map.deleted().next().is_some() {
             return None;
         }
         let copy = |(original, local): (FileId, &Local)| CopyOf {
