@@ -1,7 +1,7 @@
 //! One node: its files, and the daemon while it runs.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -257,6 +257,17 @@ impl Node {
             let _ = kill(pid, Signal::SIGKILL);
         }
         self.wait_end(STOP_BOUND).map(drop)
+    }
+
+    /// Take a file of its own away, if it is there: what it keeps for its next start.
+    ///
+    /// # Errors
+    /// It is there and stays.
+    pub fn forget(&self, name: &str) -> Result<()> {
+        match fs::remove_file(self.state_directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Send a signal (SIGSTOP, SIGCONT).

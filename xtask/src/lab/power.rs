@@ -1,7 +1,5 @@
 //! The power of a mirror's machines ([`super::mirror::Options::machines`]).
 
-use std::{fs, io};
-
 use anyhow::{Result, bail};
 
 use super::crash_disk::{Cut, Loss};
@@ -67,12 +65,8 @@ impl Mirror {
             self.machine(*side)?.power_on()?;
             // What a real machine would take for that of another boot. This one's kernel has the same boot as before.
             let node = if *side == Side::Primary { &self.primary } else { &self.secondary };
-            for name in ["register.moment", "succession"] {
-                match fs::remove_file(node.state_directory.join(name)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-                    _ => {}
-                }
-            }
+            node.forget("register.moment")?;
+            node.forget("succession")?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::files::{CRASHED, PEER_LOST, kill_without_a_record, plant, write_synced};
+use super::files::{CRASHED, PEER_LOST, kill_without_a_record, plant, require_all_compared, write_synced};
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::Mirror;
 use crate::lab::node::START_BOUND;
@@ -83,10 +83,7 @@ fn gone_on(mirror: &mut Mirror, when: &str) -> Result<Resync> {
 }
 
 fn compared(mirror: &mut Mirror, when: &str) -> Result<()> {
-    let resync = mirror.primary.fresh_status()?.resync;
-    ensure!(!resync.resumed, "{when}: {}", resync.why);
-    ensure!(resync.bytes_compared >= LARGE_BYTES, "{when}: not everything was compared: {resync:?}");
-    Ok(())
+    require_all_compared(mirror, LARGE_BYTES, when).map(drop)
 }
 
 /// Killed in the middle of all kinds of changes, a few times. Returns the most bytes that were compared.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::lab::mirror::Mirror;
 use crate::lab::records::Random;
@@ -116,7 +116,7 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result
 /// It cannot be killed, or the record not be removed.
 pub fn kill_without_a_record(mirror: &mut Mirror) -> Result<()> {
     mirror.primary.kill()?;
-    remove_if_there(&mirror.primary.state_directory.join("activity.base"))
+    mirror.primary.forget("activity.base")
 }
 
 /// The same of the secondary.
@@ -125,12 +125,16 @@ pub fn kill_without_a_record(mirror: &mut Mirror) -> Result<()> {
 /// As for the primary.
 pub fn kill_secondary_without_a_record(mirror: &mut Mirror) -> Result<()> {
     mirror.secondary.kill()?;
-    remove_if_there(&mirror.secondary.state_directory.join("register.base"))
+    mirror.secondary.forget("register.base")
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+/// Everything was compared in the present session, at least so many bytes. Returns how many.
+///
+/// # Errors
+/// It went on from an earlier one, does not say why not, or left something out.
+pub fn require_all_compared(mirror: &mut Mirror, least: u64, when: &str) -> Result<u64> {
+    let resync = mirror.primary.fresh_status()?.resync;
+    ensure!(!resync.resumed && !resync.why.is_empty(), "{when}: resumed: {}", resync.why);
+    ensure!(resync.bytes_compared >= least, "{when}: not everything was compared: {resync:?}");
+    Ok(resync.bytes_compared)
 }

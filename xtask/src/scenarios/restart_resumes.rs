@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::files::{CRASHED, PEER_LOST, kill_without_a_record, plant, write_synced};
+use super::files::{CRASHED, PEER_LOST, kill_without_a_record, plant, require_all_compared, write_synced};
 use super::{Context, Outcome, passed};
 use crate::lab::mirror::Mirror;
 use crate::lab::node::START_BOUND;
@@ -78,10 +78,7 @@ fn nothing_compared(mirror: &mut Mirror, when: &str) -> Result<()> {
 }
 
 fn compared(mirror: &mut Mirror, when: &str) -> Result<()> {
-    let Status { resync, .. } = status(mirror)?;
-    ensure!(!resync.resumed && !resync.why.is_empty(), "{when}: resumed");
-    ensure!(resync.bytes_compared >= LARGE_BYTES, "{when}: not everything was compared: {resync:?}");
-    Ok(())
+    require_all_compared(mirror, LARGE_BYTES, when).map(drop)
 }
 
 /// Whatever can be done to a tree, on the bare file system. Returns the bytes that were compared.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::files::{
-    CRASHED, PEER_LOST, kill_secondary_without_a_record, kill_without_a_record, plant, require_copied,
-    write_synced,
+    CRASHED, PEER_LOST, kill_secondary_without_a_record, kill_without_a_record, plant, require_all_compared,
+    require_copied, write_synced,
 };
 use super::{Context, Outcome, passed};
 use crate::lab::image::MIB;
@@ -146,11 +146,5 @@ fn rewrite(path: &Path) -> Result<()> {
 }
 
 fn require_compared(mirror: &mut Mirror, when: &str) -> Result<u64> {
-    let Status { resync, .. } = status(mirror)?;
-    ensure!(!resync.resumed && !resync.why.is_empty(), "{when}: resumed");
-    ensure!(
-        resync.bytes_compared >= WRITTEN * WRITTEN_BYTES,
-        "{when}: not everything was compared: {resync:?}"
-    );
-    Ok(resync.bytes_compared)
+    require_all_compared(mirror, WRITTEN * WRITTEN_BYTES, when)
 }
