@@ -60,9 +60,12 @@ pub enum Action {
     Report(Notice),
 
     // ---- secondary ---------------------------------------------------------------------------------
-    /// Apply the received frame with this sequence, whose payload the edge holds. Several may run at once: the core
-    /// orders only those at once that do not conflict. Answer: `Applied`.
-    Apply { session: SessionId, sequence: Sequence },
+    /// Apply the received frame with this sequence, whose payload the edge holds. Answer: `Applied`.
+    ///
+    /// Those `in_order` are applied one after the other, and answered, in the order of their orders. Of the others several may run at
+    /// once, and beside these: but none begins before all that are in order and were ordered before it have ended. What conflicts and
+    /// is not kept apart by that is not ordered before the other has been answered.
+    Apply { session: SessionId, sequence: Sequence, in_order: bool },
     /// From the next `Apply` on, keep aside what is overwritten or removed, as that of this generation; none: no more.
     KeepAside { of: GenerationId },
     /// Make this durable. Answer: `MadeDurable`.

@@ -176,8 +176,10 @@ impl PrimaryConfig {
 pub struct SecondaryConfig {
     /// Rhythm of the connection.
     pub link: LinkTimes,
-    /// Most frames that are applied at once.
+    /// Most frames that are ordered to be applied and not answered.
     pub applies_max: usize,
+    /// A `Data` frame of at most so many bytes is applied in order with its neighbours, a longer one beside them.
+    pub in_order_bytes: u64,
     /// An `Ack` is sent after so many bytes of payload.
     pub ack_bytes: u64,
     /// An `Ack` is sent after so many frames.
@@ -193,6 +195,7 @@ impl Default for SecondaryConfig {
         SecondaryConfig {
             link: LinkTimes::default(),
             applies_max: 256,
+            in_order_bytes: 16 << 10,
             ack_bytes: 256 << 10,
             ack_frames: 64,
             ack_delay: Duration::from_millis(5),

@@ -114,7 +114,7 @@ impl Driven {
             // Of namespace operations only lists, which `settle` numbers from 1000 on, are answered.
             Action::SendFrame { body: Body::Entry { entry: EntryId(..1000) }, .. } => {}
             Action::SendFrame { session, header, .. } => self.answer_frame(session.0, &header),
-            Action::Apply { session, sequence } => {
+            Action::Apply { session, sequence, .. } => {
                 self.tell(Event::Applied { session, sequence, outcome: Ok(AppliedOutcome::Done) });
             }
             Action::MakeDurable { session, barrier, .. } => {

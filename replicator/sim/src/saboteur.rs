@@ -60,6 +60,8 @@ pub enum Sabotage {
     WithheldLegacy,
     /// A secondary confirms before it has on record which file is which, and does not tell what after a crash is not as recorded.
     StaleRegister,
+    /// What is to be applied in order is applied as it comes.
+    OutOfOrder,
 }
 
 impl Sabotage {
@@ -106,6 +108,7 @@ pub const ALL: &[(Sabotage, &str)] = &[
     (Sabotage::UnaskedRelease, "one-acknowledger"),
     (Sabotage::WithheldLegacy, "same-tree"),
     (Sabotage::StaleRegister, "same-tree"),
+    (Sabotage::OutOfOrder, "same-tree"),
     (Sabotage::EarlySettle, "same-tree"),
     (Sabotage::EarlyAnswer, "same-tree"),
 ];

@@ -183,10 +183,23 @@ enum Doing {
 
 #[derive(Debug)]
 enum Serving {
-    Apply { session: SessionId, sequence: Sequence },
-    MakeDurable { session: SessionId, barrier: Sequence, scope: DurableScope },
-    Persist { persist: PersistId, record: StateRecord },
-    Done(Event),
+    Apply {
+        session: SessionId,
+        sequence: Sequence,
+        in_order: bool,
+        order: u64,
+    },
+    MakeDurable {
+        session: SessionId,
+        barrier: Sequence,
+        scope: DurableScope,
+    },
+    Persist {
+        persist: PersistId,
+        record: StateRecord,
+    },
+    /// Of what was to be done in order, its place.
+    Done(Event, Option<u64>),
 }
 
 #[derive(Debug)]
@@ -248,7 +261,10 @@ pub struct World {
     secondary: Node,
     secondary_disk: OwnFiles,
     replica: Replica,
+    secondary_config: SecondaryConfig,
     serving: Vec<Serving>,
+    /// How many frames were ordered to be applied.
+    orders: u64,
     payloads: BTreeMap<(SessionId, Sequence), (Header, Payload)>,
     next_session: u64,
     link: Option<Link>,
@@ -296,6 +312,12 @@ pub struct World {
 /// What tells one run of the primary's daemon from all others.
 fn incarnation(seed: u64) -> [u8; 16] {
     u128::from(seed).to_le_bytes()
+}
+
+/// In some worlds all bytes are written in order with the rest, in some all beside it.
+fn secondary_config(seed: u64) -> SecondaryConfig {
+    let in_order_bytes = [0, 2, u64::MAX][Random::new(seed ^ 0x0de7).below(3)];
+    SecondaryConfig { in_order_bytes, ..SecondaryConfig::default() }
 }
 
 /// Random bits of one run of the primary's daemon.
@@ -368,10 +390,12 @@ impl World {
             acknowledged: BTreeMap::new(),
             told: BTreeMap::new(),
             synced: BTreeMap::new(),
-            secondary: Node::secondary(SecondaryConfig::default(), secondary_record, now),
+            secondary: Node::secondary(secondary_config(seed), secondary_record, now),
             secondary_disk: OwnFiles::new(secondary_record),
             replica: Replica::new(shape.volumes),
+            secondary_config: secondary_config(seed),
             serving: Vec::new(),
+            orders: 0,
             payloads: BTreeMap::new(),
             next_session: 0,
             link: None,

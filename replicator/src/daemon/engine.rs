@@ -569,9 +569,9 @@ impl<R: Role> Engine<R> {
     }
 }
 
-/// The data plane's place in the scheduler: what nobody waits for must not take the processor from the application.
+/// A thread's place in the scheduler: what nobody waits for must not take the processor from the application.
 #[derive(Default)]
-struct Priority {
+pub struct Priority {
     background: Option<bool>,
 }
 
@@ -579,7 +579,8 @@ impl Priority {
     /// Nice value (sched(7)) of the thread while nobody waits for it.
     const NICE: i32 = 10;
 
-    fn set(&mut self, awaited: bool) {
+    /// Somebody waits for the calling thread, or nobody does.
+    pub fn set(&mut self, awaited: bool) {
         if self.background == Some(!awaited) {
             return;
         }

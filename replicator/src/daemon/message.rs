@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use replicator_core::event::{AppliedOutcome, Event, ReadOutcome, SyncScope};
+use replicator_core::event::{Event, ReadOutcome, SyncScope};
 use replicator_core::extent::Extent;
 use replicator_core::ids::{Errno, FileId, ReadId, Sequence, SessionId, Term};
 use replicator_core::recovery::Recovered;
@@ -15,6 +15,7 @@ use replicator_core::wire::namespace::Operation;
 
 use super::register;
 use super::safe_set::Idle;
+use super::secondary;
 use super::settling::Look;
 use super::told::Answer;
 use crate::control::ResyncScope;
@@ -23,7 +24,6 @@ use crate::gate::{Counters, GateReport};
 use crate::link::handshake::Established;
 use crate::notify::Change;
 use crate::notify::local_changes::Found;
-use crate::storage::replica::ReplicaError;
 use crate::storage::survey::Fingerprints;
 
 /// One message to a data-plane thread.
@@ -106,15 +106,8 @@ pub enum Message {
         /// Why not.
         why: String,
     },
-    /// A worker compared digests with what is here.
-    Compared {
-        /// Whose frame it was.
-        session: SessionId,
-        /// Which one.
-        sequence: Sequence,
-        /// What differs.
-        outcome: Result<AppliedOutcome, ReplicaError>,
-    },
+    /// What became of frames that were to be applied to the copy.
+    Copy(secondary::Told),
     /// A worker made volumes durable for a barrier.
     Synced {
         /// Whose barrier it was.

@@ -120,9 +120,13 @@ fn pace(config: &Config, volumes: &[Arc<Volume>]) -> Pace {
     Pace { floor, cap: config.mirror.resync_rate_max, ..Pace::default() }
 }
 
+/// Data of at most so many bytes is written by the thread that changes the copy: a buffered write on the ring goes through a kernel worker, which takes half as
+/// long again (docs/measurements/link.md) and matters where somebody waits for few bytes.
+const IN_ORDER_BYTES: u64 = 16 << 10;
+
 /// For a secondary.
 pub fn secondary_config(config: &Config) -> SecondaryConfig {
-    SecondaryConfig { link: link_times(config), ..SecondaryConfig::default() }
+    SecondaryConfig { link: link_times(config), in_order_bytes: IN_ORDER_BYTES, ..SecondaryConfig::default() }
 }
 
 /// Random bytes.

@@ -57,6 +57,7 @@ use crate::status::{Status, StrictStatus, VolumeStatus};
 use crate::storage::checkpoint::VolumeCheckpoint;
 use crate::storage::divergence::Limit;
 use crate::storage::protection::{self, Protection};
+use crate::storage::replica::Replica;
 use crate::storage::state::{NodeState, StateDirectory};
 use crate::uring::Ring;
 use crate::volume::{Volume, exists_below};
@@ -274,16 +275,21 @@ impl StartedNode {
                     bytes: config.mirror.keep_diverged,
                     drops: config.mirror.keep_diverged_when_full == WhenFull::DropOldest,
                 };
-                let mut secondary = Secondary::new(volumes.clone(), waiting, limit);
+                let replica = Arc::new(Replica::new(volumes.clone()));
+                let register = if resumes {
+                    let (replica, posts) = (Arc::clone(&replica), Arc::clone(&mailbox));
+                    Registrar::start(register, register_identity, replica, posts)
+                        .context("start to keep the register")?
+                } else {
+                    Registrar::none()
+                };
+                let (copy, posts) = (Arc::clone(&replica), Arc::clone(&mailbox));
+                let secondary = Secondary::start(volumes.clone(), copy, register, waiting, limit, posts)
+                    .context("start the thread that changes the copy")?;
                 // What an earlier run took away and did not yet delete is not to be deleted by this one.
                 secondary.keep_aside(record.keeping);
                 let (kept, left) = (kept.filter(|_| resumes), left.filter(|_| resumes));
-                let (replica, posts) = (secondary.replica(), Arc::clone(&mailbox));
-                if resumes {
-                    let (replica, posts) = (Arc::clone(&replica), Arc::clone(&mailbox));
-                    let registrar = Registrar::start(register, register_identity, replica, posts);
-                    secondary.keep_register(registrar.context("start to keep the register")?);
-                }
+                let posts = Arc::clone(&mailbox);
                 if let Some(left) = left {
                     preparation = Some(Preparation::of_predecessor(volumes, *left, replica, posts)?);
                 } else if let Some(inherited) = inherited.filter(|_| resumes) {

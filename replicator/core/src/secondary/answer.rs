@@ -35,7 +35,8 @@ impl Secondary {
                 self.replacement = Replacement::default();
                 self.out.push(Action::KeepAside { of: self.record.durable().keeping });
             }
-            self.out.push(Action::Apply { session: work.session, sequence: work.sequence });
+            let Work { session, sequence, in_order, .. } = work;
+            self.out.push(Action::Apply { session, sequence, in_order });
         }
     }
 

@@ -439,7 +439,7 @@ impl Secondary {
         let replacement = if begins { Some(self.check_begin()?) } else { None };
         let Some(session) = &mut self.session else { return Ok(()) };
         let slot = Slot(session.base.0 + header.sequence.0);
-        let frame = Frame::new(session.id, slot, header, body)?;
+        let frame = Frame::new(session.id, slot, header, body, self.config.in_order_bytes)?;
         session.received = header.sequence;
         session.unacked_bytes += if header.kind == Kind::Data { header.length } else { 0 };
         session.unacked_frames += 1;

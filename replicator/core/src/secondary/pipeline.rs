@@ -1,8 +1,13 @@
 //! The order in which frames are applied: as many at once as do not conflict.
 //!
-//! Frames of one file start in their order; `Data` and `Hole` run beside each other where they do not overlap, `Attributes`
-//! and `Digests` run alone on their file, `Verify` beside all that does not change what it is about. A *fence* (`Namespace`, `ResyncBegin`, `ResumeBegin`, `Copies`, `ResyncEnd`) waits for everything
-//! before it and holds everything behind it.
+//! Most frames are short work (names, attributes, holes, few bytes). The edge does these *in order*, one after the other, so one of them may be ordered while others
+//! that it conflicts with have not ended: nobody waits for an answer between the making of a file and its first bytes. What takes long
+//! (many bytes, `Digests`, `Verify`) runs *beside*; it begins after all that was ordered in order before it, and what conflicts
+//! with it is not ordered before it has ended.
+//!
+//! Frames of one file start in their order; `Data` and `Hole` do not conflict where they do not overlap, `Attributes` and `Digests` conflict with all on their
+//! file, `Verify` with what changes what it is about. A *fence* conflicts with everything: `Namespace`, which is done in order, and
+//! `ResyncBegin`, `ResumeBegin`, `Copies`, `ResyncEnd`, which run *alone*: not beside anything, in order or not.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -33,6 +38,8 @@ pub(super) struct Work {
     pub slot: Slot,
     pub kind: WorkKind,
     pub file: FileId,
+    /// The edge does it in order.
+    pub in_order: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +64,7 @@ impl Frame {
         slot: Slot,
         header: &Header,
         body: ReceivedBody,
+        in_order_bytes: u64,
     ) -> Result<Frame, CloseReason> {
         let kind = match (header.kind, body) {
             (Kind::Barrier, ReceivedBody::Structured(body)) => return Ok(Frame::Barrier(body)),
@@ -74,7 +82,12 @@ impl Frame {
             (Kind::ResyncEnd, _) => WorkKind::End(Generation(header.offset)),
             _ => return Err(CloseReason::Protocol("a frame without its body")),
         };
-        Ok(Frame::Work(Work { session, sequence: header.sequence, slot, kind, file: header.file }))
+        let in_order = match header.kind {
+            Kind::Data => header.length <= in_order_bytes,
+            Kind::Digests | Kind::Verify => false,
+            _ => true,
+        };
+        Ok(Frame::Work(Work { session, sequence: header.sequence, slot, kind, file: header.file, in_order }))
     }
 }
 
@@ -86,6 +99,11 @@ fn whole_blocks(hole: Extent) -> Extent {
 impl Work {
     pub fn is_fence(&self) -> bool {
         matches!(self.kind, WorkKind::Names(_) | WorkKind::Begin | WorkKind::Copies | WorkKind::End(_))
+    }
+
+    /// A fence that nothing may be ordered beside.
+    fn is_alone(&self) -> bool {
+        self.is_fence() && !matches!(self.kind, WorkKind::Names(_))
     }
 
     /// Whether both may run at once on the same file.
@@ -119,9 +137,13 @@ pub(super) struct Pipeline {
     /// A fence and what came behind it.
     held: VecDeque<Slot>,
     fences: BTreeSet<Slot>,
-    /// The first held fence runs.
-    fence_runs: bool,
+    /// The first held fence runs, alone.
+    alone: bool,
+    /// Frames that wait in lanes.
+    queued: usize,
     running: BTreeMap<(SessionId, Sequence), Slot>,
+    /// Those of them that are not done in order.
+    beside: usize,
     /// Frames of an abandoned session that the edge has not answered: nothing starts before.
     stale: BTreeSet<(SessionId, Sequence)>,
 }
@@ -135,8 +157,10 @@ impl Pipeline {
             startable: VecDeque::new(),
             held: VecDeque::new(),
             fences: BTreeSet::new(),
-            fence_runs: false,
+            alone: false,
+            queued: 0,
             running: BTreeMap::new(),
+            beside: 0,
             stale: BTreeSet::new(),
         }
     }
@@ -184,33 +208,34 @@ impl Pipeline {
     fn enqueue(&mut self, file: FileId, slot: Slot) {
         let lane = self.lanes.entry(file).or_default();
         lane.queue.push_back(slot);
+        self.queued += 1;
         if !lane.listed {
             lane.listed = true;
             self.startable.push_back(file);
         }
     }
 
-    /// The next frame that may start besides those that run. It counts as running from now on. `Begin` waits for
+    /// The next frame that may be ordered besides those that run. It counts as running from now on. `Begin` waits for
     /// `begin_allowed`.
     pub fn start(&mut self, begin_allowed: impl FnOnce(&Work) -> bool) -> Option<Work> {
-        if !self.stale.is_empty() {
+        if !self.stale.is_empty() || self.alone || self.running.len() >= self.applies_max {
             return None;
         }
-        if self.lanes.is_empty() && !self.fence_runs {
-            let work = self.works.get(self.held.front()?)?.clone();
-            if !begin_allowed(&work) {
-                return None;
-            }
-            self.fence_runs = true;
-            self.running.insert((work.session, work.sequence), work.slot);
-            return Some(work);
-        }
-        while self.running.len() < self.applies_max {
+        let work = self.start_in_lane().or_else(|| self.start_fence(begin_allowed))?;
+        self.running.insert((work.session, work.sequence), work.slot);
+        self.beside += usize::from(!work.in_order);
+        Some(work)
+    }
+
+    fn start_in_lane(&mut self) -> Option<Work> {
+        loop {
             let file = self.startable.pop_front()?;
             let Some(lane) = self.lanes.get_mut(&file) else { continue };
             lane.listed = false;
             let Some(work) = lane.queue.front().and_then(|slot| self.works.get(slot)) else { continue };
-            let free = |slot: &Slot| self.works.get(slot).is_none_or(|running| work.is_beside(running));
+            let free = |slot: &Slot| {
+                self.works.get(slot).is_none_or(|running| running.in_order || work.is_beside(running))
+            };
             if !lane.running.iter().all(free) {
                 // It is listed again when one of those that run has ended.
                 continue;
@@ -222,10 +247,27 @@ impl Pipeline {
                 lane.listed = true;
                 self.startable.push_back(file);
             }
-            self.running.insert((work.session, work.sequence), work.slot);
+            self.queued -= 1;
             return Some(work);
         }
-        None
+    }
+
+    fn start_fence(&mut self, begin_allowed: impl FnOnce(&Work) -> bool) -> Option<Work> {
+        let work = self.works.get(self.held.front()?)?.clone();
+        let may = match work.is_alone() {
+            true => self.running.is_empty(),
+            false => self.beside == 0,
+        };
+        if self.queued > 0 || !may || !begin_allowed(&work) {
+            return None;
+        }
+        if work.is_alone() {
+            self.alone = true;
+        } else {
+            self.held.pop_front();
+            self.release_held();
+        }
+        Some(work)
     }
 
     /// A frame was applied. `None`: it was abandoned, or never started.
@@ -233,11 +275,14 @@ impl Pipeline {
         self.stale.remove(&(session, sequence));
         let slot = self.running.remove(&(session, sequence))?;
         let work = self.works.remove(&slot)?;
+        self.beside -= usize::from(!work.in_order);
         if work.is_fence() {
             self.fences.remove(&slot);
-            self.fence_runs = false;
-            self.held.pop_front();
-            self.release_held();
+            if work.is_alone() {
+                self.alone = false;
+                self.held.pop_front();
+                self.release_held();
+            }
         } else if let Some(lane) = self.lanes.get_mut(&work.file) {
             lane.running.retain(|running| *running != slot);
             if lane.queue.is_empty() && lane.running.is_empty() {
@@ -250,7 +295,7 @@ impl Pipeline {
         Some(work)
     }
 
-    /// The fence is through: what came behind it, up to the next one, takes its place in the lanes.
+    /// The fence is through, or will be before what is ordered now: what came behind it, up to the next one, takes its place in the lanes.
     fn release_held(&mut self) {
         while let Some(slot) = self.held.front().copied() {
             match self.works.get(&slot) {
@@ -277,7 +322,7 @@ impl Pipeline {
         self.startable.clear();
         self.held.clear();
         self.fences.clear();
-        self.fence_runs = false;
+        (self.alone, self.queued, self.beside) = (false, 0, 0);
         sessions
     }
 }

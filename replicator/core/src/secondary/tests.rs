@@ -1,5 +1,5 @@
 //! The order of applies and barriers, against a naive model: whatever the frames and however the edge's answers come, nothing
-//! that conflicts runs at once, and no barrier is made durable before what it covers is applied.
+//! that conflicts runs at once but what the edge does in order, and no barrier is made durable before what it covers is applied.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -18,6 +18,8 @@ use crate::wire::body::{Ack, encode_barrier};
 use crate::wire::header::{Header, Kind};
 
 const SESSION: SessionId = SessionId(1);
+const APPLIES_MAX: usize = 4;
+const IN_ORDER_BYTES: u64 = 3;
 
 fn file(inode: u64) -> FileId {
     FileId { volume: VolumeId(0), inode }
@@ -118,7 +120,8 @@ fn sent() -> impl Strategy<Value = Sent> {
 struct Bench {
     secondary: Secondary,
     frames: BTreeMap<Sequence, Sent>,
-    running: BTreeSet<Sequence>,
+    /// What was ordered and is not answered, in the order of the orders; whether it is to be done in order.
+    ordered: Vec<(Sequence, bool)>,
     unapplied: BTreeSet<Sequence>,
     syncing: Vec<(Sequence, DurableScope)>,
     answered: BTreeSet<Sequence>,
@@ -132,7 +135,7 @@ impl Bench {
         self.secondary.handle(Time(1), event, &mut actions);
         for action in actions {
             match action {
-                Action::Apply { sequence, .. } => self.check_apply(sequence)?,
+                Action::Apply { sequence, in_order, .. } => self.check_apply(sequence, in_order)?,
                 Action::MakeDurable { barrier, scope, .. } => self.check_durable(barrier, scope)?,
                 Action::SendFrame { header, .. } if header.kind == Kind::BarrierDone => {
                     prop_assert!(self.answered.insert(Sequence(header.offset)));
@@ -154,13 +157,28 @@ impl Bench {
         Ok(())
     }
 
-    fn check_apply(&mut self, sequence: Sequence) -> Result<(), TestCaseError> {
+    fn check_apply(&mut self, sequence: Sequence, in_order: bool) -> Result<(), TestCaseError> {
         let Some(work) = self.frames.get(&sequence) else { return Ok(()) };
+        let takes_long = match work {
+            Sent::Bytes(_, extent) => extent.length() > IN_ORDER_BYTES,
+            Sent::Digests(_) => true,
+            _ => false,
+        };
+        prop_assert_eq!(in_order, !takes_long);
         for before in self.unapplied.range(..sequence) {
-            prop_assert!(!work.conflicts(&self.frames[before]), "{sequence} overtakes {before}");
+            let apart = self.ordered.contains(&(*before, true));
+            prop_assert!(apart || !work.conflicts(&self.frames[before]), "{sequence} overtakes {before}");
         }
-        prop_assert!(self.running.insert(sequence));
+        self.ordered.push((sequence, in_order));
+        prop_assert!(self.ordered.len() <= APPLIES_MAX);
         Ok(())
+    }
+
+    /// What the edge may answer next.
+    fn answerable(&self) -> Vec<Sequence> {
+        let first = self.ordered.iter().position(|(_, in_order)| *in_order).unwrap_or(self.ordered.len());
+        // What runs beside has not begun before all that is in order and was ordered before it has ended.
+        self.ordered.iter().take(first + 1).map(|(sequence, _)| *sequence).collect()
     }
 
     fn check_durable(&mut self, barrier: Sequence, scope: DurableScope) -> Result<(), TestCaseError> {
@@ -184,11 +202,15 @@ impl Bench {
 fn bench() -> Bench {
     let record =
         StateRecord { term: Term(1), lineage: Lineage::untagged(Generation(1)), ..StateRecord::unknown() };
-    let config = SecondaryConfig { applies_max: 3, ..SecondaryConfig::default() };
+    let config = SecondaryConfig {
+        applies_max: APPLIES_MAX,
+        in_order_bytes: IN_ORDER_BYTES,
+        ..SecondaryConfig::default()
+    };
     let mut bench = Bench {
         secondary: Secondary::new(config, record, Time(1)),
         frames: BTreeMap::new(),
-        running: BTreeSet::new(),
+        ordered: vec![],
         unapplied: BTreeSet::new(),
         syncing: vec![],
         answered: BTreeSet::new(),
@@ -213,7 +235,8 @@ proptest! {
         let mut sequence = Sequence(1);
         // Each step sends, or answers one of the orders; all is answered long before the choices are at their end.
         for choice in choices {
-            let orders = bench.running.len() + bench.syncing.len();
+            let answerable = bench.answerable();
+            let orders = answerable.len() + bench.syncing.len();
             if choice % 3 == 0 || orders == 0 {
                 let Some(sent) = frames.next() else {
                     if orders == 0 {
@@ -231,8 +254,8 @@ proptest! {
                 let event = sent.event(sequence);
                 bench.frames.insert(sequence, sent);
                 bench.tell(event)?;
-            } else if let Some(applied) = bench.running.iter().nth(choice % orders).copied() {
-                bench.running.remove(&applied);
+            } else if let Some(applied) = answerable.get(choice % orders).copied() {
+                bench.ordered.retain(|(sequence, _)| *sequence != applied);
                 bench.unapplied.remove(&applied);
                 bench.touched |= matches!(bench.frames[&applied], Sent::Names);
                 let outcome = Ok(AppliedOutcome::Done);

@@ -43,7 +43,7 @@ impl Follower {
                 {
                     self.said = Some(Holding::decode(&body).expect("what it holds"));
                 }
-                Action::Apply { session, sequence } => {
+                Action::Apply { session, sequence, .. } => {
                     let outcome = if self.fails { Err(Errno(28)) } else { Ok(AppliedOutcome::Done) };
                     self.tell(Event::Applied { session, sequence, outcome });
                 }

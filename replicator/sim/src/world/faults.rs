@@ -129,7 +129,7 @@ impl World {
         self.secondary_patience = Patience::default();
         self.secondary_disk.start();
         let record = StateRecord::begin_secondary(Some(*self.secondary_disk.record.get()));
-        self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
+        self.secondary = Node::secondary(self.secondary_config.clone(), record, self.now);
     }
 
     /// The primary's machine loses its power: its files go back to what the disk holds of them.
@@ -174,7 +174,7 @@ impl World {
         if self.sabotage == Sabotage::ForgottenLineage {
             self.end_secondary();
             let record = StateRecord { lineage: Default::default(), ..*self.secondary_disk.record.get() };
-            self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
+            self.secondary = Node::secondary(self.secondary_config.clone(), record, self.now);
         }
     }
 

@@ -401,7 +401,7 @@ impl World {
         self.inherit(inheritance);
         let record = StateRecord::begin_secondary(Some(*self.secondary_disk.record.get()));
         self.secondary_disk.record.replace(record, Reached::Synced);
-        self.secondary = Node::secondary(SecondaryConfig::default(), record, self.now);
+        self.secondary = Node::secondary(self.secondary_config.clone(), record, self.now);
         self.leave(legacy, nodes);
     }
 

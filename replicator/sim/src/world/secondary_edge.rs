@@ -18,9 +18,10 @@ impl World {
 
     pub(super) fn order_secondary(&mut self, action: Action) {
         match action {
-            Action::Apply { session, sequence } => {
+            Action::Apply { session, sequence, in_order } => {
                 self.check_begin(session, sequence);
-                self.serving.push(Serving::Apply { session, sequence });
+                self.orders += 1;
+                self.serving.push(Serving::Apply { session, sequence, in_order, order: self.orders });
             }
             Action::KeepAside { of } => self.keeping = of,
             Action::MakeDurable { session, barrier, scope } => {
@@ -63,7 +64,7 @@ impl World {
                     self.secondary_failed = true;
                     // Nothing more of it is applied but what runs.
                     let runs = |sequence| {
-                        let apply = |serving: &Serving| matches!(serving, Serving::Apply { session: of, sequence: at } if (*of, *at) == (session, sequence));
+                        let apply = |serving: &Serving| matches!(serving, Serving::Apply { session: of, sequence: at, .. } if (*of, *at) == (session, sequence));
                         self.serving.iter().any(apply)
                     };
                     self.payloads.retain(|(of, sequence), _| *of != session || runs(*sequence));
@@ -79,26 +80,28 @@ impl World {
     }
 
     pub(super) fn serve_something(&mut self) {
-        if self.serving.is_empty() {
-            return;
-        }
-        let at = self.random.below(self.serving.len());
+        let unordered = self.sabotage == Sabotage::OutOfOrder;
+        let may = |at: &usize| unordered || self.may_serve(&self.serving[*at]);
+        let may: Vec<usize> = (0..self.serving.len()).filter(may).collect();
+        let Some(at) = self.random.one(&may) else { return };
         let durable = matches!(self.serving[at], Serving::MakeDurable { .. } | Serving::Persist { .. });
         if durable && self.secondary_patience.is_slow() {
             return;
         }
         let serving = self.serving.swap_remove(at);
         let done = match serving {
-            Serving::Done(event) => {
+            Serving::Done(event, _) => {
                 self.tell_secondary(event);
                 return;
             }
-            Serving::Apply { session, sequence } => {
+            Serving::Apply { session, sequence, in_order, order } => {
                 let Some((header, payload)) = self.payloads.remove(&(session, sequence)) else {
                     return self.fail(format!("no payload of {session:?} {sequence}"));
                 };
                 let outcome = self.apply(session, &header, &payload);
-                Event::Applied { session, sequence, outcome }
+                let done = Event::Applied { session, sequence, outcome };
+                self.serving.push(Serving::Done(done, in_order.then_some(order)));
+                return;
             }
             Serving::MakeDurable { session, barrier, scope } => {
                 if let DurableScope::Files(files) = &scope {
@@ -125,7 +128,24 @@ impl World {
                 Event::StatePersisted { persist, result: if fails { Err(EIO) } else { Ok(()) } }
             }
         };
-        self.serving.push(Serving::Done(done));
+        self.serving.push(Serving::Done(done, None));
+    }
+
+    /// Nothing is applied before what is done in order and was ordered before it has been; that is told in order, too.
+    fn may_serve(&self, serving: &Serving) -> bool {
+        let apply = |serving: &Serving| match *serving {
+            Serving::Apply { in_order: true, order, .. } => Some(order),
+            _ => None,
+        };
+        let done = |serving: &Serving| if let Serving::Done(_, order) = serving { *order } else { None };
+        let applied_before = |order| self.serving.iter().filter_map(apply).all(|other| other >= order);
+        match serving {
+            Serving::Apply { order, .. } => applied_before(*order),
+            Serving::Done(_, Some(order)) => {
+                applied_before(*order) && self.serving.iter().filter_map(done).all(|other| other >= *order)
+            }
+            _ => true,
+        }
     }
 
     fn make_durable(&mut self, scope: &DurableScope, fails: bool) -> Result<(), Errno> {

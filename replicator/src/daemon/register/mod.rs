@@ -16,7 +16,7 @@
 mod scribe;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::time::ClockId;
@@ -40,12 +40,42 @@ const LEASE: Duration = Duration::from_secs(10);
 const LEASE_LEFT: Duration = Duration::from_secs(7);
 /// So far ahead is written, and not synced, that it may.
 const MOMENT: Duration = Duration::from_millis(20);
-const MOMENT_LEFT: Duration = Duration::from_millis(10);
+/// It is renewed when less is left.
+pub const MOMENT_LEFT: Duration = Duration::from_millis(10);
 /// After a failure it is begun anew no sooner.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// The stream that a later one may go on from, and the generation that the node's state has.
 pub type Held = (StreamId, GenerationId);
+
+/// Up to when the node may change its files, as the page cache has it. Whoever is about to change some says so first.
+#[derive(Default)]
+pub struct Vouched(Mutex<Option<(Moment, Instant)>>);
+
+impl Vouched {
+    /// Something is about to be changed, or may be, now.
+    pub fn applies(&self, now: Instant) {
+        let mut said = self.lock();
+        let Some((moment, until)) = &mut *said else { return };
+        if until.saturating_duration_since(now) < MOMENT_LEFT && moment.note(now_and(MOMENT)).is_ok() {
+            *until = now + MOMENT;
+        }
+    }
+
+    fn begin(&self, moment: Moment) {
+        let now = Instant::now();
+        *self.lock() = Some((moment, now));
+        self.applies(now);
+    }
+
+    fn end(&self) -> Option<Moment> {
+        self.lock().take().map(|(moment, _)| moment)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Moment, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Where it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,7 +120,7 @@ pub struct Registrar {
     /// Up to when the node may change its files, in nanoseconds since 1970, by the record.
     until: i64,
     /// The same, written and not synced.
-    moment: Option<(Moment, Instant)>,
+    vouched: Arc<Vouched>,
     /// Appends that are not answered.
     pending: usize,
     /// When something could not be written.
@@ -116,7 +146,7 @@ impl Registrar {
             number: 0,
             held: Held::default(),
             until: 0,
-            moment: None,
+            vouched: Arc::default(),
             pending: 0,
             failed: None,
         }
@@ -174,7 +204,7 @@ impl Registrar {
     fn store(&mut self, held: Held, entries: Vec<Entry>, workers: &Workers) {
         let Some(keeper) = &self.keeper else { return };
         match keeper.directory.begin_moment() {
-            Ok(moment) => self.moment = Some((moment, Instant::now())),
+            Ok(moment) => self.vouched.begin(moment),
             Err(error) => {
                 warn!(%error, "the register cannot be kept: after a crash everything is compared");
                 return self.give_up();
@@ -183,15 +213,11 @@ impl Registrar {
         (self.step, self.based) = (Step::Storing, true);
         (self.held, self.until) = (held, now_and(LEASE));
         keeper.store(self.number, held, self.until, entries, workers);
-        self.applies(Instant::now());
     }
 
-    /// Something is about to be applied, or may be, now.
-    pub fn applies(&mut self, now: Instant) {
-        let Some((moment, until)) = &mut self.moment else { return };
-        if until.saturating_duration_since(now) < MOMENT_LEFT && moment.note(now_and(MOMENT)).is_ok() {
-            *until = now + MOMENT;
-        }
+    /// For the thread that changes files.
+    pub fn vouched(&self) -> Arc<Vouched> {
+        Arc::clone(&self.vouched)
     }
 
     /// A barrier is to be answered. Whether something has to be on record before: [`Message::Recorded`] tells when it is.
@@ -231,7 +257,8 @@ impl Registrar {
             self.failed = Some(Instant::now());
             return Err(Errno(error.raw_os_error().unwrap_or(libc::EIO)));
         }
-        (self.step, self.moment) = (Step::Off, None);
+        self.step = Step::Off;
+        self.vouched.end();
         (self.based, self.stored) = (false, false);
         Ok(())
     }
@@ -281,7 +308,7 @@ impl Registrar {
         let Some(mut keeper) = self.keeper.take() else { return };
         // File times go in ticks; what the node changed last is older.
         let until = now().saturating_sub(length_of(UNSURE));
-        if let Some((moment, _)) = self.moment.take() {
+        if let Some(moment) = self.vouched.end() {
             // Where it cannot be said, what was said before holds.
             let _ = moment.note(until);
         }

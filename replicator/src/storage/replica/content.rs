@@ -129,6 +129,19 @@ impl Replica {
         }
     }
 
+    /// The same, where nothing has to be opened for it. `None`: something has to.
+    pub fn open_target(&self, file: FileId) -> Option<Result<SyncTarget, ReplicaError>> {
+        let access = self.local(file).and_then(|local| match local.kind {
+            FileKind::Regular => Some(Access::ReadWrite),
+            FileKind::Directory => Some(Access::Directory),
+            _ => None,
+        });
+        if let Some(access) = access {
+            self.descriptors.get(file, access)?;
+        }
+        Some(self.sync_target(file))
+    }
+
     /// Make a whole volume durable (syncfs on its root).
     ///
     /// # Errors

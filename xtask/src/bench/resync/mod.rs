@@ -190,12 +190,8 @@ impl Bench {
         self.mirror.primary.stop()?;
         self.mirror.secondary.stop()?;
         for node in self.mirror.nodes() {
-            let checkpoint = node.state_directory.join("checkpoint");
-            match std::fs::remove_file(&checkpoint) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context("remove a checkpoint");
-                }
-                _ => {}
+            for known in ["checkpoint", "register.base"] {
+                node.forget(known).with_context(|| format!("remove {known}"))?;
             }
         }
         Ok(())
