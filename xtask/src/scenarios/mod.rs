@@ -44,6 +44,7 @@ mod roles_change_compares_little;
 mod secondary_killed_under_load;
 mod seeded_copy;
 mod semi_sync;
+mod stalled_disk_on_b;
 mod state_file_damaged;
 mod tmpfile_link;
 mod tree_bounds;
@@ -194,6 +195,7 @@ pub const ALL: &[Scenario] = &[
     scenario("behind_the_gate", 180, behind_the_gate::run),
     scenario("behind_overflow", 180, behind_the_gate::run_overflow),
     scenario("full_disk_on_b", 180, full_disk_on_b::run),
+    scenario("stalled_disk_on_b", 180, stalled_disk_on_b::run),
     scenario("tree_bounds", 180, tree_bounds::run),
     scenario("guarded_copy", 180, guarded_copy::run),
     scenario("excluded_names", 180, excluded_names::run),
