@@ -41,6 +41,11 @@ impl<M> Mailbox<M> {
     /// Post a message somebody waits for.
     pub fn post_urgent(&self, message: M) {
         self.post(message);
+        self.wake();
+    }
+
+    /// Have the reader look now at what was posted.
+    pub fn wake(&self) {
         self.waker.wake();
     }
 

@@ -199,13 +199,13 @@ impl Work {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             next = jobs.try_recv().ok();
-            let Some(answer) = answer else { continue };
-            self.unheard += 1;
-            if next.is_some() && self.unheard < ANSWERS {
+            if let Some(answer) = answer {
                 self.mailbox.post(Message::Copy(answer));
-            } else {
+                self.unheard += 1;
+            }
+            if self.unheard > 0 && (next.is_none() || self.unheard >= ANSWERS) {
                 self.unheard = 0;
-                self.mailbox.post_urgent(Message::Copy(answer));
+                self.mailbox.wake();
             }
         }
     }

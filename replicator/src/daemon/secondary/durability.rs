@@ -68,8 +68,10 @@ impl Secondary {
                 // Rare enough (a device, a socket) that all may be synced for it; syncs already begun do no harm.
                 Ok(SyncTarget::Volume(_)) => return self.sync_volumes(core, session, barrier, None),
                 Ok(SyncTarget::Descriptor(descriptor)) => {
-                    let token = self.pend(Pending::Sync { session, barrier });
-                    match core.ring.sync(descriptor, data_only, token) {
+                    let begun = self.pend(Pending::Sync { session, barrier }, |token| {
+                        core.ring.sync(descriptor, data_only, token)
+                    });
+                    match begun {
                         Ok(()) => self.waits(session, barrier),
                         Err(Full) => return self.sync_volumes(core, session, barrier, None),
                     }

@@ -107,11 +107,13 @@ impl Secondary {
         })
     }
 
-    fn pend(&mut self, pending: Pending) -> Token {
+    /// Begin an operation of the ring, whose completion is about this.
+    fn pend(&mut self, pending: Pending, begin: impl FnOnce(Token) -> Result<(), Full>) -> Result<(), Full> {
         let number = self.next_pending;
         self.next_pending += 1;
+        begin(role_token(number))?;
         self.pending.insert(number, pending);
-        role_token(number)
+        Ok(())
     }
 
     fn apply(&mut self, core: &mut Core, session: SessionId, sequence: Sequence, in_order: bool) {
@@ -222,8 +224,10 @@ impl Secondary {
     fn write(&mut self, core: &mut Core, session: SessionId, sequence: Sequence, writing: Writing) {
         let (descriptor, bytes) = (Arc::clone(&writing.descriptor), writing.bytes.clone());
         let offset = writing.header.offset;
-        let token = self.pend(Pending::Write { session, sequence, writing });
-        if let Err(Full) = core.ring.write(descriptor, offset, bytes, token) {
+        let begun = self.pend(Pending::Write { session, sequence, writing }, |token| {
+            core.ring.write(descriptor, offset, bytes, token)
+        });
+        if let Err(Full) = begun {
             // The core orders far fewer at once than the ring takes.
             self.ended(core, session, sequence, Err(Errno(libc::EAGAIN)));
         }
