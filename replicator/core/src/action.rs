@@ -64,7 +64,8 @@ pub enum Action {
     ///
     /// Those `in_order` are applied one after the other, and answered, in the order of their orders. Of the others several may run at
     /// once, and beside these: but none begins before all that are in order and were ordered before it have ended. What conflicts and
-    /// is not kept apart by that is not ordered before the other has been answered.
+    /// is not kept apart by that is not ordered before the other has been answered. After one in order that failed nothing of its session is begun any
+    /// more; what was ordered after it is answered after it, and it does not matter how.
     Apply { session: SessionId, sequence: Sequence, in_order: bool },
     /// From the next `Apply` on, keep aside what is overwritten or removed, as that of this generation; none: no more.
     KeepAside { of: GenerationId },

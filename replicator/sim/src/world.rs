@@ -265,6 +265,8 @@ pub struct World {
     serving: Vec<Serving>,
     /// How many frames were ordered to be applied.
     orders: u64,
+    /// Of which one that was to be applied in order was not: nothing more of it is.
+    failed_session: Option<SessionId>,
     payloads: BTreeMap<(SessionId, Sequence), (Header, Payload)>,
     next_session: u64,
     link: Option<Link>,
@@ -396,6 +398,7 @@ impl World {
             secondary_config: secondary_config(seed),
             serving: Vec::new(),
             orders: 0,
+            failed_session: None,
             payloads: BTreeMap::new(),
             next_session: 0,
             link: None,

@@ -21,6 +21,7 @@ use super::mailbox::Mailbox;
 use super::message::{Known, Message};
 use super::publish::Publisher;
 use super::safe_set::SafeSet;
+use super::scheduling::Priority;
 use super::sessions::Sessions;
 use super::settling::Settling;
 use super::state::StateKeeper;
@@ -566,29 +567,6 @@ impl<R: Role> Engine<R> {
         self.core.publisher.on_safe_set(safe_set);
         self.role.publish(&mut self.core.publisher);
         self.core.publisher.publish();
-    }
-}
-
-/// A thread's place in the scheduler: what nobody waits for must not take the processor from the application.
-#[derive(Default)]
-pub struct Priority {
-    background: Option<bool>,
-}
-
-impl Priority {
-    /// Nice value (sched(7)) of the thread while nobody waits for it.
-    const NICE: i32 = 10;
-
-    /// Somebody waits for the calling thread, or nobody does.
-    pub fn set(&mut self, awaited: bool) {
-        if self.background == Some(!awaited) {
-            return;
-        }
-        self.background = Some(!awaited);
-        let nice = if awaited { 0 } else { Priority::NICE };
-        // SAFETY: setpriority takes no memory. On Linux "process 0" is the calling thread. It is a matter of speed only: that
-        // it is refused changes nothing.
-        let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
     }
 }
 

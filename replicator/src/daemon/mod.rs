@@ -33,6 +33,7 @@ mod recovered;
 mod register;
 mod report;
 mod safe_set;
+mod scheduling;
 mod secondary;
 mod sessions;
 mod settings;

@@ -5,8 +5,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-/// Nice value (sched(7)) of threads for work that nobody waits for.
-const BACKGROUND_NICE: i32 = 10;
+use super::scheduling;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -30,11 +29,7 @@ impl Workers {
     /// # Errors
     /// The system has no thread left.
     pub fn start_background(name: &str, count: usize) -> std::io::Result<Workers> {
-        Workers::start_with(name, count, || {
-            // SAFETY: setpriority takes no memory. On Linux "process 0" is the calling thread. It is a matter of speed only: that
-            // it is refused changes nothing.
-            let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND_NICE) };
-        })
+        Workers::start_with(name, count, scheduling::stay_in_the_background)
     }
 
     fn start_with(name: &str, count: usize, first: fn()) -> std::io::Result<Workers> {

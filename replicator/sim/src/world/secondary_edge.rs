@@ -98,9 +98,16 @@ impl World {
                 let Some((header, payload)) = self.payloads.remove(&(session, sequence)) else {
                     return self.fail(format!("no payload of {session:?} {sequence}"));
                 };
-                let outcome = self.apply(session, &header, &payload);
+                let passed_over = self.failed_session == Some(session);
+                let outcome = match passed_over {
+                    true => Ok(AppliedOutcome::Done),
+                    false => self.apply(session, &header, &payload),
+                };
+                if in_order && outcome.is_err() {
+                    self.failed_session = Some(session);
+                }
                 let done = Event::Applied { session, sequence, outcome };
-                self.serving.push(Serving::Done(done, in_order.then_some(order)));
+                self.serving.push(Serving::Done(done, (in_order || passed_over).then_some(order)));
                 return;
             }
             Serving::MakeDurable { session, barrier, scope } => {

@@ -24,10 +24,10 @@ use replicator_core::wire::header::Header;
 use replicator_core::wire::namespace::Operation;
 
 use super::frame::{Begin, Frame};
-use crate::daemon::engine::Priority;
 use crate::daemon::mailbox::Mailbox;
 use crate::daemon::message::Message;
 use crate::daemon::register::{MOMENT_LEFT, Vouched};
+use crate::daemon::scheduling::Priority;
 use crate::storage::divergence::Limit;
 use crate::storage::replica::{Replica, ReplicaError, SyncTarget};
 use crate::uring::Shared;
@@ -314,4 +314,85 @@ impl Work {
 enum Done {
     Applied(AppliedOutcome),
     Prepared(Beside),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use replicator_core::ids::{FileKind, VolumeId};
+    use replicator_core::wire::namespace::NewNode;
+
+    use super::*;
+    use crate::uring::Ring;
+    use crate::volume::Volume;
+
+    const FIRST: SessionId = SessionId(1);
+    const SECOND: SessionId = SessionId(2);
+
+    fn file(inode: u64) -> FileId {
+        FileId { volume: VolumeId(0), inode }
+    }
+
+    fn make(session: SessionId, sequence: u64, parent: u64, name: &str) -> Job {
+        let node = NewNode {
+            file: file(100 + sequence),
+            kind: FileKind::Regular,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            target: Vec::new(),
+        };
+        let operation = Operation::Create { parent: file(parent), name: name.as_bytes().to_vec(), node };
+        let frame = Frame::Namespace(operation);
+        Job::Apply { session, sequence: Sequence(sequence), frame, in_order: true }
+    }
+
+    /// What becomes of these jobs, in a directory whose root is the primary's file 1.
+    fn outcomes(place: &Path, jobs: impl IntoIterator<Item = Job>) -> Vec<(SessionId, Sequence, bool)> {
+        let volume = Arc::new(Volume::open(VolumeId(0), place).unwrap());
+        let ring = Ring::new(8).unwrap();
+        let mailbox = Arc::new(Mailbox::new(ring.waker()));
+        let replica = Arc::new(Replica::new(vec![volume]));
+        let applier = Applier::start(replica, Arc::clone(&mailbox), Arc::default()).unwrap();
+        let begin =
+            Job::Begin { session: FIRST, sequence: Sequence(1), begin: Begin::Anew, roots: vec![file(1)] };
+        applier.order(begin);
+        jobs.into_iter().for_each(|job| applier.order(job));
+        // Ends when all is done.
+        drop(applier);
+        let mut told = Vec::new();
+        mailbox.take(&mut told);
+        let outcome = |message| match message {
+            Message::Copy(Told::Applied { session, sequence, outcome, .. }) => {
+                (session, sequence, outcome.is_ok())
+            }
+            _ => panic!("only frames that are applied in order were ordered"),
+        };
+        told.into_iter().map(outcome).collect()
+    }
+
+    #[test]
+    fn nothing_of_a_session_is_applied_after_what_failed_and_all_is_answered_in_order() {
+        if !nix::unistd::geteuid().is_root() {
+            return println!("not run: needs root (file handles)");
+        }
+        let place = tempfile::tempdir().unwrap();
+        let found = outcomes(
+            place.path(),
+            [
+                make(FIRST, 2, 1, "before"),
+                make(FIRST, 3, 77, "in a directory that nobody knows"),
+                make(FIRST, 4, 1, "after"),
+                make(SECOND, 1, 1, "of the next session"),
+            ],
+        );
+        let expected =
+            [(FIRST, 1, true), (FIRST, 2, true), (FIRST, 3, false), (FIRST, 4, true), (SECOND, 1, true)];
+        assert_eq!(found, expected.map(|(session, sequence, done)| (session, Sequence(sequence), done)));
+        assert!(place.path().join("before").exists());
+        assert!(!place.path().join("after").exists(), "applied to a copy that misses what was before");
+        assert!(place.path().join("of the next session").exists());
+    }
 }
