@@ -265,8 +265,8 @@ pub struct World {
     serving: Vec<Serving>,
     /// How many frames were ordered to be applied.
     orders: u64,
-    /// Of which one that was to be applied in order was not: nothing more of it is.
-    failed_session: Option<SessionId>,
+    /// The session and place of the last one that was to be applied in order and was not: nothing of it that was ordered after is.
+    failed: Option<(SessionId, u64)>,
     payloads: BTreeMap<(SessionId, Sequence), (Header, Payload)>,
     next_session: u64,
     link: Option<Link>,
@@ -398,7 +398,7 @@ impl World {
             secondary_config: secondary_config(seed),
             serving: Vec::new(),
             orders: 0,
-            failed_session: None,
+            failed: None,
             payloads: BTreeMap::new(),
             next_session: 0,
             link: None,

@@ -98,13 +98,13 @@ impl World {
                 let Some((header, payload)) = self.payloads.remove(&(session, sequence)) else {
                     return self.fail(format!("no payload of {session:?} {sequence}"));
                 };
-                let passed_over = self.failed_session == Some(session);
+                let passed_over = self.failed.is_some_and(|(of, at)| of == session && order > at);
                 let outcome = match passed_over {
                     true => Ok(AppliedOutcome::Done),
                     false => self.apply(session, &header, &payload),
                 };
                 if in_order && outcome.is_err() {
-                    self.failed_session = Some(session);
+                    self.failed = Some((session, order));
                 }
                 let done = Event::Applied { session, sequence, outcome };
                 self.serving.push(Serving::Done(done, (in_order || passed_over).then_some(order)));
