@@ -45,7 +45,7 @@ struct RunArguments {
 
 #[derive(Args, Debug)]
 struct ClusterArguments {
-    /// What it has granted. The witness must not run
+    /// What it has granted. The witness may run meanwhile
     #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/replicator-witness")]
     directory: PathBuf,
     /// The cluster's id, 32 hexadecimal digits ("replicator cluster describe" shows it)

@@ -105,7 +105,7 @@ pub enum ServiceError {
     Membership(#[from] membership::MembershipError),
     /// The other node has not joined.
     #[error(
-        "this cluster has one node only; make a token with \"replicator cluster token\", and join the other node with it"
+        "this cluster has one node only; make a token with \"replicator cluster invite\", and join the other node with it"
     )]
     NoPeer,
     /// The networks of both nodes do not fit.

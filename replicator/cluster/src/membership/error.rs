@@ -81,7 +81,7 @@ pub enum DescriptionError {
 #[allow(missing_docs)]
 pub enum TokenError {
     /// Does not look like one.
-    #[error("this is not a join token; it begins with {prefix:?} and is printed by \"replicator cluster token\"", prefix = super::token::PREFIX)]
+    #[error("this is not a join token; it begins with {prefix:?} and is printed by \"replicator cluster invite\"", prefix = super::token::PREFIX)]
     NotAToken,
     /// A character that no token has.
     #[error("the token has a character that no token has, at position {position}; copy it again, as a whole")]
@@ -209,7 +209,7 @@ pub enum MembershipError {
     )]
     TokenAddresses { count: usize },
     /// Nothing is waited for.
-    #[error("there is no token that waits to be used; make one with \"replicator cluster token\"")]
+    #[error("there is no token that waits to be used; make one with \"replicator cluster invite\"")]
     NoToken,
     /// The time is over.
     #[error("the token expired before anybody used it; make a new one")]
