@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::PIECE_BYTES_MAX;
+use crate::supervisor;
 
 /// The unit whose journal is asked for.
 const UNIT: &str = "replicator-cluster.service";
@@ -122,6 +123,9 @@ pub async fn journal() -> String {
         "short-iso-precise",
         "--quiet",
     ]);
+    for name in supervisor::VARIABLES {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null()).kill_on_drop(true);
     match tokio::time::timeout(JOURNAL_LIMIT, command.output()).await {
         Ok(Ok(output)) => {

@@ -8,6 +8,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::supervisor;
+
 use super::{ServiceError, ServiceFuture, ServiceManager, UnitState};
 
 /// Longest answer that is read, in bytes.
@@ -50,7 +52,11 @@ impl Systemctl {
             return Err(ServiceError::NotThere { missing: self.booted.display().to_string() });
         }
         let failed = |source| ServiceError::Program { program: self.program.display().to_string(), source };
-        let mut child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        for name in supervisor::VARIABLES {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(arguments)
             .arg("--")
             .arg(unit)
