@@ -46,6 +46,8 @@ pub enum Event {
     /// To a primary with [`crate::config::WhenAlone::Ask`]: it may go on alone, as the primary of this term, until both nodes hold the same. Passed
     /// over with a lower term than its own, while both nodes hold the same or are about to, and if `absence` is not the number of the present
     /// absence of the peer ([`crate::snapshot::Snapshot::asks`]; none: whichever it is). So what is said late is never taken for a later absence.
+    /// To one that does not ask because it runs alone already, 0 for the absence gives a higher term: that of a peer that yielded to it, and would not
+    /// listen to a lower one.
     GoAlone { term: Term, absence: Option<u64> },
     /// To a secondary: the primary may go on without it, in this term. It ends the session, and its record says so as soon as it is durable
     /// ([`crate::snapshot::Snapshot::record`]). Passed over with a lower term than its own.

@@ -209,6 +209,31 @@ fn a_primary_that_asks_lets_nobody_go_before_it_is_told_and_that_is_on_record() 
     assert_eq!(driven.record(), record);
 }
 
+/// A peer that yielded to a higher term listens to no lower one, and does not say so as long as it waits for that term.
+#[test]
+fn who_runs_alone_takes_a_higher_term_and_nothing_else() {
+    let mut driven = Driven::primary(found(), false);
+    driven.go_alone(7, Some(0));
+    assert_eq!(driven.asks(), Some(1), "it asks, so it does not run alone");
+    driven.go_alone(7, Some(1));
+    let record = driven.record();
+    driven.go_alone(7, Some(0));
+    driven.go_alone(6, Some(0));
+    assert_eq!(driven.record(), record, "not a higher one");
+    driven.persists = false;
+    driven.go_alone(8, Some(0));
+    driven.sync(1);
+    assert!(!driven.is_released(1), "not on record");
+    let answer = driven.pending.pop().expect("a record to be made durable");
+    driven.persists = true;
+    driven.tell(answer);
+    assert!(driven.is_released(1) && driven.phase() == Phase::Alone);
+    assert_eq!((driven.record().term, driven.record().alone), (Term(8), true));
+    driven.mirror();
+    driven.go_alone(9, Some(0));
+    assert_eq!(driven.record().term, Term(8), "both hold the same");
+}
+
 #[test]
 fn the_permission_ends_when_both_hold_the_same() {
     let mut driven = Driven::primary(found(), false);

@@ -328,11 +328,9 @@ impl Mirror for MirrorProcess {
     }
 
     async fn go_alone(&self, term: Term) -> Result<(), String> {
-        let asks = self.asks.load(Ordering::Acquire);
-        if asks == 0 {
-            return Ok(());
-        }
-        match self.ask(Request::GoAlone { term: term.0, absence: Some(asks) }).await {
+        // 0: it does not ask, because it runs alone already. Its peer may have yielded to a higher term than it has.
+        let absence = Some(self.asks.load(Ordering::Acquire));
+        match self.ask(Request::GoAlone { term: term.0, absence }).await {
             Ok(Response::Recorded) => Ok(()),
             Ok(other) => Err(format!("it answers {other:?}")),
             Err(error) => Err(error.to_string()),

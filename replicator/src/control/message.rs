@@ -34,7 +34,7 @@ pub enum Request {
     GoAlone {
         /// As the primary of this term.
         term: u64,
-        /// In this absence of its peer (see the status); none: whichever it is.
+        /// In this absence of its peer (see the status); none: whichever it is; 0: it does not ask, and is given a higher term.
         #[serde(default)]
         absence: Option<u64>,
     },

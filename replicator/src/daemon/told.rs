@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::SyncSender;
 
-use replicator_core::action::DataState;
+use replicator_core::action::{DataState, Phase};
 use replicator_core::event::Event;
 use replicator_core::ids::Term;
 use replicator_core::snapshot::Snapshot;
@@ -47,8 +47,12 @@ impl<R: Role> Engine<R> {
         let before = self.core.node.snapshot();
         self.core.tell(Event::GoAlone { term, absence });
         self.settle();
-        let refused = match (before.asks, self.core.node.snapshot().asks) {
+        let after = self.core.node.snapshot();
+        // One that runs alone holds callers until a higher term is on record.
+        let raised = (before.phase, after.phase) == (Phase::Alone, Phase::Holding);
+        let refused = match (before.asks, after.asks) {
             (Some(_), None) => None,
+            (None, _) if raised => None,
             (None, _) if before.record.alone && before.record.term >= term => None,
             (None, _) => {
                 Some("it does not ask: both nodes hold the same, or it goes on alone as it is".to_owned())

@@ -204,7 +204,7 @@ impl<M: Mirror> Watched<M> {
     /// Let it go on alone.
     pub async fn go_alone(&self, term: Term) {
         if let Err(why) = self.mirror.go_alone(term).await {
-            // It is said again as long as the mirror asks.
+            // It is said again as long as it is not on record.
             tracing::debug!(why, "the mirror does not take the permission to go alone");
         }
     }

@@ -138,13 +138,14 @@ impl Controller {
         let yielded =
             self.peer.report.and_then(|report| report.yields()).filter(|term| *term > authority.term);
         // Who runs alone does not ask; but a peer that yielded to a higher term would refuse it with the one that it has.
-        let behind = yielded.is_some() && !self.mirror.connected;
+        let unrecorded = self.copy.is_some_and(|copy| copy.term < authority.term);
+        let behind = (yielded.is_some() || unrecorded) && !self.mirror.connected;
         let asks = self.mirror.asks || behind;
         if self.leaving.is_some() || self.yielding.is_some() || !serves || !asks {
             (self.wish, self.asking) = (None, None);
             return;
         }
-        if self.copy.is_some_and(|copy| copy.term < authority.term) {
+        if unrecorded {
             // Granted, and not yet on the mirror's record. A grant is for good, so saying it twice is the same.
             self.out.push(Action::GoAlone(authority.term));
             return;

@@ -107,10 +107,19 @@ impl Primary {
         self.session.as_ref().is_some_and(|session| session.resync.is_exposed())
     }
 
+    /// It was told so and it is on record, and nobody is there whom it could be exposed to: a higher term takes nothing from anybody.
+    fn is_alone_for_good(&self) -> bool {
+        self.config.when_alone == WhenAlone::Ask
+            && !self.stopping
+            && self.session.is_none()
+            && self.deposed.is_none()
+            && self.is_alone()
+    }
+
     pub(super) fn on_go_alone(&mut self, term: Term, absence: Option<u64>) {
         let heard = self.deposed.unwrap_or_default().max(self.record.wanted.term);
         let present = self.asks().is_some_and(|asks| absence.is_none_or(|absence| absence == asks));
-        if !present || term < heard {
+        if !(present || absence == Some(0) && self.is_alone_for_good() && term > heard) || term < heard {
             return;
         }
         // Whoever spoke of this term spoke of this primacy.

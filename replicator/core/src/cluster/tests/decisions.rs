@@ -118,6 +118,26 @@ fn who_is_granted_a_term_by_a_peer_that_yielded_starts_at_once() {
     assert_eq!(lab.it.report().word, Word::Alone);
 }
 
+/// A peer waits for the term that it yielded to, however far the mirror was when it was said.
+#[test]
+fn a_term_that_a_peer_yielded_to_is_said_until_it_is_on_record() {
+    let mut lab = Lab::secondary();
+    lab.mirror(false, false, false);
+    lab.tell(Event::Heard(says(outdated(2))));
+    lab.copy = alone(2);
+    lab.mirror(false, false, false);
+    lab.tell(Event::Heard(says(outdated(3))));
+    assert!(lab.has(&Action::GoAlone(Term(3))));
+    lab.take();
+    lab.mirror(false, false, false);
+    assert!(lab.has(&Action::GoAlone(Term(3))), "it may not have been there");
+    lab.copy = alone(3);
+    lab.take();
+    lab.mirror(false, false, false);
+    assert!(!lab.has(&Action::GoAlone(Term(3))));
+    assert_eq!(lab.it.report().active, Some(Term(3)));
+}
+
 #[test]
 fn two_that_were_both_told_to_be_active_do_not_both_yield_for_ever() {
     let mut lab = Lab::new(config(), true, new());
