@@ -53,7 +53,7 @@ enum Command {
     Cycles(cycles::Args),
     /// The same with machines that lose their power, and of their disks what was not flushed.
     Powercut(cycles::PowercutArgs),
-    /// Build a Debian package; `--check` installs, upgrades, removes and purges it below a directory of its own.
+    /// Build a Debian package; `--check` installs, upgrades, removes and purges it below a directory of its own, `--live` under a systemd that runs.
     Package(package::Args),
     /// Install by name what the other commands need.
     Setup(setup::Args),

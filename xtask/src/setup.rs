@@ -50,8 +50,11 @@ const TOOLS: &[Tool] = &[
     tool("mkfs.btrfs", "btrfs-progs", "scenarios"),
     tool("mkfs.ext4", "e2fsprogs", "run, scenarios, bench"),
     tool("mkfs.xfs", "xfsprogs", "scenarios"),
+    tool("mmdebstrap", "mmdebstrap", "package --live"),
     tool("mount", "mount", "run, scenarios, bench"),
     tool("nft", "nftables", "scenarios"),
+    tool("nsenter", "util-linux", "package --live"),
+    tool("pivot_root", "util-linux", "package --live"),
     tool("qemu-system-x86_64", "qemu-system-x86", "kernels"),
     tool("rsync", "rsync", "bench resync"),
     tool("setfacl", "acl", "scenarios"),
@@ -65,8 +68,17 @@ const TOOLS: &[Tool] = &[
 
 /// Installed only by the command that uses them: an emulator is large, and without one the kernels step is reported as
 /// not run; the suites beside their slice are no part of the tests.
-const ON_DEMAND: &[&str] =
-    &["qemu-system-x86_64", "busybox", "cpio", "dbench", "dpkg", "dpkg-deb", "rsync", "stress-ng"];
+const ON_DEMAND: &[&str] = &[
+    "qemu-system-x86_64",
+    "busybox",
+    "cpio",
+    "dbench",
+    "dpkg",
+    "dpkg-deb",
+    "mmdebstrap",
+    "rsync",
+    "stress-ng",
+];
 
 /// Where Debian keeps programs that an ordinary user's PATH does not name.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];

@@ -90,19 +90,37 @@ impl LoopImage {
     /// # Errors
     /// No space, no loop device, or the file system cannot be made or mounted.
     pub fn new(directory: &Path, name: &str, filesystem: Filesystem, bytes: u64) -> Result<LoopImage> {
-        setup::require(&[filesystem.maker(), "mount", "umount"])?;
-        setup::require_loop()?;
-        let image = LoopImage { file: directory.join(format!("{name}.img")), point: directory.join(name) };
+        setup::require(&[filesystem.maker()])?;
+        let image = LoopImage::at(directory, name);
         let file =
             File::create_new(&image.file).with_context(|| format!("create {}", image.file.display()))?;
         file.set_len(filesystem.at_least(bytes))?;
         drop(file);
         filesystem.make(&image.file)?;
-        fs::create_dir(&image.point)?;
-        exec::run(
-            Command::new(setup::program("mount")).args(["-o", "loop"]).arg(&image.file).arg(&image.point),
-        )?;
-        Ok(image)
+        image.mount()
+    }
+
+    /// Copy an image to `<directory>/<name>.img`, as sparse as it is, and mount that on `<directory>/<name>`.
+    ///
+    /// # Errors
+    /// No space, no loop device, or it cannot be mounted.
+    pub fn copy(from: &Path, directory: &Path, name: &str) -> Result<LoopImage> {
+        let image = LoopImage::at(directory, name);
+        exec::run(Command::new("cp").args(["--sparse=always", "--"]).arg(from).arg(&image.file))?;
+        image.mount()
+    }
+
+    fn at(directory: &Path, name: &str) -> LoopImage {
+        LoopImage { file: directory.join(format!("{name}.img")), point: directory.join(name) }
+    }
+
+    fn mount(self) -> Result<LoopImage> {
+        setup::require(&["mount", "umount"])?;
+        setup::require_loop()?;
+        fs::create_dir(&self.point)?;
+        let mut command = Command::new(setup::program("mount"));
+        exec::run(command.args(["-o", "loop"]).arg(&self.file).arg(&self.point))?;
+        Ok(self)
     }
 
     /// Where it is mounted.

@@ -4,6 +4,7 @@
 
 mod control;
 mod libraries;
+mod live;
 mod tree;
 mod trial;
 
@@ -11,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::lab::exec;
 use crate::{product, setup};
@@ -33,6 +34,12 @@ pub struct Args {
     /// Install it below a directory of its own, upgrade, remove and purge it there, and look at what is left each time
     #[arg(long)]
     check: bool,
+    /// Install it on small Debian systems with a systemd that runs, and have its units started, watched, stopped and removed there
+    #[arg(long)]
+    live: bool,
+    /// Take the package that was built last, instead of building one
+    #[arg(long, conflicts_with_all = ["maintainer", "check"])]
+    built: bool,
 }
 
 /// A package that was built.
@@ -45,43 +52,65 @@ struct Package {
 
 /// Run the command.
 pub fn run(args: Args) -> Result<()> {
-    if args.check && setup::find("dpkg-deb").is_none() && setup::find("apt-get").is_none() {
+    if (args.check || args.live) && setup::find("dpkg-deb").is_none() && setup::find("apt-get").is_none() {
         println!("not run: there is no dpkg-deb here, which builds packages");
         return Ok(());
     }
     setup::require(&["dpkg-deb"])?;
-    let package = build(&args)?;
+    let package = if args.built { built(&args)? } else { build(&args)? };
     println!("{}: {} bytes", package.file.display(), fs::metadata(&package.file)?.len());
     if args.check {
         trial::run(&package)?;
     }
+    if args.live {
+        live::run(&package)?;
+    }
     Ok(())
+}
+
+/// Where packages are put.
+fn place(args: &Args) -> Result<PathBuf> {
+    match &args.into {
+        Some(into) => Ok(into.clone()),
+        None => Ok(product::target()?.join("package")),
+    }
+}
+
+fn version() -> String {
+    format!("{}-{REVISION}", env!("CARGO_PKG_VERSION"))
+}
+
+fn package(into: &Path, version: &str) -> Result<Package> {
+    let file = into.join(format!("replicator_{version}_{}.deb", libraries::architecture()?));
+    Ok(Package { file, root: into.join("root") })
+}
+
+fn built(args: &Args) -> Result<Package> {
+    let package = package(&place(args)?, &version())?;
+    ensure!(package.file.is_file(), "there is no {}: build it without --built", package.file.display());
+    Ok(package)
 }
 
 fn build(args: &Args) -> Result<Package> {
     let program = product::build()?;
-    let into = match &args.into {
-        Some(into) => into.clone(),
-        None => product::target()?.join("package"),
-    };
-    let root = into.join("root");
-    match fs::remove_dir_all(&root) {
+    let package = package(&place(args)?, &version())?;
+    let root = &package.root;
+    match fs::remove_dir_all(root) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("remove {}", root.display()));
         }
         _ => {}
     }
     let about = control::About {
-        version: format!("{}-{REVISION}", env!("CARGO_PKG_VERSION")),
+        version: version(),
         maintainer: args.maintainer.clone(),
         depends: libraries::needed(&fs::read(&program)?)?,
         architecture: libraries::architecture()?,
         date: date(),
     };
-    tree::lay(&root, &program, &about)?;
-    let file = into.join(format!("replicator_{}_{}.deb", about.version, about.architecture));
-    pack(&root, &file, about.date)?;
-    Ok(Package { file, root })
+    tree::lay(root, &program, &about)?;
+    pack(root, &package.file, about.date)?;
+    Ok(package)
 }
 
 /// Seconds since 1970 of what is packed: the same source makes the same package.

@@ -45,7 +45,7 @@ enum Part {
     Unit,
     /// A slice of `cargo xtask sim`.
     Sim,
-    /// The Debian package is built, installed and taken away again.
+    /// The Debian package is built, installed and taken away again; and used on systems with a systemd that runs.
     Package,
     /// Two nodes in one situation after another.
     Scenarios,
@@ -79,6 +79,7 @@ const STEPS: &[(Part, Step)] = &[
     (Part::Sim, |report| own(report, "sim --cluster", &["sim", "--cluster", "--seeds", SIM_SEEDS])),
     (Part::Ebpf, |report| own(report, "build-ebpf --check", &["build-ebpf", "--check"])),
     (Part::Package, |report| own(report, "package --check", &["package", "--check"])),
+    (Part::Package, |report| own(report, "package --live", &["package", "--built", "--live"])),
     (Part::Scenarios, two_nodes),
     (Part::Smoke, |report| own(report, "run --smoke", &["run", "--smoke"])),
     (Part::Suites, suites),
