@@ -238,10 +238,7 @@ fn used(site: &Site) -> Result<()> {
     beta.require_unit(SERVICE, "inactive")?;
     for directory in DIRECTORIES {
         ensure!(is_mounted(alpha, directory)?, "the gate of {directory} is not mounted for everybody");
-        let file = format!("{directory}/file");
-        alpha.run(&["sh", "-c", &format!("echo word > {file} && sync {file}")])?;
-        let copy = beta.run(&["cat", &file])?;
-        ensure!(copy == "word", "the copy of what was synced in {directory} is {copy:?}");
+        require_mirrored(site, directory, "word")?;
         let started = beta.run(&["cat", &format!("{directory}/started")])?;
         ensure!(started == "alpha", "the application of {directory} was started on {started:?}");
     }
@@ -257,11 +254,24 @@ fn used(site: &Site) -> Result<()> {
     Ok(())
 }
 
+/// What is synced on alpha is on beta.
+fn require_mirrored(site: &Site, directory: &str, word: &str) -> Result<()> {
+    let [alpha, beta, _] = &site.systems;
+    let file = format!("{directory}/file");
+    alpha.run(&["sh", "-c", &format!("echo {word} > {file} && sync {file}")])?;
+    let copy = beta.run(&["cat", &file])?;
+    ensure!(copy == word, "the copy of what was synced in {directory} is {copy:?}");
+    Ok(())
+}
+
 /// Nobody but systemd notices that the daemon is stopped and not gone: its mirrors and the application go on, and the other node hears the mirrors.
 fn hang(site: &Site) -> Result<()> {
     let [alpha, beta, _] = &site.systems;
     let hung = alpha.unit(UNIT, "MainPID")?;
     kill(alpha.outside(&hung)?, Signal::SIGSTOP).context("stop the daemon")?;
+    for word in ["other", "word"] {
+        DIRECTORIES.iter().try_for_each(|directory| require_mirrored(site, directory, word))?;
+    }
     wait::until("systemd to begin the daemon anew", SETTLE_BOUND, || {
         Ok((alpha.unit(UNIT, "NRestarts")? == "1").then_some(()))
     })?;
