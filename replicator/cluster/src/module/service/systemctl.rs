@@ -8,8 +8,6 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::supervisor;
-
 use super::{ServiceError, ServiceFuture, ServiceManager, UnitState};
 
 /// Longest answer that is read, in bytes.
@@ -18,6 +16,9 @@ const ANSWER_BYTES_MAX: u64 = 64 << 10;
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between two looks at a unit on its way.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// By which the daemon speaks to the service manager (sd_notify(3)): nobody else speaks for it.
+const OF_THE_DAEMON: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
 /// systemd, by systemctl.
 #[derive(Clone, Debug)]
@@ -53,7 +54,7 @@ impl Systemctl {
         }
         let failed = |source| ServiceError::Program { program: self.program.display().to_string(), source };
         let mut command = Command::new(&self.program);
-        for name in supervisor::VARIABLES {
+        for name in OF_THE_DAEMON {
             command.env_remove(name);
         }
         let mut child = command
