@@ -68,6 +68,9 @@ pub struct HeartbeatConfig {
     pub peer: [u8; 16],
     /// The secret both share.
     pub key: Key,
+    /// Another one that is accepted from the start, and used once the peer accepts it: a change that had begun when the node was stopped
+    /// goes on as if [`super::Heartbeat::rekey`] had been called at once.
+    pub next_key: Option<Key>,
     /// The networks, **in the same order on both nodes**: what a node sends on its first path counts on the peer's first only.
     pub paths: Vec<Path>,
     /// Time between two beats.
@@ -87,7 +90,7 @@ impl HeartbeatConfig {
         preset: Preset,
     ) -> HeartbeatConfig {
         let (interval, dead_after) = (preset.interval(), preset.dead_after());
-        HeartbeatConfig { cluster, node, peer, key, paths, interval, dead_after }
+        HeartbeatConfig { cluster, node, peer, key, next_key: None, paths, interval, dead_after }
     }
 
     /// Is it one with which a heartbeat can start?

@@ -15,6 +15,14 @@ impl Key {
     pub fn new(bytes: [u8; 32]) -> Key {
         Key(bytes)
     }
+
+    /// What it is named by.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        let id = blake3::derive_key(ID_CONTEXT, &self.0);
+        // The first eight of 32 bytes.
+        KeyId(id.first_chunk().copied().unwrap_or_default())
+    }
 }
 
 impl fmt::Debug for Key {
@@ -29,7 +37,7 @@ pub(crate) struct MacKey(pub [u8; 32]);
 
 /// Names a key without telling anything of it. Zero names none.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct KeyId(pub [u8; 8]);
+pub struct KeyId(pub(crate) [u8; 8]);
 
 impl KeyId {
     pub(crate) const NONE: KeyId = KeyId([0; 8]);
@@ -49,10 +57,7 @@ struct Slot {
 
 impl Slot {
     fn new(key: &Key) -> Slot {
-        let id = blake3::derive_key(ID_CONTEXT, &key.0);
-        // The first eight of 32 bytes.
-        let id = id.first_chunk().copied().unwrap_or_default();
-        Slot { id: KeyId(id), mac: MacKey(blake3::derive_key(MAC_CONTEXT, &key.0)) }
+        Slot { id: key.id(), mac: MacKey(blake3::derive_key(MAC_CONTEXT, &key.0)) }
     }
 }
 
@@ -100,6 +105,11 @@ impl Keyring {
     /// Is there an older key that is still accepted?
     pub(crate) fn is_changing(&self) -> bool {
         self.older.is_some()
+    }
+
+    /// Name of the newest key that is accepted.
+    pub(crate) fn newest(&self) -> KeyId {
+        self.newest.id
     }
 
     /// The key of that name, if it is accepted.

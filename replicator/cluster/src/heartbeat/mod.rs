@@ -88,7 +88,9 @@ use nix::sys::signal::SigSet;
 pub use config::{HeartbeatConfig, PATHS_MAX, Path, Preset};
 pub use error::HeartbeatError;
 pub use event::{Event, PathState};
-pub use keys::Key;
+#[cfg(test)]
+pub(crate) use keys::Keyring;
+pub use keys::{Key, KeyId};
 pub use privilege::{Capabilities, Memory, Scheduling};
 pub use snapshot::{PathCounters, PathSnapshot, Snapshot};
 pub use wire::PAYLOAD_BYTES_MAX;

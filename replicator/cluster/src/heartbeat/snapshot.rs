@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::event::PathState;
+use super::keys::KeyId;
 
 /// The heartbeat as it was after the last thing it did.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -25,6 +26,9 @@ pub struct Snapshot {
     pub heard: u64,
     /// An older key is still accepted, since the peer does not send with the newest yet.
     pub key_changing: bool,
+    /// The newest key that is accepted, also while it is not used yet. With [`Snapshot::key_changing`] it tells whether a certain change is
+    /// over: one that was just ordered may not have begun.
+    pub newest_key: KeyId,
     /// How often this node was late ([`super::Event::Late`]).
     pub late: u64,
     /// One per path, in the order of the configuration.

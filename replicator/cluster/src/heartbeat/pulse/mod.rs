@@ -123,9 +123,13 @@ impl Pulse {
             dead_ticks,
             late: config.dead_after / 2,
         };
+        let mut keys = Keyring::new(&config.key);
+        if let Some(next) = &config.next_key {
+            keys.rekey(next);
+        }
         Pulse {
             settings,
-            keys: Keyring::new(&config.key),
+            keys,
             session,
             era: 0,
             sequence: 0,
@@ -189,6 +193,7 @@ impl Pulse {
         into.peer_holds = self.peer.as_ref().map_or(0, |peer| peer.holds);
         into.heard = self.assembly.complete();
         into.key_changing = self.keys.is_changing();
+        into.newest_key = self.keys.newest();
         into.late = self.late;
         into.paths.resize_with(self.paths.len(), Default::default);
         for (path, watch) in into.paths.iter_mut().zip(&self.paths) {

@@ -1,6 +1,6 @@
 //! A change of keys between two nodes that speak.
 
-use super::world::{A, B, SETTLED, World};
+use super::world::{A, B, SETTLED, World, key};
 
 fn refused(world: &World, node: usize) -> u64 {
     let counters = world.snapshot(node).paths.into_iter().map(|path| path.counters);
@@ -77,5 +77,39 @@ fn another_key_is_another_cluster() {
     for node in [A, B] {
         assert!(refused(&world, node) > 0);
         assert_eq!(world.events(node), []);
+    }
+}
+
+/// What a node accepts after a restart is on its disk: the key before and the one after, whichever step of the change it had come to.
+#[test]
+fn nodes_that_restart_with_both_keys_are_heard_and_end_the_change() {
+    // What each accepts after its restart; a pair of the same: the change is over for it.
+    let steps = [[(0, 0), (0, 1)], [(0, 1), (0, 1)], [(0, 1), (1, 1)]];
+    for [one, other] in steps {
+        for (a, b) in [(one, other), (other, one)] {
+            for restarts in [&[A][..], &[B], &[A, B]] {
+                let mut world = World::new();
+                world.restart_with(A, a);
+                world.restart_with(B, b);
+                world.run(SETTLED);
+                for node in restarts {
+                    world.restart_with(*node, if *node == A { a } else { b });
+                }
+                world.run(5000);
+                assert!(
+                    world.snapshot(A).alive && world.snapshot(B).alive,
+                    "{a:?} {b:?} after a restart of {restarts:?}"
+                );
+                world.forget_events();
+                world.rekey(A, 1);
+                world.rekey(B, 1);
+                world.run(30_000);
+                for node in [A, B] {
+                    assert_eq!(world.events(node), [], "{a:?} {b:?} after a restart of {restarts:?}");
+                    assert!(!world.snapshot(node).key_changing);
+                    assert_eq!(world.snapshot(node).newest_key, key(1).id());
+                }
+            }
+        }
     }
 }

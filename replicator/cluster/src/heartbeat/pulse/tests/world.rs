@@ -297,12 +297,21 @@ impl World {
 
     /// The daemon ends and begins again, with the key it was told last.
     pub(super) fn restart(&mut self, node: usize) {
+        self.restart_with(node, (self.nodes[node].key, self.nodes[node].key));
+    }
+
+    /// The same in the middle of a change from one key to another.
+    pub(super) fn restart_with(&mut self, node: usize, (one, other): (u8, u8)) {
         self.moment += 1;
         let (run, clock) = (self.nodes[node].run + 1, self.clock(node));
         let restarted = &mut self.nodes[node];
         restarted.run = run;
         restarted.born = self.moment;
-        restarted.pulse = Pulse::new(&config(node, restarted.key), session(node, run), clock);
+        restarted.pulse = Pulse::new(
+            &HeartbeatConfig { next_key: Some(key(other)), ..config(node, one) },
+            session(node, run),
+            clock,
+        );
         restarted.inbox.clear();
         restarted.said = None;
         restarted.heard = None;
