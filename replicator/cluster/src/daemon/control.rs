@@ -6,14 +6,20 @@ use std::sync::Arc;
 
 use replicator_core::cluster::Command;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::bundle::{self, Told};
+use super::catalogue::Reloaded;
 use super::history::Entry;
 use super::logs::{self, Part};
+use super::member::Member;
 use super::mirror::Mirror;
 use super::node::Node;
-use super::status::{self, NodeStatus};
+use super::rotation::Rotation;
+use super::status::{self, NodeStatus, SecretStatus};
 use super::words;
+use crate::membership::Offer;
+use crate::remote::Keyring;
 
 /// Most entries of a history that are told at once.
 pub const ENTRIES_MAX: usize = 500;
@@ -62,8 +68,24 @@ pub enum Request {
         /// What.
         asked: Box<Request>,
     },
+    /// Look at the installed modules again, and take what has changed.
+    Reload,
+    /// Renew this node's certificate, and rotate the secret that both nodes share.
+    Rotate,
+    /// Take this secret: of the other node only. What it holds is never shown.
+    TakeSecret {
+        /// It.
+        offer: Offer,
+    },
     /// Stop the daemon in order.
     Stop,
+}
+
+impl Request {
+    /// Whether a person may have it passed on to the other node.
+    fn may_be_passed_on(&self) -> bool {
+        !matches!(self, Request::Peer { .. } | Request::Stop | Request::Rotate | Request::TakeSecret { .. })
+    }
 }
 
 /// What can be ordered: `{"order":"swap"}`.
@@ -130,6 +152,16 @@ pub enum Answer {
         /// It.
         text: String,
     },
+    /// What was found on the shelf.
+    Reloaded {
+        /// It.
+        reloaded: Reloaded,
+    },
+    /// The certificate is new, and so is the shared secret, or the other node is still to take it.
+    Rotated {
+        /// How far it is.
+        secret: SecretStatus,
+    },
     /// It is not done, and nothing has changed.
     Refused {
         /// Why, for a person.
@@ -149,57 +181,111 @@ pub trait Peer: Send + Sync + 'static {
     fn ask(&self, request: Request) -> impl Future<Output = Answer> + Send;
 }
 
-/// Answer a request on a node. `stop` is called for [`Request::Stop`]; `by` says who asks, for the history.
-pub async fn answer<M: Mirror, P: Peer>(
-    node: &Arc<Node<M>>,
-    peer: &P,
-    stop: &(dyn Fn() + Send + Sync),
-    by: &str,
-    request: Request,
-) -> Answer {
-    match request {
-        Request::Peer { asked } if matches!(*asked, Request::Peer { .. } | Request::Stop) => {
-            Answer::refused("that is for the node itself only")
+/// Who answers for a node.
+pub struct Desk<M, P> {
+    /// The node.
+    pub node: Arc<Node<M>>,
+    /// Its certificates.
+    pub member: Member,
+    /// What uses them.
+    pub keyring: Keyring,
+    /// Its shared secret.
+    pub rotation: Arc<Rotation>,
+    /// The other node.
+    pub peer: P,
+    /// Told when the daemon is to stop.
+    pub stop: Arc<Notify>,
+}
+
+impl<M: Mirror, P: Peer> Desk<M, P> {
+    /// Answer a person on this node.
+    pub async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Peer { asked } if asked.may_be_passed_on() => self.peer.ask(*asked).await,
+            Request::Stop => {
+                self.stop.notify_one();
+                Answer::Done
+            }
+            Request::Rotate => match self.rotate().await {
+                Ok(secret) => Answer::Rotated { secret },
+                Err(message) => Answer::Refused { message },
+            },
+            other => self.answer_here("an operator", other).await,
         }
-        Request::Peer { asked } => peer.ask(*asked).await,
-        Request::Stop => {
-            stop();
-            Answer::Done
+    }
+
+    /// Answer the other node, or a person on it.
+    pub async fn answer_peer(&self, name: &str, request: Request) -> Answer {
+        match request {
+            Request::TakeSecret { offer } => match self.rotation.take(offer).await {
+                Ok(()) => Answer::Done,
+                Err(message) => Answer::Refused { message },
+            },
+            other => self.answer_here(&format!("an operator on {name}"), other).await,
         }
-        other => answer_here(node, by, other).await,
+    }
+
+    async fn rotate(&self) -> Result<SecretStatus, String> {
+        self.member.renew(&self.keyring, true).await?;
+        let begun = self.rotation.begin(&self.peer).await;
+        begun.map_err(|error| {
+            format!("the certificate is renewed and in use; the shared secret is not rotated: {error}")
+        })
+    }
+
+    /// Answer what is about this node only. `by` says who asks, for the history.
+    async fn answer_here(&self, by: &str, request: Request) -> Answer {
+        let node = &self.node;
+        match request {
+            Request::Status => {
+                let mut status = status::of(node);
+                status.secret = Some(self.rotation.status());
+                Answer::Status { status: Box::new(status) }
+            }
+            Request::Order { module, order } => match carry_out(node, by, &module, order).await {
+                Ok(()) => Answer::Done,
+                Err(message) => Answer::Refused { message },
+            },
+            Request::Events { module, count } => match node.history(&module, count.min(ENTRIES_MAX)).await {
+                Some(entries) => Answer::Events { entries },
+                None => Answer::Refused { message: no_such(&module) },
+            },
+            Request::Logs { module, lines, since } => match logs(node, module, lines, since).await {
+                Ok((parts, ends)) => Answer::Logs { parts, ends },
+                Err(message) => Answer::Refused { message },
+            },
+            Request::Pieces => match bundle::pieces(node.places()).await {
+                Ok(names) => Answer::Pieces { names },
+                Err(message) => Answer::Refused { message },
+            },
+            Request::Piece { name } => match bundle::piece(node.places(), &name).await {
+                Ok(Told::Text(text)) => Answer::Piece { text },
+                Ok(Told::ByMirror(module)) => match node.local(&module) {
+                    Some(local) => Answer::Piece { text: local.mirror_tells().await },
+                    None => Answer::Refused { message: no_such(&module) },
+                },
+                Err(message) => Answer::Refused { message },
+            },
+            Request::Reload => match to_the_end(node, |node| async move { node.reload().await }).await {
+                Ok(reloaded) => Answer::Reloaded { reloaded },
+                Err(message) => Answer::Refused { message },
+            },
+            Request::Peer { .. } | Request::Stop | Request::Rotate | Request::TakeSecret { .. } => {
+                Answer::refused("that is for the node itself only")
+            }
+        }
     }
 }
 
-/// Answer what is about this node only.
-pub async fn answer_here<M: Mirror>(node: &Arc<Node<M>>, by: &str, request: Request) -> Answer {
-    match request {
-        Request::Status => Answer::Status { status: Box::new(status::of(node)) },
-        Request::Order { module, order } => match carry_out(node, by, &module, order).await {
-            Ok(()) => Answer::Done,
-            Err(message) => Answer::Refused { message },
-        },
-        Request::Events { module, count } => match node.history(&module, count.min(ENTRIES_MAX)).await {
-            Some(entries) => Answer::Events { entries },
-            None => Answer::Refused { message: no_such(&module) },
-        },
-        Request::Logs { module, lines, since } => match logs(node, module, lines, since).await {
-            Ok((parts, ends)) => Answer::Logs { parts, ends },
-            Err(message) => Answer::Refused { message },
-        },
-        Request::Pieces => match bundle::pieces(node.places()).await {
-            Ok(names) => Answer::Pieces { names },
-            Err(message) => Answer::Refused { message },
-        },
-        Request::Piece { name } => match bundle::piece(node.places(), &name).await {
-            Ok(Told::Text(text)) => Answer::Piece { text },
-            Ok(Told::ByMirror(module)) => match node.local(&module) {
-                Some(local) => Answer::Piece { text: local.mirror_tells().await },
-                None => Answer::Refused { message: no_such(&module) },
-            },
-            Err(message) => Answer::Refused { message },
-        },
-        Request::Peer { .. } | Request::Stop => Answer::refused("that is for the node itself only"),
-    }
+/// Do something with a node that must not be left half done, though whoever asked for it is gone.
+async fn to_the_end<M: Mirror, T: Send + 'static, F>(
+    node: &Arc<Node<M>>,
+    work: impl FnOnce(Arc<Node<M>>) -> F,
+) -> Result<T, String>
+where
+    F: Future<Output = Result<T, String>> + Send + 'static,
+{
+    tokio::spawn(work(Arc::clone(node))).await.map_err(|error| error.to_string())?
 }
 
 async fn logs<M: Mirror>(
@@ -232,7 +318,11 @@ async fn carry_out<M: Mirror>(
     order: Order,
 ) -> Result<(), String> {
     let command = match order {
-        Order::Start => Command::Start,
+        Order::Start => {
+            let name = module.to_owned();
+            to_the_end(node, |node| async move { node.take_pending(&name).await }).await?;
+            Command::Start
+        }
         Order::Stop => Command::Stop,
         Order::Swap => Command::Swap,
         Order::Standby { on } => Command::Standby { on },

@@ -146,6 +146,15 @@ impl<M: Mirror> Local<M> {
         self.look_after(&application, Phase::Waiting);
     }
 
+    /// Nothing is looked at any more. For a module that is stopped.
+    pub async fn end(&self) {
+        // After whoever is just about to look.
+        let application = self.application.lock().await;
+        *lock(&self.checkers) = None;
+        drop(application);
+        self.mirror.end().await;
+    }
+
     fn circumstances(&self) -> Circumstances {
         lock(&self.circumstances).clone()
     }

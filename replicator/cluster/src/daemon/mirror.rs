@@ -85,6 +85,8 @@ struct Turn {
     told: Option<Look>,
     /// So many looks in a row found nothing.
     in_vain: u32,
+    /// It is not looked at any more.
+    over: bool,
 }
 
 impl<M: Mirror> Watched<M> {
@@ -132,7 +134,15 @@ impl<M: Mirror> Watched<M> {
         self.again.notify_one();
     }
 
+    /// Do not look at it any more: when this returns nobody does, and another may be made of the same.
+    pub async fn end(&self) {
+        self.turn.lock().await.over = true;
+    }
+
     async fn look(&self, turn: &mut Turn) {
+        if turn.over {
+            return;
+        }
         match self.mirror.look().await {
             Ok(found) => {
                 turn.in_vain = 0;

@@ -1,27 +1,25 @@
 //! A node: its heartbeat, and what it means for the modules.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use replicator_core::cluster::{Command, Config, Event, NodeId, Policy, Readiness, Refusal, Report, Word};
-use tokio::sync::{mpsc, oneshot};
+use replicator_core::cluster::{Command, Event, Policy, Readiness, Refusal, Report, Word};
+use tokio::sync::{Mutex as Turns, MutexGuard as Turn, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::gossip::{self, Said};
-use super::history::{Entry, History};
-use super::known::KnownFile;
-use super::local::{Judge, Local, Setup};
+use super::history::Entry;
+use super::local::Local;
 use super::mirror::Mirror;
-use super::runner::{self, Input, Inputs, Parts};
+use super::module::{self, Ground, Installed, Module};
+use super::runner::Input;
 use super::service::Places;
-use super::standing::StandingFile;
 use super::words;
-use crate::arbiter::{self, AnyArbiter, ClusterId, ModuleName, RegisterName};
+use crate::arbiter::AnyArbiter;
 use crate::heartbeat::{self, Heartbeat, HeartbeatConfig, HeartbeatError, PathState};
 use crate::held::lock;
-use crate::module::{self, Description, Failback};
+use crate::module::Description;
 
 /// What a node is told at its start.
 #[derive(Debug)]
@@ -36,8 +34,8 @@ pub struct NodeSetup {
     pub arbiter: Option<Arc<AnyArbiter>>,
     /// Where everything is; below some of it is one directory for each module.
     pub places: Places,
-    /// The modules, and the directories they are installed in.
-    pub modules: Vec<(Description, PathBuf)>,
+    /// The modules.
+    pub modules: Vec<Installed>,
 }
 
 /// Why a node cannot start.
@@ -55,25 +53,24 @@ pub enum StartError {
     TooMany { count: usize, limit: usize },
 }
 
+/// How the mirror of a module is made.
+pub type MakeMirror<M> = Box<dyn Fn(&Description) -> Result<M, String> + Send + Sync>;
+
 /// A running node.
 pub struct Node<M> {
-    names: (String, String),
-    places: Places,
-    modules: BTreeMap<String, Module<M>>,
+    ground: Ground,
+    make: MakeMirror<M>,
+    /// A module is in here from its start until it has ended.
+    modules: Mutex<BTreeMap<String, Arc<Module<M>>>>,
     heartbeat: Arc<Heartbeat>,
     shared: Arc<Shared>,
-}
-
-/// One of its modules.
-struct Module<M> {
-    description: Arc<Description>,
-    inputs: Inputs,
-    local: Arc<Local<M>>,
+    /// Who has it may change which modules there are; whether the node ends, and nobody may any more.
+    turns: Turns<bool>,
 }
 
 /// What is said and heard.
 #[derive(Default, Debug)]
-struct Shared {
+pub(super) struct Shared {
     said: Mutex<Said>,
     heard: Mutex<Heard>,
 }
@@ -101,30 +98,88 @@ impl<M: Mirror> Node<M> {
     /// [`StartError`]
     pub fn start(
         setup: NodeSetup,
-        mirror: impl Fn(&Description) -> Result<M, String>,
+        mirror: impl Fn(&Description) -> Result<M, String> + Send + Sync + 'static,
     ) -> Result<Arc<Node<M>>, StartError> {
         let count = setup.modules.len();
         if count > gossip::MODULES_MAX {
             return Err(StartError::TooMany { count, limit: gossip::MODULES_MAX });
         }
-        let shared = Arc::new(Shared::default());
         let (events, incoming) = mpsc::unbounded_channel();
         // The heartbeat may not wait for anything, and this channel has no bound: a beat is small, and the daemon takes it in at once.
         let heartbeat = Heartbeat::start(setup.heartbeat.clone(), move |event| drop(events.send(event)))?;
-        let heartbeat = Arc::new(heartbeat);
         tracing::info!(capabilities = ?heartbeat.capabilities(), "heartbeat");
-        let mut modules = BTreeMap::new();
-        for (description, directory) in &setup.modules {
-            let name = description.name.clone();
-            let wrong = |why: String| StartError::Module { module: name.clone(), why };
-            let mirror = mirror(description).map_err(wrong)?;
-            let module = start_module(&setup, description, directory, mirror, &shared, &heartbeat);
-            modules.insert(name.clone(), module.map_err(|why| StartError::Module { module: name, why })?);
+        let node = Arc::new(Node {
+            ground: Ground::of(&setup),
+            make: Box::new(mirror),
+            modules: Mutex::default(),
+            heartbeat: Arc::new(heartbeat),
+            shared: Arc::default(),
+            turns: Turns::new(false),
+        });
+        for installed in &setup.modules {
+            let started = node
+                .make_mirror(&installed.description)
+                .and_then(|mirror| node.start_module(installed, mirror));
+            let module = started
+                .map_err(|why| StartError::Module { module: installed.description.name.clone(), why })?;
+            node.put(module);
         }
-        let node = Arc::new(Node { names: setup.names, places: setup.places, modules, heartbeat, shared });
         tokio::spawn(Arc::clone(&node).listen(incoming, setup.heartbeat.dead_after));
         Ok(node)
     }
+
+    // ---- which modules there are ----------------------------------------------------------------------------
+
+    /// The right to change which there are.
+    pub(super) async fn turn(&self) -> Result<Turn<'_, bool>, String> {
+        let ends = self.turns.lock().await;
+        if *ends { Err("the daemon is being stopped".to_owned()) } else { Ok(ends) }
+    }
+
+    pub(super) fn make_mirror(&self, description: &Description) -> Result<M, String> {
+        (self.make)(description)
+    }
+
+    pub(super) fn start_module(&self, installed: &Installed, mirror: M) -> Result<Module<M>, String> {
+        module::start(&self.ground, installed, mirror, &self.shared, &self.heartbeat)
+    }
+
+    /// Have a module that was started, in the place of one that has ended. It is told what the others were.
+    pub(super) fn put(&self, module: Module<M>) {
+        let name = module.description.name.clone();
+        // What happens from here on is told to all that are in the table, so it is told at least once.
+        let mut modules = lock(&self.modules);
+        {
+            let heard = lock(&self.shared.heard);
+            module.local.set_peer_alive(heard.alive);
+            module.send(Input::Event(Event::PeerAlive(heard.alive)));
+            if let Some(report) = heard.said.reports.get(&name) {
+                module.hear(*report);
+            }
+        }
+        modules.insert(name, Arc::new(module));
+    }
+
+    /// A module that has ended is not there any more.
+    pub(super) fn take_away(&self, name: &str) {
+        lock(&self.modules).remove(name);
+        lock(&self.shared.said).reports.remove(name);
+        self.shared.publish(&self.heartbeat);
+    }
+
+    pub(super) fn module(&self, name: &str) -> Option<Arc<Module<M>>> {
+        lock(&self.modules).get(name).cloned()
+    }
+
+    pub(super) fn module_names(&self) -> Vec<String> {
+        lock(&self.modules).keys().cloned().collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Module<M>>> {
+        lock(&self.modules).values().cloned().collect()
+    }
+
+    // ---- what the heartbeat tells ---------------------------------------------------------------------------
 
     /// Take in what the heartbeat tells, until it ends.
     async fn listen(
@@ -182,10 +237,10 @@ impl<M: Mirror> Node<M> {
             return;
         }
         tracing::info!(alive, "the other node");
-        for module in self.modules.values() {
+        for module in self.all() {
             module.local.set_peer_alive(alive);
+            module.send(Input::Event(Event::PeerAlive(alive)));
         }
-        self.tell_all(|| Event::PeerAlive(alive));
     }
 
     fn heard(&self, payload: &[u8]) {
@@ -198,15 +253,13 @@ impl<M: Mirror> Node<M> {
         };
         let echoed = said.echo == lock(&self.shared.said).counter;
         let counter = said.counter;
-        for (name, report) in &said.reports {
-            if let Some(module) = self.modules.get(name) {
-                module
-                    .local
-                    .set_circumstances(|known| words::word(report.word).clone_into(&mut known.peer_state));
-                module.send(Input::Event(Event::Heard(*report)));
+        let reports = said.reports.clone();
+        lock(&self.shared.heard).said = said;
+        for (name, report) in reports {
+            if let Some(module) = self.module(&name) {
+                module.hear(report);
             }
         }
-        lock(&self.shared.heard).said = said;
         if echoed {
             self.tell_all(|| Event::Echoed);
         }
@@ -217,7 +270,7 @@ impl<M: Mirror> Node<M> {
     }
 
     fn tell_all(&self, event: impl Fn() -> Event) {
-        for module in self.modules.values() {
+        for module in self.all() {
             module.send(Input::Event(event()));
         }
     }
@@ -225,19 +278,25 @@ impl<M: Mirror> Node<M> {
     /// This node's name and the other's.
     #[must_use]
     pub fn names(&self) -> (&str, &str) {
-        (&self.names.0, &self.names.1)
+        (&self.ground.names.0, &self.ground.names.1)
     }
 
     /// Where its files are.
     #[must_use]
     pub fn places(&self) -> &Places {
-        &self.places
+        &self.ground.places
     }
 
     /// Each node hears the other.
     #[must_use]
     pub fn is_peer_alive(&self) -> bool {
         lock(&self.shared.heard).alive
+    }
+
+    /// The heartbeat, for who changes its key.
+    #[must_use]
+    pub fn ears(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
     }
 
     /// What the heartbeat knows.
@@ -258,26 +317,32 @@ impl<M: Mirror> Node<M> {
 
     /// The edges of a module.
     #[must_use]
-    pub fn local(&self, module: &str) -> Option<&Arc<Local<M>>> {
-        self.modules.get(module).map(|module| &module.local)
+    pub fn local(&self, module: &str) -> Option<Arc<Local<M>>> {
+        self.module(module).map(|module| Arc::clone(&module.local))
     }
 
     /// The description of a module.
     #[must_use]
-    pub fn description(&self, module: &str) -> Option<&Arc<Description>> {
-        self.modules.get(module).map(|module| &module.description)
+    pub fn description(&self, module: &str) -> Option<Arc<Description>> {
+        self.module(module).map(|module| Arc::clone(&module.description))
+    }
+
+    /// What is installed in the place of a module and was not taken, for people.
+    #[must_use]
+    pub fn pending(&self, module: &str) -> Option<String> {
+        self.module(module)?.pending()
     }
 
     /// Order something of a module; answered when it has begun. `None`: there is no such module.
     pub async fn command(&self, module: &str, command: Command) -> Option<Result<(), Refusal>> {
         let (answer, answered) = oneshot::channel();
-        self.modules.get(module)?.send(Input::Command(command, answer));
+        self.module(module)?.send(Input::Command(command, answer));
         Some(answered.await.unwrap_or(Err(Refusal::Busy)))
     }
 
     /// Note in a module's history what is done to it.
     pub fn tell(&self, module: &str, what: String) {
-        if let Some(module) = self.modules.get(module) {
+        if let Some(module) = self.module(module) {
             module.send(Input::Tell(what));
         }
     }
@@ -285,18 +350,18 @@ impl<M: Mirror> Node<M> {
     /// The last so many entries of a module's history.
     pub async fn history(&self, module: &str, count: usize) -> Option<Vec<Entry>> {
         let (answer, answered) = oneshot::channel();
-        self.modules.get(module)?.send(Input::History(count, answer));
+        self.module(module)?.send(Input::History(count, answer));
         answered.await.ok()
     }
 
     /// Done when each module's controller has taken in all that came to it before: for a watchdog, which is told nothing as long as one of
     /// them hangs.
     pub async fn probe(&self) {
-        for module in self.modules.values() {
+        for module in self.all() {
             let (answer, answered) = oneshot::channel();
             module.send(Input::Probe(answer));
-            if answered.await.is_err() {
-                // Its controller is gone, which never happens while the node lives.
+            if answered.await.is_err() && !module.is_leaving() {
+                // Its controller is gone, which never happens to a module that is not ended.
                 std::future::pending::<()>().await;
             }
         }
@@ -320,8 +385,12 @@ impl<M: Mirror> Node<M> {
     /// Stop everything in order: what can goes on on the other node. Returns when nothing runs here any more and the other node knows it, or after `bound`.
     pub async fn stop(&self, bound: Duration) {
         let deadline = Instant::now() + bound;
+        match tokio::time::timeout_at(deadline, self.turns.lock()).await {
+            Ok(mut ends) => *ends = true,
+            Err(_) => tracing::error!("a change of the modules does not end"),
+        }
         let mut waiting = Vec::new();
-        for module in self.modules.values() {
+        for module in self.all() {
             let (ended, at_rest) = oneshot::channel();
             module.send(Input::Shutdown(ended));
             waiting.push(at_rest);
@@ -344,132 +413,16 @@ impl<M: Mirror> Node<M> {
     }
 }
 
-impl<M> Module<M> {
-    fn send(&self, input: Input) {
-        // Its runner lives as long as the node.
-        let _ = self.inputs.send(input);
-    }
-}
-
 impl Shared {
-    fn publish(&self, heartbeat: &Heartbeat) {
+    /// What this node says of a module from now on; it is told with the next [`Shared::publish`].
+    pub(super) fn report(&self, module: &str, report: Report) {
+        lock(&self.said).reports.insert(module.to_owned(), report);
+    }
+
+    pub(super) fn publish(&self, heartbeat: &Heartbeat) {
         let bytes = gossip::encode(&lock(&self.said));
         if let Err(error) = heartbeat.publish(bytes) {
             tracing::error!(%error, "the other node cannot be told how this one is");
         }
     }
 }
-
-fn start_module<M: Mirror>(
-    setup: &NodeSetup,
-    description: &Description,
-    directory: &std::path::Path,
-    mirror: M,
-    shared: &Arc<Shared>,
-    heartbeat: &Arc<Heartbeat>,
-) -> Result<Module<M>, String> {
-    let name = description.name.clone();
-    let description = Arc::new(description.clone());
-    let state = setup.places.state.join(&name);
-    let file = StandingFile::new(&state).map_err(|error| format!("{}: {error}", state.display()))?;
-    let standing = match file.load() {
-        Ok(standing) => standing.unwrap_or_default(),
-        Err(error) => {
-            tracing::error!(module = name, %error, "what was to run is not known: the module stays stopped until an operator starts it");
-            Default::default()
-        }
-    };
-    let (inputs, incoming) = mpsc::unbounded_channel();
-    let judge = match &setup.arbiter {
-        Some(arbiter) => Some(Judge {
-            arbiter: Arc::clone(arbiter),
-            register: RegisterName {
-                cluster: ClusterId(setup.heartbeat.cluster),
-                module: ModuleName::new(&name).map_err(|error| error.to_string())?,
-            },
-            node: arbiter::NodeId(setup.heartbeat.node),
-            known: KnownFile::new(&state),
-        }),
-        None => None,
-    };
-    let paths = module::Paths {
-        module: directory.to_owned(),
-        logs: setup.places.logs.join(&name),
-        run: setup.places.run.join(&name).join("application"),
-    };
-    let local = Local::new(
-        Setup {
-            description: Arc::clone(&description),
-            paths,
-            run: setup.places.run.join(&name).join("addresses"),
-            judge,
-            names: setup.names.clone(),
-        },
-        mirror,
-        inputs.clone(),
-    )
-    .map_err(|error| error.to_string())?;
-    let parts = Parts {
-        name: name.clone(),
-        config: controller_config(setup, &description),
-        standing,
-        file,
-        history: History::open(&state, &setup.names.0),
-        edges: Arc::clone(&local),
-    };
-    let publish = {
-        let (shared, heartbeat) = (Arc::clone(shared), Arc::clone(heartbeat));
-        let local = Arc::downgrade(&local);
-        move |report: Report| {
-            lock(&shared.said).reports.insert(name.clone(), report);
-            if let Some(local) = local.upgrade() {
-                local.set_circumstances(|known| {
-                    known.term = report.active.map_or(known.term, |term| term.0);
-                    words::cause(report.cause).clone_into(&mut known.reason);
-                });
-            }
-            shared.publish(&heartbeat);
-        }
-    };
-    tokio::spawn(runner::run(parts, inputs.clone(), incoming, publish));
-    tokio::spawn({
-        let local = Arc::clone(&local);
-        async move { local.begin().await }
-    });
-    Ok(Module { description, inputs, local })
-}
-
-/// What happens to a module when the nodes do not hear each other: as it says itself, or as the cluster has it.
-pub(super) fn policy_of(description: &Description, cluster: Policy) -> Policy {
-    match description.policy {
-        Some(module::Policy::ConsistencyFirst) => Policy::ConsistencyFirst,
-        Some(module::Policy::AvailabilityFirst) => Policy::AvailabilityFirst,
-        Some(module::Policy::Manual) => Policy::Manual,
-        None => cluster,
-    }
-}
-
-fn controller_config(setup: &NodeSetup, description: &Description) -> Config {
-    let (node, peer) = (NodeId(setup.heartbeat.node), NodeId(setup.heartbeat.peer));
-    let default = description.default_primary.as_ref();
-    let named = |name: &String| match () {
-        () if *name == setup.names.0 => Some(node),
-        () if *name == setup.names.1 => Some(peer),
-        () => None,
-    };
-    let mut config = Config::new(node, peer);
-    config.policy = policy_of(description, setup.policy);
-    config.arbiter = setup.arbiter.is_some();
-    config.default_primary = default.and_then(named);
-    config.failback_after = (description.failback == Failback::Automatic).then_some(FAILBACK_AFTER);
-    config.handicap = setup.heartbeat.interval / 2;
-    config.yield_limit = setup.heartbeat.dead_after;
-    config.boot_wait = setup.heartbeat.dead_after + setup.heartbeat.interval * 4;
-    config.budget.count = description.restart_budget.count as usize;
-    config.budget.period = description.restart_budget.period;
-    config
-}
-
-/// A default primary takes its role back when both nodes have held the same for so long: a network that comes and goes does not move
-/// the application each time.
-const FAILBACK_AFTER: Duration = Duration::from_secs(10);

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use replicator_core::cluster::posture::Step;
 use replicator_core::cluster::{
-    Action, Cause, Command, Config, Controller, Event, Refusal, Report, Standing,
+    Action, Cause, Command, Config, Controller, Event, Refusal, Report, Standing, Word,
 };
 use replicator_core::ids::Time;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::edges::Edges;
@@ -35,6 +35,8 @@ pub enum Input {
     Probe(oneshot::Sender<()>),
     /// The last so many entries of the history.
     History(usize, oneshot::Sender<Vec<super::history::Entry>>),
+    /// End, if the module is stopped and nothing of it runs; told whether. Nothing that was sent after it is taken in then.
+    End(oneshot::Sender<bool>),
 }
 
 /// Where a module's inputs go.
@@ -71,6 +73,8 @@ struct Runner<E> {
     ended: Option<oneshot::Sender<()>>,
     /// What is under way, by the thing it is about.
     under_way: HashMap<Thing, (Step, JoinHandle<()>)>,
+    /// What else is under way.
+    beside: JoinSet<()>,
     publish: Box<dyn Fn(Report) + Send>,
 }
 
@@ -91,7 +95,7 @@ impl Thing {
     }
 }
 
-/// Run a module until its inputs are closed. `publish` is called with what the node says of it whenever that changes.
+/// Run a module until it is ended, or its inputs are closed. `publish` is called with what the node says of it whenever that changes.
 pub async fn run<E: Edges>(
     parts: Parts<E>,
     inputs: Inputs,
@@ -111,6 +115,7 @@ pub async fn run<E: Edges>(
         next_answer: 0,
         ended: None,
         under_way: HashMap::new(),
+        beside: JoinSet::new(),
         publish: Box::new(publish),
     };
     runner.event(Event::Tick).await;
@@ -119,6 +124,13 @@ pub async fn run<E: Edges>(
         let wait = runner.controller.next_deadline().map(|at| at.since(now));
         tokio::select! {
             input = incoming.recv() => match input {
+                Some(Input::End(answer)) => {
+                    let ends = runner.ends().await;
+                    // Who asked may be gone; it must not have to ask again whether it has ended.
+                    if answer.send(ends).is_ok() && ends {
+                        return;
+                    }
+                }
                 Some(input) => runner.input(input).await,
                 None => return,
             },
@@ -148,7 +160,29 @@ impl<E: Edges> Runner<E> {
             // Who asked may be gone.
             Input::Probe(answer) => drop(answer.send(())),
             Input::History(count, answer) => drop(answer.send(self.history.last(count))),
+            // It is the loop that ends.
+            Input::End(answer) => drop(answer.send(false)),
         }
+    }
+
+    /// Whether it may end: it is stopped, and nothing of it runs. What was begun and matters no more has ended then, too.
+    async fn ends(&mut self) -> bool {
+        let stopped = self.controller.report().word == Word::Stopped;
+        if !stopped || !self.controller.is_at_rest() || self.ended.is_some() {
+            return false;
+        }
+        for (_, (_, task)) in self.under_way.drain() {
+            // All that is left of it is its end.
+            let _ = task.await;
+        }
+        while self.beside.join_next().await.is_some() {}
+        true
+    }
+
+    /// Let something go on beside the module's steps.
+    fn beside(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        while self.beside.try_join_next().is_some() {}
+        self.beside.spawn(task);
     }
 
     async fn event(&mut self, event: Event) {
@@ -172,7 +206,7 @@ impl<E: Edges> Runner<E> {
             Action::Step(step) => self.step(step),
             Action::Outdate(term) => {
                 let (edges, inputs) = (Arc::clone(&self.edges), self.inputs.clone());
-                tokio::spawn(async move {
+                self.beside(async move {
                     let result = edges.outdate(term).await;
                     report(&inputs, "mark the copy as outdated", &result);
                     let failed = result.is_err();
@@ -184,11 +218,11 @@ impl<E: Edges> Runner<E> {
             }
             Action::GoAlone(term) => {
                 let edges = Arc::clone(&self.edges);
-                tokio::spawn(async move { edges.go_alone(term).await });
+                self.beside(async move { edges.go_alone(term).await });
             }
             Action::AskArbiter(term) => {
                 let (edges, inputs) = (Arc::clone(&self.edges), self.inputs.clone());
-                tokio::spawn(async move {
+                self.beside(async move {
                     let verdict = edges.ask_arbiter(term).await;
                     send(&inputs, Event::Arbiter(term, verdict));
                 });

@@ -9,16 +9,18 @@ use replicator_core::cluster::Policy;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::arbiters;
-use super::control::{self, Answer, Peer, Request};
+use super::control::{Answer, Desk, Peer, Request};
+use super::member::{Member, credentials};
 use super::mirror::Mirror;
-use super::node::{Node, NodeSetup, policy_of};
-use super::socket;
+use super::module::policy_of;
+use super::node::{Node, NodeSetup};
+use super::rotation::{self, Rotation};
+use super::{arbiters, catalogue, socket};
 use crate::health::{Health, HealthState, Look};
-use crate::heartbeat::{HeartbeatConfig, Key, Path as Network, Preset};
+use crate::heartbeat::{HeartbeatConfig, Path as Network, Preset};
 use crate::membership::{self, Membership};
 use crate::module::{self, Shelf};
-use crate::remote::{self, Credentials, Keyring, PeerIdentity, Remote, Server};
+use crate::remote::{self, Keyring, PeerIdentity, Remote, Server};
 use crate::supervisor::Supervisor;
 
 /// How long the other node may take to answer what is passed on to it.
@@ -146,7 +148,7 @@ pub enum ServiceError {
 pub async fn run<M: Mirror>(
     places: Places,
     options: Options,
-    mirror: impl Fn(&module::Description, MirrorPlace) -> Result<M, String>,
+    mirror: impl Fn(&module::Description, MirrorPlace) -> Result<M, String> + Send + Sync + 'static,
 ) -> Result<(), ServiceError> {
     let system = |operation| move |source| ServiceError::System { operation, source };
     let mut terminated = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
@@ -154,35 +156,43 @@ pub async fn run<M: Mirror>(
     let mut membership = Membership::open(&places.cluster)?;
     membership.renew_if_due(SystemTime::now())?;
     let setup = setup(&places, &options, &membership)?;
-    let dead_after = setup.heartbeat.dead_after;
-    let make = |description: &module::Description| {
-        mirror(description, mirror_place(&places, &membership, description, dead_after, options.preset)?)
-    };
-    let node = Node::start(setup, make)?;
+    let site = MirrorSite::new(&places, &membership, setup.heartbeat.dead_after, options.preset)?;
+    let node = Node::start(setup, move |description| mirror(description, site.place(description)?))?;
     let keyring = Keyring::new(credentials(&membership)?)?;
     let (own, peer) = both(&membership)?;
-    let peer = Arc::new(Other(Remote::new(peer.control, keyring.clone(), remote::Options::default())));
-    let stop = Arc::new(Notify::new());
+    let member = Member::new(membership);
+    let desk = Arc::new(Desk {
+        node: Arc::clone(&node),
+        member: member.clone(),
+        keyring: keyring.clone(),
+        rotation: Arc::new(Rotation::new(member.clone(), node.ears())),
+        peer: Other(Remote::new(peer.control, keyring.clone(), remote::Options::default())),
+        stop: Arc::new(Notify::new()),
+    });
     let server = {
-        let node = Arc::clone(&node);
+        let desk = Arc::clone(&desk);
         let handler = move |who: PeerIdentity, request: Request| {
-            let node = Arc::clone(&node);
-            async move { control::answer_here(&node, &format!("an operator on {}", who.name), request).await }
+            let desk = Arc::clone(&desk);
+            async move { desk.answer_peer(&who.name, request).await }
         };
         Server::bind(own.control, keyring.clone(), remote::Limits::default(), handler).await?
     };
     let socket = {
-        let (node, peer, stop) = (Arc::clone(&node), Arc::clone(&peer), Arc::clone(&stop));
+        let desk = Arc::clone(&desk);
         socket::serve(&places.socket(), move |request| {
-            let (node, peer, stop) = (Arc::clone(&node), Arc::clone(&peer), Arc::clone(&stop));
-            async move { control::answer(&node, &*peer, &|| stop.notify_one(), "an operator", request).await }
+            let desk = Arc::clone(&desk);
+            async move { desk.answer(request).await }
         })?
     };
     let health = match options.health {
         Some(address) => Some(Health::serve(address, health(&node))?),
         None => None,
     };
-    tokio::spawn(renew(membership, keyring));
+    tokio::spawn(renew(member, keyring));
+    tokio::spawn({
+        let desk = Arc::clone(&desk);
+        async move { desk.rotation.run(&desk.peer).await }
+    });
     tracing::info!(node = node.names().0, peer = node.names().1, "running");
     let supervisor = Arc::new(Supervisor::from_environment());
     supervisor.ready(&format!("{} of a cluster with {}", node.names().0, node.names().1));
@@ -190,7 +200,7 @@ pub async fn run<M: Mirror>(
     tokio::select! {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
-        () = stop.notified() => {}
+        () = desk.stop.notified() => {}
     }
     tracing::info!("stopping");
     supervisor.stopping();
@@ -221,21 +231,22 @@ fn setup(places: &Places, options: &Options, membership: &Membership) -> Result<
     if networks.is_empty() {
         return Err(ServiceError::NoNetwork);
     }
-    let key = Key::new(*membership.secrets().heartbeat_key().key.bytes());
+    let (key, next_key) = rotation::keys(membership.secrets());
     let ids = (own.id.0, peer.id.0);
-    let heartbeat = HeartbeatConfig::new(description.id.0, ids, key, networks, options.preset);
+    let heartbeat = HeartbeatConfig {
+        next_key,
+        ..HeartbeatConfig::new(description.id.0, ids, key, networks, options.preset)
+    };
     let arbiter = match &description.arbiter {
         Some(table) => Some(Arc::new(arbiters::arbiter(table, membership.directory())?)),
         None => None,
     };
-    let shelf = Shelf::at(&places.modules);
     let mut modules = Vec::new();
-    for module::Listed { name, description } in shelf.list()? {
-        let path = shelf.path(&name);
-        match description {
-            Ok(description) => modules.push((description, path)),
+    for (name, installed) in catalogue::read(&Shelf::at(&places.modules))? {
+        match installed {
+            Ok(installed) => modules.push(installed),
             // The others go on; this one is not there until it is right.
-            Err(error) => tracing::error!(module = name, %error, "a module is passed over"),
+            Err(error) => tracing::error!(module = name, error, "a module is passed over"),
         }
     }
     Ok(NodeSetup {
@@ -260,51 +271,69 @@ fn policy(membership: &Membership) -> Policy {
 /// Port of a module that names none in its table `[mirror]`.
 const MIRROR_PORT: i64 = 7420;
 
-fn mirror_place(
-    places: &Places,
-    membership: &Membership,
-    description: &module::Description,
+/// Where the mirrors of all modules live.
+struct MirrorSite {
+    cluster: String,
+    own: membership::Node,
+    peer: membership::Node,
+    key_file: PathBuf,
+    tls: MirrorTls,
+    state: PathBuf,
+    run: PathBuf,
+    policy: Policy,
     dead_after: Duration,
     preset: Preset,
-) -> Result<MirrorPlace, String> {
-    let (own, peer) = both(membership).map_err(|error| error.to_string())?;
-    let port = match description.mirror.get("port") {
-        None => MIRROR_PORT,
-        Some(port) => port.as_integer().ok_or("mirror.port is not a number")?,
-    };
-    let port = u16::try_from(port).map_err(|_| "mirror.port is not a port")?;
-    let address = |node: &membership::Node| match node.mirror.first() {
-        Some(address) => Ok(SocketAddr::new(*address, port)),
-        None => Err(format!("the cluster's description has no mirror address of {}", node.name)),
-    };
-    let (key_file, _) =
-        membership.key_file(membership::KeyFile::Mirror).map_err(|error| error.to_string())?;
-    let (authority, node) = membership.tls_files();
-    let peer_uri = membership.tls().peer.ok_or_else(|| ServiceError::NoPeer.to_string())?.uri;
-    Ok(MirrorPlace {
-        names: (format!("{}.{}", membership.description().name, description.name), own.name.clone()),
-        listen: address(&own)?,
-        peer: address(&peer)?,
-        key_file,
-        tls: MirrorTls { authority, node, peer: peer_uri },
-        state: places.state.join(&description.name).join("mirror"),
-        run: places.run.join(&description.name),
-        dead_after: dead_after * 4 / 5,
-        overrules: policy_of(description, policy(membership)) == Policy::AvailabilityFirst,
-        // Who wants to wait for nothing has the memory.
-        keeps_ready: preset == Preset::Fast,
-    })
 }
 
-fn credentials(membership: &Membership) -> Result<Credentials, ServiceError> {
-    let tls = membership.tls();
-    let peer = tls.peer.ok_or(ServiceError::NoPeer)?;
-    Ok(Credentials {
-        authorities: vec![tls.authority],
-        certificate: tls.certificate,
-        key: tls.key,
-        peer: remote::PeerName { name: peer.name, uri: peer.uri },
-    })
+impl MirrorSite {
+    fn new(
+        places: &Places,
+        membership: &Membership,
+        dead_after: Duration,
+        preset: Preset,
+    ) -> Result<MirrorSite, ServiceError> {
+        let (own, peer) = both(membership)?;
+        let (key_file, _) = membership.key_file(membership::KeyFile::Mirror)?;
+        let (authority, node) = membership.tls_files();
+        let peer_uri = membership.tls().peer.ok_or(ServiceError::NoPeer)?.uri;
+        Ok(MirrorSite {
+            cluster: membership.description().name.clone(),
+            own,
+            peer,
+            key_file,
+            tls: MirrorTls { authority, node, peer: peer_uri },
+            state: places.state.clone(),
+            run: places.run.clone(),
+            policy: policy(membership),
+            dead_after,
+            preset,
+        })
+    }
+
+    fn place(&self, description: &module::Description) -> Result<MirrorPlace, String> {
+        let port = match description.mirror.get("port") {
+            None => MIRROR_PORT,
+            Some(port) => port.as_integer().ok_or("mirror.port is not a number")?,
+        };
+        let port = u16::try_from(port).map_err(|_| "mirror.port is not a port")?;
+        let address = |node: &membership::Node| match node.mirror.first() {
+            Some(address) => Ok(SocketAddr::new(*address, port)),
+            None => Err(format!("the cluster's description has no mirror address of {}", node.name)),
+        };
+        Ok(MirrorPlace {
+            names: (format!("{}.{}", self.cluster, description.name), self.own.name.clone()),
+            listen: address(&self.own)?,
+            peer: address(&self.peer)?,
+            key_file: self.key_file.clone(),
+            tls: self.tls.clone(),
+            state: self.state.join(&description.name).join("mirror"),
+            run: self.run.join(&description.name),
+            dead_after: self.dead_after * 4 / 5,
+            overrules: policy_of(description, self.policy) == Policy::AvailabilityFirst,
+            // Who wants to wait for nothing has the memory.
+            keeps_ready: self.preset == Preset::Fast,
+        })
+    }
 }
 
 /// Tell the service manager that the node lives, as long as all its controllers do.
@@ -318,21 +347,14 @@ async fn pulse<M: Mirror>(node: Arc<Node<M>>, supervisor: Arc<Supervisor>) {
 }
 
 /// Keep the certificates valid, and take in those that a command has made.
-async fn renew(mut membership: Membership, keyring: Keyring) {
+async fn renew(member: Member, keyring: Keyring) {
     loop {
         tokio::time::sleep(RENEWAL).await;
-        let now = SystemTime::now();
-        let renewed = membership.reload().and_then(|()| membership.renew_if_due(now));
-        if let Err(error) = renewed {
+        if let Err(error) = member.renew(&keyring, false).await {
             tracing::error!(%error, "the node's certificate cannot be renewed");
         }
-        if let Ok(Some(warning)) = membership.expiry(now).map(|expiry| expiry.warning(now)) {
+        if let Ok(Some(warning)) = member.warning().await {
             tracing::warn!("{warning}");
-        }
-        match credentials(&membership).map(|credentials| keyring.replace(credentials)) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the renewed certificate cannot be used"),
-            Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
         }
     }
 }

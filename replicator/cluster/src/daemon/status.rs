@@ -20,8 +20,25 @@ pub struct NodeStatus {
     pub peer_alive: bool,
     /// The networks between them.
     pub paths: Vec<PathStatus>,
+    /// The secret they share. Of a node that says nothing of it nothing is known.
+    #[serde(default)]
+    pub secret: Option<SecretStatus>,
     /// The modules, by their names.
     pub modules: Vec<ModuleStatus>,
+}
+
+/// The secret that both nodes share, on this one. Numbers only.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SecretStatus {
+    /// Number of the current one.
+    pub number: u64,
+    /// Number of the one that the other node is to have before this one uses it: a rotation waits.
+    pub next: Option<u64>,
+    /// Number of the one before, as long as it is still accepted.
+    pub previous: Option<u64>,
+    /// Why a rotation waits, as far as it is known.
+    pub waits: Option<String>,
 }
 
 /// A network between the nodes.
@@ -52,6 +69,9 @@ pub struct ModuleStatus {
     pub checkers: Vec<CheckerLine>,
     /// The virtual addresses, and whether this node has them.
     pub addresses: Vec<AddressLine>,
+    /// What is installed in its place on this node and is not taken (yet), and why.
+    #[serde(default)]
+    pub pending: Option<String>,
 }
 
 /// How a module is on a node.
@@ -117,21 +137,23 @@ pub fn of<M: Mirror>(node: &Node<M>) -> NodeStatus {
         peer: peer.to_owned(),
         peer_alive: node.is_peer_alive(),
         paths: paths.collect(),
+        secret: None,
         modules: modules.collect(),
     }
 }
 
 fn module_status<M: Mirror>(node: &Node<M>, module: String, both: &Both) -> ModuleStatus {
     let local = node.local(&module);
-    let checkers = local.map(|local| local.checkers()).unwrap_or_default().into_iter().map(|checker| {
-        let verdict = match checker.verdict {
-            Verdict::Up => "up",
-            Verdict::Down => "down",
-            Verdict::Unknown => "unknown",
-        };
-        CheckerLine { checker: checker.checker, verdict: verdict.to_owned(), reason: checker.reason }
-    });
-    let addresses = local.map(|local| local.addresses()).unwrap_or_default().into_iter();
+    let checkers =
+        local.as_ref().map(|local| local.checkers()).unwrap_or_default().into_iter().map(|checker| {
+            let verdict = match checker.verdict {
+                Verdict::Up => "up",
+                Verdict::Down => "down",
+                Verdict::Unknown => "unknown",
+            };
+            CheckerLine { checker: checker.checker, verdict: verdict.to_owned(), reason: checker.reason }
+        });
+    let addresses = local.as_ref().map(|local| local.addresses()).unwrap_or_default().into_iter();
     let addresses = addresses.map(|address| AddressLine {
         address: address.address.to_string(),
         interface: address.interface,
@@ -140,9 +162,10 @@ fn module_status<M: Mirror>(node: &Node<M>, module: String, both: &Both) -> Modu
     ModuleStatus {
         here: place(&both.here),
         peer: both.peer.as_ref().map(place),
-        maintenance: local.is_some_and(|local| local.maintenance()),
+        maintenance: local.as_ref().is_some_and(|local| local.maintenance()),
         checkers: checkers.collect(),
         addresses: addresses.collect(),
+        pending: node.pending(&module),
         module,
     }
 }

@@ -216,6 +216,25 @@ impl Secrets {
             .collect()
     }
 
+    /// The keys that must be accepted so that the peer is heard whatever step of a rotation it has come to: the one it may still use, and
+    /// the one that both will use. Whoever knows two keys at most needs no other: the previous secret is not used by anybody any more
+    /// once there is a next one, because the peer accepts the current one since that was confirmed or taken.
+    #[must_use]
+    pub fn heartbeat_pair(&self) -> (DerivedKey, Option<DerivedKey>) {
+        match (&self.previous, &self.next) {
+            (_, Some(next)) => (derived(&self.current), Some(derived(next))),
+            (Some(previous), None) => (derived(previous), Some(derived(&self.current))),
+            (None, None) => (derived(&self.current), None),
+        }
+    }
+
+    /// Number of the secret that a rotation under way is about, and of the one before that is still accepted.
+    #[must_use]
+    pub fn others(&self) -> (Option<u64>, Option<u64>) {
+        let number = |offer: &Option<Offer>| offer.as_ref().map(|offer| offer.number);
+        (number(&self.next), number(&self.previous))
+    }
+
     /// The key of a file, as made of the current secret.
     pub(super) fn file_key(&self, file: KeyFile) -> Secret {
         self.current.secret.derive(file.context())
