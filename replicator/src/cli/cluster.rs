@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use replicator_cluster::daemon::catalogue::Reloaded;
 use replicator_cluster::daemon::control::{Answer, Order, Request};
 use replicator_cluster::daemon::service::Options;
-use replicator_cluster::daemon::status::{ModuleStatus, NodeStatus, Place};
+use replicator_cluster::daemon::status::{ModuleStatus, NodeStatus, Place, SecretStatus};
 use replicator_cluster::heartbeat::Preset;
 use replicator_cluster::membership::{
     Description, Founding, JoinLimits, Membership, NewNode, Policy, Token, TokenOrder, host_join, join,
@@ -50,8 +51,10 @@ enum Command {
     Logs(logs::DaemonArguments),
     /// Write what helps who looks for a fault, of both nodes, to one file; without secrets
     Snapshot(snapshot::Arguments),
-    /// Renew this node's certificate
+    /// Renew this node's certificate, and give both nodes a new secret for their heartbeats, without an interruption
     Rotate(OnlyPlaces),
+    /// Have a node's daemon look at its installed modules again, and take what has changed
+    Reload(ReloadArguments),
     /// Print the cluster's description, or replace its policy or arbiter
     Describe(DescribeArguments),
 }
@@ -196,6 +199,15 @@ struct StandbyArguments {
 }
 
 #[derive(Args, Debug)]
+struct ReloadArguments {
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// Which node; without: this one
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+}
+
+#[derive(Args, Debug)]
 struct DescribeArguments {
     #[command(flatten)]
     places: PlacesArguments,
@@ -225,14 +237,68 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Command::Standby(arguments) => standby(arguments),
         Command::Logs(arguments) => logs::run_daemon(arguments),
         Command::Snapshot(arguments) => snapshot::run(arguments),
-        Command::Rotate(arguments) => {
-            let mut membership = Membership::open(&arguments.places.places().cluster)?;
-            membership.renew_certificate(SystemTime::now())?;
-            print("renewed; the daemon takes it within the hour, or at its next start\n")?;
-            Ok(exit::OK)
-        }
+        Command::Rotate(arguments) => rotate(&arguments.places),
+        Command::Reload(arguments) => reload(&arguments.places, arguments.node.as_deref()),
         Command::Describe(arguments) => describe(arguments),
     }
+}
+
+/// The daemon does it, because it speaks with the secret. Without one there is only the certificate to renew.
+fn rotate(places: &PlacesArguments) -> anyhow::Result<u8> {
+    let secret = match places.ask_if_running(&Request::Rotate)? {
+        Some(Answer::Rotated { secret }) => secret,
+        Some(other) => return Err(unexpected(&other)),
+        None => {
+            let mut membership = Membership::open(&places.places().cluster)?;
+            membership.renew_certificate(SystemTime::now())?;
+            print(
+                "the certificate is renewed, and used when the daemon starts; the shared secret is NOT rotated: no daemon runs here\n",
+            )?;
+            return Ok(exit::OK);
+        }
+    };
+    print(&format!("the certificate is renewed and in use; {}\n", say(&secret)))?;
+    Ok(exit::OK)
+}
+
+/// How far a rotation is.
+fn say(secret: &SecretStatus) -> String {
+    let SecretStatus { number, next, previous, waits } = secret;
+    match (next, previous) {
+        (Some(next), _) => {
+            let why = waits.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("secret {number}; secret {next} waits until the other node has it{why}")
+        }
+        (None, Some(previous)) => {
+            format!(
+                "secret {number}; secret {previous} is accepted until both nodes were heard with the new one"
+            )
+        }
+        (None, None) => format!("secret {number}"),
+    }
+}
+
+/// What a daemon has taken from its shelf.
+pub(super) fn reload(places: &PlacesArguments, node: Option<&str>) -> anyhow::Result<u8> {
+    match places.ask(node, Request::Reload)? {
+        Answer::Reloaded { reloaded } => tell(&reloaded),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Tell what has become of the modules.
+pub(super) fn tell(reloaded: &Reloaded) -> anyhow::Result<u8> {
+    let Reloaded { taken, removed, waiting, refused } = reloaded;
+    let line = |module: &String, what: &str| format!("{module:<20} {what}\n");
+    let mut text = String::new();
+    taken.iter().for_each(|module| text += &line(module, "the daemon has it as it is installed"));
+    removed.iter().for_each(|module| text += &line(module, "the daemon does not have it any more"));
+    waiting.iter().for_each(|module| {
+        text += &line(module, "it runs: what has changed is taken when it is stopped and started again")
+    });
+    refused.iter().for_each(|(module, why)| text += &line(module, &format!("NOT TAKEN: {why}")));
+    print(if text.is_empty() { "nothing has changed for the daemon\n" } else { &text })?;
+    Ok(if refused.is_empty() { exit::OK } else { exit::FAILED })
 }
 
 fn init(arguments: &InitArguments) -> anyhow::Result<u8> {
@@ -366,12 +432,18 @@ fn show(status: &NodeStatus) -> String {
             path.longest_gap_ms
         );
     }
+    if let Some(secret) = &status.secret {
+        text += &format!("  {}\n", say(secret));
+    }
     for module in &status.modules {
         text += &format!(
             "\n{}{}\n",
             module.module,
             if module.maintenance { " (maintenance: checkers only show)" } else { "" }
         );
+        if let Some(pending) = &module.pending {
+            text += &format!("  NOT AS INSTALLED: {pending}\n");
+        }
         text += &line(&status.node, &module.here);
         match &module.peer {
             Some(peer) => text += &line(&status.peer, peer),

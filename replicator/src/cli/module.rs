@@ -10,6 +10,7 @@ use replicator_cluster::module::{
     BootError, BootState, Listed, ServiceError, Shelf, Switched, Systemctl, check,
 };
 
+use super::cluster::{reload, tell};
 use super::places::{PlacesArguments, unexpected};
 use super::{exit, logs, pretty_json, print, runtime};
 
@@ -28,10 +29,12 @@ enum Command {
     Init(InitArguments),
     /// Check an installed module against this machine
     Check(Named),
-    /// Install a module from a directory, or replace it; the daemon takes it at its next start
+    /// Install a module from a directory, or replace it; a running daemon takes it at once, or when the module is started next after a stop
     Install(InstallArguments),
     /// Remove an installed module; its data stays
     Remove(Named),
+    /// Have a node's daemon look at its installed modules again, and take what has changed
+    Reload(ReloadArguments),
     /// Run the module on a node
     Start(Ordered),
     /// Stop it on a node; if that one is active, the other takes over
@@ -84,6 +87,15 @@ struct InstallArguments {
     replace: bool,
     /// The directory with module.toml
     source: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct ReloadArguments {
+    #[command(flatten)]
+    places: PlacesArguments,
+    /// Which node; without: this one
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
 }
 
 /// A module on a node.
@@ -160,6 +172,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Command::Check(arguments) => look(&shelf(&arguments.places), &arguments.module),
         Command::Install(arguments) => install(arguments),
         Command::Remove(arguments) => remove(arguments),
+        Command::Reload(arguments) => reload(&arguments.places, arguments.node.as_deref()),
         Command::Start(ordered) => order(ordered, Order::Start),
         Command::Stop(ordered) => order(ordered, Order::Stop),
         Command::Swap(ordered) => order(ordered, Order::Swap),
@@ -204,16 +217,29 @@ fn install(arguments: &InstallArguments) -> anyhow::Result<u8> {
             for unit in enabled {
                 print(&format!("{unit} is started at boot again, as before\n"))?;
             }
-            Ok(exit::OK)
         }
         // Nothing is started at boot where nobody starts anything; "check" tells that the module cannot run so.
         Err(BootError::Service(error @ ServiceError::NotThere { .. })) => {
-            print(&format!("warning: {error}\n"))?;
-            Ok(exit::OK)
+            print(&format!("warning: {error}\n"))?
         }
-        Err(error) => Err(anyhow::Error::new(error).context(format!(
-            "{name} is installed, but its units may still be started at boot; install it again with --replace"
-        ))),
+        Err(error) => {
+            return Err(anyhow::Error::new(error).context(format!(
+                "{name} is installed, but its units may still be started at boot; install it again with --replace"
+            )));
+        }
+    }
+    told(places, name)
+}
+
+/// A daemon that runs looks at its modules again; another will when it starts.
+fn told(places: &PlacesArguments, module: &str) -> anyhow::Result<u8> {
+    match places.ask_if_running(&Request::Reload)? {
+        Some(Answer::Reloaded { reloaded }) => {
+            tell(&reloaded)?;
+            Ok(if reloaded.refused.contains_key(module) { exit::FAILED } else { exit::OK })
+        }
+        Some(other) => Err(unexpected(&other)),
+        None => Ok(exit::OK),
     }
 }
 
@@ -227,12 +253,18 @@ fn remove(arguments: &Named) -> anyhow::Result<u8> {
     if state.is_dir() && StandingFile::new(&state)?.load()?.is_some_and(|standing| standing.started) {
         bail!("{module} is to run on this node; stop it first (replicator module stop {module})");
     }
+    if let Some(Answer::Status { status }) = places.ask_if_running(&Request::Status)?
+        && let Some(found) = status.modules.iter().find(|found| found.module == *module)
+        && (found.here.state != "stopped" || found.here.readiness == "transient")
+    {
+        bail!("{module} is being stopped on this node; remove it when that has ended");
+    }
     let enabled = runtime()?.block_on(boot(places, module).give_back(&Systemctl::default()))?;
     shelf.remove(module)?;
     for unit in enabled {
         print(&format!("{unit} is started at boot again, as before\n"))?;
     }
-    Ok(exit::OK)
+    told(places, module)
 }
 
 fn list(shelf: &Shelf) -> anyhow::Result<u8> {

@@ -7,7 +7,7 @@ use anyhow::{anyhow, bail};
 use clap::Args;
 use replicator_cluster::daemon::control::{Answer, Request};
 use replicator_cluster::daemon::service::Places;
-use replicator_cluster::daemon::socket;
+use replicator_cluster::daemon::socket::{self, SocketError};
 use replicator_cluster::daemon::status::NodeStatus;
 
 use super::runtime;
@@ -75,6 +75,18 @@ impl PlacesArguments {
         match self.ask_here(&Request::Status)? {
             Answer::Status { status } => Ok(*status),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ask the daemon on this node, if one runs.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub fn ask_if_running(&self, request: &Request) -> anyhow::Result<Option<Answer>> {
+        match self.ask_here(request) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if matches!(error.downcast_ref(), Some(SocketError::NoDaemon { .. })) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -218,6 +218,7 @@ pub const ALL: &[Scenario] = &[
     scenario("cluster_survivor_restarts", 240, cluster::restarts::run_survivor),
     scenario("cluster_orderly_stop", 240, cluster::restarts::run_orderly),
     scenario("cluster_standby", 240, cluster::standby::run),
+    scenario("cluster_changes", 300, cluster::changes::run),
     scenario("cluster_application_ends", 240, cluster::application::run_ends),
     scenario("cluster_application_does_not_start", 240, cluster::application::run_does_not_start),
     scenario("cluster_witness_gone", 240, cluster::arbiters::run_gone),

@@ -169,6 +169,7 @@ impl<M: Mirror> Node<M> {
         }
         match self.start_module(installed, mirror) {
             Ok(module) => {
+                module.local.set_maintenance(former.local.maintenance());
                 self.put(module);
                 Ok(true)
             }
@@ -196,3 +197,6 @@ impl<M: Mirror> Node<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

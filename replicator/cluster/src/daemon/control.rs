@@ -357,3 +357,31 @@ async fn carry_out<M: Mirror>(
 fn no_such(module: &str) -> String {
     format!("there is no module {module:?} on this node; \"replicator cluster status\" lists them")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_shown_and_comes_from_the_other_node_only() {
+        let text = format!(
+            "{{\"request\":\"take-secret\",\"offer\":{{\"number\":7,\"secret\":\"{}\"}}}}",
+            "5a".repeat(32)
+        );
+        let request: Request = serde_json::from_str(&text).unwrap();
+        let shown = format!("{request:?}");
+        assert!(shown.contains("number: 7") && !shown.contains("90") && !shown.contains("5a5a"), "{shown}");
+        assert!(!request.may_be_passed_on());
+        for request in [Request::Stop, Request::Rotate, Request::Peer { asked: Box::new(Request::Status) }] {
+            assert!(!request.may_be_passed_on(), "{request:?}");
+        }
+        assert!(Request::Reload.may_be_passed_on());
+        // What is not understood is told without it.
+        let wrong = text.replace("take-secret", "take-it").replace("5a5a", "zz5a");
+        let error = serde_json::from_str::<Request>(&wrong).unwrap_err().to_string();
+        assert!(!error.contains("5a5a"), "{error}");
+        let wrong = text.replace("5a5a", "zz5a");
+        let error = serde_json::from_str::<Request>(&wrong).unwrap_err().to_string();
+        assert!(!error.contains("5a5a"), "{error}");
+    }
+}

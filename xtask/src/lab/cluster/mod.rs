@@ -36,8 +36,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use database::OWN as DATABASE_OWN;
 pub use host::Host;
-pub use module::name as module_name;
-pub use status::{ModuleStatus, NodeStatus, Place as PlaceStatus};
+pub use module::{name as module_name, prepare as prepare_module};
+pub use status::{ModuleStatus, NodeStatus, Place as PlaceStatus, Secret as SecretStatus};
 
 /// Name of the module.
 pub const MODULE: &str = "ledger";

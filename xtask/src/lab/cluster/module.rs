@@ -36,6 +36,15 @@ pub fn install(host: &Host, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Make a module that only mirrors in a directory that is not a node's shelf, and what it mirrors: for the product to install it. `more`: lines for its
+/// table `[module]`.
+pub fn prepare(host: &Host, number: usize, directory: &Path, more: &str) -> Result<()> {
+    fs::create_dir_all(host.data(number))?;
+    fs::create_dir_all(directory)?;
+    let text = plain(host, number).replacen("[mirror]", &format!("{more}\n[mirror]"), 1);
+    Ok(fs::write(directory.join("module.toml"), text)?)
+}
+
 fn plain(host: &Host, number: usize) -> String {
     format!(
         "[module]\nname = \"{}\"\ndescription = \"only mirrored\"\n[mirror]\nport = {}\n[[directory]]\npath = \"{}\"\n",

@@ -8,8 +8,22 @@ use serde::Deserialize;
 pub struct NodeStatus {
     /// Each node hears the other.
     pub peer_alive: bool,
+    /// The secret both share.
+    pub secret: Secret,
     /// Its modules.
     pub modules: Vec<ModuleStatus>,
+}
+
+/// The secret that the nodes share, by its number.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Secret {
+    /// Of the one in use.
+    pub number: u64,
+    /// Of the one that the other node is still to take.
+    pub next: Option<u64>,
+    /// Of the one before, while it is accepted.
+    pub previous: Option<u64>,
 }
 
 /// A module.
@@ -22,6 +36,8 @@ pub struct ModuleStatus {
     pub here: Place,
     /// On the other.
     pub peer: Option<Place>,
+    /// What is installed and not taken.
+    pub pending: Option<String>,
 }
 
 /// How it is on a node.

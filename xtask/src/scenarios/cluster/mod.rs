@@ -4,6 +4,7 @@ pub mod application;
 pub mod arbiters;
 pub mod both_written;
 pub mod busy;
+pub mod changes;
 pub mod failover;
 pub mod isolation;
 pub mod many_modules;
