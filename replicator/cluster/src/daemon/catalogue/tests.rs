@@ -144,6 +144,8 @@ impl Running {
 
     /// The module is at rest: what it was to take is taken.
     async fn wait_at_rest(&self, name: &str) {
+        // So that what is known of it is not what its predecessor said.
+        self.node.probe().await;
         let at_rest = async {
             // One that has just been started has said nothing yet.
             while self.node.modules().get(name).is_none_or(|both| both.here.readiness == Readiness::Transient)
