@@ -103,13 +103,20 @@ impl<E: Ears> Rotation<E> {
     /// For a person: the one before is not over, or a disk refuses.
     pub async fn begin(&self, peer: &impl Peer) -> Result<SecretStatus, String> {
         self.look().await?;
-        if let SecretStatus { previous: Some(previous), next: None, .. } = self.status() {
+        // In one turn, since the other node's secret may be taken at any moment.
+        let former = self.change(|membership| {
+            membership.reload()?;
+            match membership.secrets().others() {
+                (None, Some(previous)) => Ok(Some(previous)),
+                _ => membership.propose_secret().map(|_| None),
+            }
+        });
+        if let Some(previous) = former.await? {
             return Err(format!(
                 "the rotation before is not over: secret {previous} is accepted until the other node was heard for some seconds with the one after it; \
                  try again then"
             ));
         }
-        self.change(|membership| membership.propose_secret().map(drop)).await?;
         let gone_on = self.go_on(peer).await;
         self.again.notify_one();
         gone_on.map(|()| self.status())

@@ -19,8 +19,8 @@ use crate::membership::{Founding, NewNode, Policy};
 const ENOUGH: u32 = 5;
 /// More rounds than anything takes.
 const ROUNDS: usize = 40;
-/// So many beats in a row may be understood by nobody while a node that restarted tries both keys.
-const SILENCE_MAX: u32 = 1;
+/// So many beats in a row may not be understood: a node that restarted tries both keys in turn, and may restart again between two beats.
+const SILENCE_MAX: u32 = 2;
 
 const A: usize = 0;
 const B: usize = 1;
@@ -162,7 +162,11 @@ impl World {
             drop(ring);
             let silence = if heard { 0 } else { self.nodes[to].silence + 1 };
             self.nodes[to].silence = silence;
-            assert!(silence <= SILENCE_MAX && (heard || !self.steady), "{to} does not hear {from}");
+            assert!(
+                silence <= SILENCE_MAX && (heard || !self.steady),
+                "{to} does not hear {from}: {silence}, steady {}",
+                self.steady
+            );
         }
         self.steady |= understood == 2;
     }
