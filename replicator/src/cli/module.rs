@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use replicator_cluster::daemon::control::{Answer, Order, Request};
+use replicator_cluster::daemon::delivery::ModulePart;
 use replicator_cluster::daemon::standing::StandingFile;
 use replicator_cluster::module::{
-    BootError, BootState, Listed, ServiceError, Shelf, Switched, Systemctl, check,
+    BootError, BootState, Listed, Piece, ServiceError, Shelf, Switched, Systemctl, check, pack,
 };
 
 use super::cluster::{reload, tell};
@@ -85,6 +86,9 @@ struct InstallArguments {
     /// Replace an installed one of this name
     #[arg(long)]
     replace: bool,
+    /// Install it on the other node, too, through the daemons of both: at most 200 files with 4 MiB
+    #[arg(long)]
+    both: bool,
     /// The directory with module.toml
     source: PathBuf,
 }
@@ -201,8 +205,38 @@ fn boot(places: &PlacesArguments, module: &str) -> BootState {
     BootState::at(places.places().state.join(module).join("boot.toml"))
 }
 
-/// First the module is there as a whole; then nobody else starts its units. Whatever fails after that is told, and done by installing it again.
+/// On this node, and on the other if that is wanted.
 fn install(arguments: &InstallArguments) -> anyhow::Result<u8> {
+    if !arguments.both {
+        return install_here(arguments);
+    }
+    // What cannot be sent, or to nobody, is not installed here either.
+    let (description, pieces) = pack(&arguments.source)?;
+    let peer = arguments.places.status()?.peer;
+    let code = install_here(arguments)?;
+    let name = description.name;
+    let sent = send(&arguments.places, &name, arguments.replace, pieces);
+    let answer = sent.with_context(|| format!("{name} is installed on this node, and NOT on {peer}"))?;
+    let Answer::Installed { notes, reloaded } = answer else { return Err(unexpected(&answer)) };
+    print(&format!("{name} is installed on {peer}\n"))?;
+    notes.iter().try_for_each(|note| print(&format!("{peer}: {note}\n")))?;
+    Ok(code.max(tell(&reloaded)?))
+}
+
+/// Send a module to the other node, which checks it and has it at once. What it answers to the last part.
+fn send(places: &PlacesArguments, name: &str, replace: bool, pieces: Vec<Piece>) -> anyhow::Result<Answer> {
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    // It only has to differ from that of whoever sends at the same time.
+    let id = since.as_secs() << 32 | u64::from(since.subsec_nanos()) ^ u64::from(std::process::id());
+    places.ask_peer(Request::Deliver { part: ModulePart::Begin { id, module: name.to_owned(), replace } })?;
+    for piece in pieces {
+        places.ask_peer(Request::Deliver { part: ModulePart::Piece { id, piece } })?;
+    }
+    places.ask_peer(Request::Deliver { part: ModulePart::End { id } })
+}
+
+/// First the module is there as a whole; then nobody else starts its units. Whatever fails after that is told, and done by installing it again.
+fn install_here(arguments: &InstallArguments) -> anyhow::Result<u8> {
     let places = &arguments.places;
     let shelf = shelf(places);
     let description = shelf.install(&arguments.source, arguments.replace)?;

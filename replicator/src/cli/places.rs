@@ -67,6 +67,14 @@ impl PlacesArguments {
         self.ask_here(&request)
     }
 
+    /// Ask the other node through the daemon on this one.
+    ///
+    /// # Errors
+    /// One of the two does not answer, or refuses.
+    pub fn ask_peer(&self, request: Request) -> anyhow::Result<Answer> {
+        self.ask_here(&Request::Peer { asked: Box::new(request) })
+    }
+
     /// How the node is.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::bundle::{self, Told};
 use super::catalogue::Reloaded;
+use super::delivery::{Deliveries, ModulePart, Progress};
 use super::history::Entry;
 use super::logs::{self, Part};
 use super::member::Member;
@@ -72,6 +73,11 @@ pub enum Request {
     Reload,
     /// Renew this node's certificate, and rotate the secret that both nodes share.
     Rotate,
+    /// A part of a module that was installed on the other node: of that one only.
+    Deliver {
+        /// It.
+        part: ModulePart,
+    },
     /// Take this secret: of the other node only. What it holds is never shown.
     TakeSecret {
         /// It.
@@ -157,6 +163,13 @@ pub enum Answer {
         /// It.
         reloaded: Reloaded,
     },
+    /// A module that was sent is installed.
+    Installed {
+        /// What is to be said of it.
+        notes: Vec<String>,
+        /// What the node has taken.
+        reloaded: Reloaded,
+    },
     /// The certificate is new, and so is the shared secret, or the other node is still to take it.
     Rotated {
         /// How far it is.
@@ -191,6 +204,8 @@ pub struct Desk<M, P> {
     pub keyring: Keyring,
     /// Its shared secret.
     pub rotation: Arc<Rotation>,
+    /// What the other node sends.
+    pub deliveries: Arc<Deliveries>,
     /// The other node.
     pub peer: P,
     /// Told when the daemon is to stop.
@@ -221,6 +236,15 @@ impl<M: Mirror, P: Peer> Desk<M, P> {
                 Ok(()) => Answer::Done,
                 Err(message) => Answer::Refused { message },
             },
+            Request::Deliver { part } => {
+                let deliveries = Arc::clone(&self.deliveries);
+                let taken = to_the_end(&self.node, |node| async move { deliveries.take(&node, part).await });
+                match taken.await {
+                    Ok(Progress::Taken) => Answer::Done,
+                    Ok(Progress::Installed { notes, reloaded }) => Answer::Installed { notes, reloaded },
+                    Err(message) => Answer::Refused { message },
+                }
+            }
             other => self.answer_here(&format!("an operator on {name}"), other).await,
         }
     }
@@ -270,8 +294,11 @@ impl<M: Mirror, P: Peer> Desk<M, P> {
                 Ok(reloaded) => Answer::Reloaded { reloaded },
                 Err(message) => Answer::Refused { message },
             },
-            Request::Peer { .. } | Request::Stop | Request::Rotate | Request::TakeSecret { .. } => {
+            Request::Peer { .. } | Request::Stop | Request::Rotate => {
                 Answer::refused("that is for the node itself only")
+            }
+            Request::TakeSecret { .. } | Request::Deliver { .. } => {
+                Answer::refused("that is taken from the other node only")
             }
         }
     }

@@ -3,6 +3,7 @@
 //! * [`runner`]: a module: its controller, and what carries out its orders ([`edges`]).
 //! * [`mirror`]: what is asked of a mirror, and how it is watched.
 //! * `module`: one of them from its start to its end. [`catalogue`]: which there are, as the shelf has them.
+//! * [`delivery`]: a module that the other node sends.
 //! * [`rotation`]: the shared secret is changed while both nodes run. [`member`]: the membership, as the parts share it.
 //! * [`gossip`]: what the nodes tell each other with every beat.
 //! * [`history`]: what happened and why, kept for people.
@@ -14,6 +15,7 @@ pub mod arbiters;
 pub mod bundle;
 pub mod catalogue;
 pub mod control;
+pub mod delivery;
 pub mod edges;
 pub mod gossip;
 pub mod history;

@@ -166,6 +166,7 @@ pub async fn run<M: Mirror>(
         member: member.clone(),
         keyring: keyring.clone(),
         rotation: Arc::new(Rotation::new(member.clone(), node.ears())),
+        deliveries: Arc::default(),
         peer: Other(Remote::new(peer.control, keyring.clone(), remote::Options::default())),
         stop: Arc::new(Notify::new()),
     });

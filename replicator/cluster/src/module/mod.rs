@@ -28,7 +28,10 @@ pub use description::{
 };
 pub use run::{Ended, Leftover, Outcome, RunError, Runner};
 pub use service::{ServiceError, ServiceFuture, ServiceManager, Systemctl, UnitState};
-pub use shelf::{BootError, BootState, Finding, Findings, Listed, Shelf, ShelfError, Switched, check};
+pub use shelf::{
+    BootError, BootState, Delivery, Finding, Findings, Listed, PARCEL_BYTES_MAX, PARCEL_FILES_MAX, Piece,
+    Shelf, ShelfError, Switched, check, pack,
+};
 
 /// What a node is to the application.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -108,6 +108,7 @@ fn new_module(cluster: &mut Cluster) -> Result<()> {
         ensure!(said.contains("the daemon has it"), "the daemon has not taken it: {said}");
         cluster.order(node, &["start", &name])?;
     }
+    both(cluster)?;
     let mut refused = String::new();
     let promoted = wait::until("the nodes to meet over the new module", SETTLE_BOUND, || {
         let promoted = cluster.order(0, &["promote", &name]);
@@ -116,6 +117,33 @@ fn new_module(cluster: &mut Cluster) -> Result<()> {
     promoted.with_context(|| refused.clone())?;
     wait_ready(cluster, 0, "primary")?;
     wait_ready(cluster, 1, "secondary").map(drop)
+}
+
+/// One command on one node installs a module on both, and leaves it as it is where the other refuses it.
+fn both(cluster: &mut Cluster) -> Result<()> {
+    let name = module_name(NEW + 1);
+    let source = cluster.hosts[0].file("for-both");
+    prepare_module(&cluster.hosts[0], NEW + 1, &source, "")?;
+    let install = ["install", "--both", "--replace", &source.to_string_lossy()];
+    let refused = cluster.order(0, &install);
+    let said = format!("{:#}", refused.err().context("b has taken a module without its directory")?);
+    ensure!(said.contains("NOT on b") && said.contains("is not there"), "{said}");
+    ensure!(
+        cluster.order(1, &["list"])?.lines().all(|line| !line.starts_with(&name)),
+        "b has it nevertheless"
+    );
+    // What the description of a names is made on b, too.
+    let text = fs::read_to_string(source.join("module.toml"))?;
+    let own = cluster.hosts[0].data(NEW + 1);
+    fs::write(source.join("module.toml"), text.replace(&*own.to_string_lossy(), "/tmp"))?;
+    let said = cluster.order(0, &install)?;
+    ensure!(said.contains(&format!("{name} is installed on b")), "{said}");
+    for node in 0..2 {
+        cluster.wait_for(node, &name, "to be there", SETTLE_BOUND, |found| found.here.state == "stopped")?;
+        wait_stopped(cluster, node, NEW + 1)?;
+        cluster.order(node, &["remove", &name])?;
+    }
+    Ok(())
 }
 
 /// Its description is changed while it runs, and taken with its next start; then it is removed.
@@ -137,7 +165,7 @@ fn changed_module(cluster: &mut Cluster) -> Result<()> {
     }
     for node in [1, 0] {
         cluster.order(node, &["stop", &name])?;
-        wait_stopped(cluster, node)?;
+        wait_stopped(cluster, node, NEW)?;
         cluster.order(node, &["start", &name])?;
         let found = cluster
             .wait_for(node, &name, "to be started", SETTLE_BOUND, |found| found.here.state != "stopped")?;
@@ -149,7 +177,7 @@ fn changed_module(cluster: &mut Cluster) -> Result<()> {
         cluster.order(node, &["stop", &name])?;
     }
     for node in [0, 1] {
-        wait_stopped(cluster, node)?;
+        wait_stopped(cluster, node, NEW)?;
         cluster.order(node, &["remove", &name])?;
         let status = cluster.status(node)?.context("a daemon does not answer")?;
         ensure!(status.modules.iter().all(|found| found.module != name), "it is still there: {status:?}");
@@ -165,8 +193,8 @@ fn wait_ready(cluster: &mut Cluster, node: usize, state: &str) -> Result<ModuleS
     cluster.wait_for(node, &module_name(NEW), state, SETTLE_BOUND, |found| found.here.is_ready(state))
 }
 
-fn wait_stopped(cluster: &mut Cluster, node: usize) -> Result<ModuleStatus> {
-    cluster.wait_for(node, &module_name(NEW), "stopped, at rest", SETTLE_BOUND, |found| {
+fn wait_stopped(cluster: &mut Cluster, node: usize, number: usize) -> Result<ModuleStatus> {
+    cluster.wait_for(node, &module_name(number), "stopped, at rest", SETTLE_BOUND, |found| {
         found.here.state == "stopped" && found.here.readiness == "not ready"
     })
 }

@@ -4,6 +4,7 @@
 
 mod boot;
 mod check;
+mod parcel;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use super::{Description, MODULE_FILE, ModuleError};
 
 pub use boot::{BootError, BootState, Switched};
 pub use check::{Finding, Findings, check};
+pub use parcel::{Delivery, PARCEL_BYTES_MAX, PARCEL_FILES_MAX, Piece, pack};
 
 /// Files of a module at most, and bytes in all: it holds a description and scripts, not the application.
 const FILES_MAX: usize = 1000;
@@ -65,6 +67,13 @@ pub enum ShelfError {
     #[error("{path} holds more than {FILES_MAX} files, {BYTES_MAX} bytes or {DEPTH_MAX} levels: it is not a module",
         path = path.display())]
     TooLarge { path: PathBuf },
+    /// Too much of it to be sent.
+    #[error("{path} holds more than {PARCEL_FILES_MAX} files or {PARCEL_BYTES_MAX} bytes, and is not sent to the other node; install it there by itself",
+        path = path.display())]
+    ParcelTooLarge { path: PathBuf },
+    /// A piece of a module that does not belong there.
+    #[error("{path:?} is not a file of a module, or not what comes next of it")]
+    Path { path: Vec<String> },
 }
 
 /// A module that lies there.
