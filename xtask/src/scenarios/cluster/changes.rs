@@ -124,6 +124,12 @@ fn both(cluster: &mut Cluster) -> Result<()> {
     let name = module_name(NEW + 1);
     let source = cluster.hosts[0].file("for-both");
     prepare_module(&cluster.hosts[0], NEW + 1, &source, "")?;
+    // Both nodes see the same directories here, and this one nobody has.
+    let file = source.join("module.toml");
+    let text = fs::read_to_string(&file)?;
+    let own = cluster.hosts[0].data(NEW + 1);
+    let missing = cluster.hosts[0].file("nobody-has-this");
+    fs::write(&file, text.replace(&*own.to_string_lossy(), &missing.to_string_lossy()))?;
     let install = ["install", "--both", "--replace", &source.to_string_lossy()];
     let refused = cluster.order(0, &install);
     let said = format!("{:#}", refused.err().context("b has taken a module without its directory")?);
@@ -132,10 +138,7 @@ fn both(cluster: &mut Cluster) -> Result<()> {
         cluster.order(1, &["list"])?.lines().all(|line| !line.starts_with(&name)),
         "b has it nevertheless"
     );
-    // What the description of a names is made on b, too.
-    let text = fs::read_to_string(source.join("module.toml"))?;
-    let own = cluster.hosts[0].data(NEW + 1);
-    fs::write(source.join("module.toml"), text.replace(&*own.to_string_lossy(), "/tmp"))?;
+    fs::write(&file, text)?;
     let said = cluster.order(0, &install)?;
     ensure!(said.contains(&format!("{name} is installed on b")), "{said}");
     for node in 0..2 {
