@@ -126,6 +126,9 @@ pub enum CloseReason {
     NotTheSource,
 }
 
+/// A term beyond [`crate::ids::COUNTED_MAX`].
+pub(crate) const IMPOSSIBLE_TERM: &str = "an impossible term";
+
 /// What must survive a crash of this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StateRecord {

@@ -128,6 +128,10 @@ number!(
     PersistId
 );
 
+/// No primacy and no generation has a higher number: nobody counts that far. A peer that names one would leave no room to count on from it, so it is not
+/// believed.
+pub const COUNTED_MAX: u64 = 1 << 63;
+
 /// An error number of the operating system (errno(3)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Errno(pub i32);

@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use super::types::{Cause, CopyState, Readiness, Report, Word};
-use crate::ids::Term;
+use crate::ids::{COUNTED_MAX, Term};
 use crate::reunion::Account;
 use crate::wire::cursor::{BodyError, Cursor, Put};
 
@@ -50,7 +50,7 @@ impl Report {
     /// The report in the bytes.
     ///
     /// # Errors
-    /// [`BodyError`]; a report of a newer version is an error, too.
+    /// [`BodyError`]; a report of a newer version is an error, too, and so is a term that nobody counts to.
     pub fn decode(body: &[u8]) -> Result<Report, BodyError> {
         if body.len() > REPORT_BYTES_MAX {
             return Err(BodyError::Limit("report"));
@@ -66,13 +66,16 @@ impl Report {
         let has = |bit: u8| flags >> bit & 1 == 1;
         let term = |set: bool, term: u64| match (set, term) {
             (false, 0) => Ok(None),
-            (true, term) => Ok(Some(Term(term))),
-            (false, _) => Err(BodyError::Value("term")),
+            (true, 0..=COUNTED_MAX) => Ok(Some(Term(term))),
+            _ => Err(BodyError::Value("term")),
         };
         let active = term(has(2), cursor.u64()?)?;
         let wants = term(has(5), cursor.u64()?)?;
         let copy = if has(3) {
             let (term, alone) = (Term(cursor.u64()?), cursor.flag("alone")?);
+            if term.0 > COUNTED_MAX {
+                return Err(BodyError::Value("term"));
+            }
             let rest = cursor.left();
             Some(CopyState { account: Account::decode(cursor.bytes(rest)?)?, term, alone })
         } else {

@@ -30,9 +30,9 @@
 
 use core::time::Duration;
 
-use crate::action::{Action, Body, CloseReason, Notice, Phase};
+use crate::action::{Action, Body, CloseReason, IMPOSSIBLE_TERM, Notice, Phase};
 use crate::event::{NamespaceChange, ReceivedBody};
-use crate::ids::{FileId, FileKind, Sequence, SessionId, Time};
+use crate::ids::{COUNTED_MAX, FileId, FileKind, Sequence, SessionId, Time};
 use crate::recovery::Recovered;
 use crate::resume::{Beginning, Held, LastStream, StreamId, Why, decide};
 use crate::reunion::Account;
@@ -100,6 +100,9 @@ impl Primary {
     pub(super) fn on_greeted(&mut self, id: SessionId, header: &Header, body: ReceivedBody) {
         if self.greeting.as_ref().is_none_or(|greeting| greeting.id != id) {
             return;
+        }
+        if header.term.0 > COUNTED_MAX {
+            return self.end_greeting(CloseReason::Protocol(IMPOSSIBLE_TERM));
         }
         if header.term > self.record.durable().term {
             self.depose(header.term);

@@ -4,11 +4,11 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::time::Duration;
 
-use crate::action::{Action, Body, CloseReason, Notice};
+use crate::action::{Action, Body, CloseReason, IMPOSSIBLE_TERM, Notice};
 use crate::dirty::WaiterId;
 use crate::event::ReceivedBody;
 use crate::extent::Extent;
-use crate::ids::{Errno, FileId, Sequence, SessionId, Time};
+use crate::ids::{COUNTED_MAX, Errno, FileId, Sequence, SessionId, Time};
 use crate::resume::{Held, StreamId};
 use crate::snapshot::Positions;
 use crate::verify::VerifyState;
@@ -298,6 +298,10 @@ impl Primary {
             return self.on_greeted(id, &header, body);
         };
         session.silence = Duration::ZERO;
+        if header.term.0 > COUNTED_MAX {
+            self.close(CloseReason::Protocol(IMPOSSIBLE_TERM));
+            return;
+        }
         if header.term > self.record.durable().term {
             self.depose(header.term);
             self.close(CloseReason::StaleTerm);

@@ -18,10 +18,10 @@ mod tests;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::action::{Action, Body, CloseReason, DataState, Notice, Phase, StateRecord};
+use crate::action::{Action, Body, CloseReason, DataState, IMPOSSIBLE_TERM, Notice, Phase, StateRecord};
 use crate::config::SecondaryConfig;
 use crate::event::{Event, ReceivedBody};
-use crate::ids::{Errno, FileId, PersistId, Sequence, SessionId, Term, Time};
+use crate::ids::{COUNTED_MAX, Errno, FileId, PersistId, Sequence, SessionId, Term, Time};
 use crate::lineage::GenerationId;
 use crate::record::Record;
 use crate::recovery::Recovered;
@@ -31,7 +31,7 @@ use crate::snapshot::{Counters, Positions, ResyncProgress, Snapshot};
 use crate::succession::Legacy;
 use crate::wire::body::{Ack, Holding, Resumption, decode_barrier, decode_stream};
 use crate::wire::header::{
-    FLAG_MORE, FLAG_SUCCEEDS, Header, Kind, VERSION_ACCOUNTS, VERSION_RECOVERS, VERSION_RESUMES,
+    FLAG_MORE, FLAG_SUCCEEDS, Header, Kind, PAYLOAD_MAX, VERSION_ACCOUNTS, VERSION_RECOVERS, VERSION_RESUMES,
     VERSION_SUCCEEDS,
 };
 use durable::Durability;
@@ -386,6 +386,10 @@ impl Secondary {
     fn on_frame_received(&mut self, id: SessionId, header: &Header, body: ReceivedBody) {
         let Some(session) = self.session.as_mut().filter(|session| session.id == id) else { return };
         session.silence = Duration::ZERO;
+        if header.term.0 > COUNTED_MAX {
+            self.close(CloseReason::Protocol(IMPOSSIBLE_TERM));
+            return;
+        }
         if header.term < session.term {
             // The answer carries this node's term: the peer learns that its primacy is over.
             self.send_frame(Kind::KeepAlive, |_| {}, Body::Empty);
@@ -428,9 +432,14 @@ impl Secondary {
         }
         let end = header.offset.checked_add(header.length);
         let is_contents = matches!(header.kind, Kind::Data | Kind::Hole | Kind::Digests);
-        if is_contents && header.length == 0 || (is_contents || header.kind == Kind::Verify) && end.is_none()
-        {
+        // A data frame has its bytes with it: more than fit into a frame would be counted, and never come.
+        let too_long = header.kind == Kind::Data && header.length > u64::from(PAYLOAD_MAX);
+        let nowhere = (is_contents || header.kind == Kind::Verify) && end.is_none();
+        if too_long || nowhere || is_contents && header.length == 0 {
             return Err(CloseReason::Protocol("an impossible extent"));
+        }
+        if header.kind == Kind::ResyncEnd && header.offset > COUNTED_MAX {
+            return Err(CloseReason::Protocol("an impossible generation"));
         }
         if (header.kind == Kind::Copies) != (self.succeeding.is_some() && !begins) {
             return Err(CloseReason::Protocol("which file is which is told at the beginning, all at once"));

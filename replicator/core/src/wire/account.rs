@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::cursor::{BodyError, Cursor, Put};
 use crate::action::DataState;
-use crate::ids::Generation;
+use crate::ids::{COUNTED_MAX, Generation};
 use crate::lineage::{GenerationId, HISTORY, Lineage, Tag};
 use crate::reunion::Account;
 
@@ -36,7 +36,7 @@ impl Account {
     /// The account in a payload.
     ///
     /// # Errors
-    /// [`BodyError`]; also where a generation of the past is none. Of a history that is longer than this build's, the newest are taken.
+    /// [`BodyError`]; also where a generation of the past is none, or one has a number that nobody counts to. Of a history that is longer than this build's, the newest are taken.
     pub fn decode(body: &[u8]) -> Result<Account, BodyError> {
         let mut cursor = Cursor::new(body);
         let data = DataState::from_u8(cursor.u8()?).ok_or(BodyError::Value("data state"))?;
@@ -75,5 +75,6 @@ fn put_generation(body: &mut Vec<u8>, id: GenerationId) {
 }
 
 fn generation(cursor: &mut Cursor<'_>) -> Result<GenerationId, BodyError> {
-    Ok(GenerationId { number: Generation(cursor.u64()?), tag: Tag(cursor.u64()?) })
+    let id = GenerationId { number: Generation(cursor.u64()?), tag: Tag(cursor.u64()?) };
+    if id.number.0 > COUNTED_MAX { Err(BodyError::Value("generation")) } else { Ok(id) }
 }

@@ -252,7 +252,8 @@ impl Refusal {
         body
     }
 
-    /// The refusal in a payload. Bytes that are not UTF-8 or are control characters are replaced: the text goes to logs.
+    /// The refusal in a payload. Bytes that are not UTF-8 or are control characters are replaced: the text goes to logs. It has
+    /// at most [`REASON_TEXT_MAX`] bytes here, too.
     ///
     /// # Errors
     /// [`BodyError`].
@@ -261,10 +262,15 @@ impl Refusal {
         let reason = RefusalReason::from_u8(cursor.u8()?);
         let text = cursor.short_bytes(REASON_TEXT_MAX, "refusal text")?;
         cursor.finish()?;
-        let text = String::from_utf8_lossy(&text)
-            .chars()
-            .map(|letter| if letter.is_control() { ' ' } else { letter })
-            .collect();
-        Ok(Refusal { reason, text })
+        let mut shown = String::new();
+        for letter in String::from_utf8_lossy(&text).chars() {
+            let letter = if letter.is_control() { ' ' } else { letter };
+            // A replacement is longer than the byte that it replaces.
+            if shown.len() + letter.len_utf8() > REASON_TEXT_MAX {
+                break;
+            }
+            shown.push(letter);
+        }
+        Ok(Refusal { reason, text: shown })
     }
 }

@@ -326,6 +326,10 @@ fn a_refusal_is_cut_at_a_letter_and_shows_no_control_characters() {
     assert_eq!(decoded.text, "ä".repeat(512));
     let nasty = Refusal { reason: RefusalReason::Other, text: "a\x1b[31mb\n".into() };
     assert_eq!(Refusal::decode(&nasty.encode()).unwrap().text, "a [31mb ");
+    // Bytes that are no text become longer by being shown.
+    let mut garbage = vec![255, 0, 4];
+    garbage.resize(3 + 1024, 0xFF);
+    assert_eq!(Refusal::decode(&garbage).unwrap().text, "\u{FFFD}".repeat(341));
 }
 
 fn any_file() -> impl Strategy<Value = FileId> {

@@ -5,19 +5,19 @@ use proptest::prelude::*;
 use super::super::REPORT_BYTES_MAX;
 use super::super::types::{Cause, CopyState, Readiness, Report, Word};
 use crate::action::DataState;
-use crate::ids::{Generation, Term};
+use crate::ids::{COUNTED_MAX, Generation, Term};
 use crate::lineage::{GenerationId, HISTORY, Lineage, Tag};
 use crate::reunion::Account;
 
 fn generation() -> impl Strategy<Value = GenerationId> {
-    (1..u64::MAX, any::<u64>())
+    (1..=COUNTED_MAX, any::<u64>())
         .prop_map(|(number, tag)| GenerationId { number: Generation(number), tag: Tag(tag) })
 }
 
 fn copy() -> impl Strategy<Value = CopyState> {
     let past = proptest::collection::vec(generation(), 0..=HISTORY);
     let flags = any::<[bool; 5]>();
-    (generation(), proptest::option::of(generation()), past, 0..4_u8, flags, any::<u64>()).prop_map(
+    (generation(), proptest::option::of(generation()), past, 0..4_u8, flags, 0..=COUNTED_MAX).prop_map(
         |(current, shared, past, data, flags, term)| {
             let mut history = [GenerationId::NONE; HISTORY];
             history.iter_mut().zip(past).for_each(|(to, from)| *to = from);
@@ -33,7 +33,7 @@ fn copy() -> impl Strategy<Value = CopyState> {
 
 fn report() -> impl Strategy<Value = Report> {
     let words = (0..5_u8, 0..3_u8, 0..32_u8);
-    let terms = (proptest::option::of(any::<u64>()), proptest::option::of(any::<u64>()));
+    let terms = (proptest::option::of(0..=COUNTED_MAX), proptest::option::of(0..=COUNTED_MAX));
     (words, terms, proptest::option::of(copy()), any::<[bool; 5]>()).prop_map(
         |(words, terms, copy, flags)| {
             let [started, able, mirrored, insists, was_active] = flags;
@@ -52,6 +52,26 @@ fn report() -> impl Strategy<Value = Report> {
             }
         },
     )
+}
+
+/// The next term is one more than the highest that was heard of.
+#[test]
+fn a_term_that_leaves_no_room_for_another_is_refused() {
+    let report = |term| Report {
+        word: Word::Primary,
+        readiness: Readiness::Ready,
+        cause: Cause::None,
+        started: true,
+        able: true,
+        active: Some(Term(term)),
+        copy: None,
+        mirrored: false,
+        wants: None,
+        insists: false,
+        was_active: false,
+    };
+    assert!(Report::decode(&report(COUNTED_MAX).encode()).is_ok());
+    assert!(Report::decode(&report(COUNTED_MAX + 1).encode()).is_err());
 }
 
 #[test]
