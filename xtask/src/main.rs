@@ -8,6 +8,7 @@ mod bench;
 mod build_ebpf;
 mod check;
 mod cycles;
+mod fuzz;
 mod kernels;
 mod lab;
 mod model;
@@ -43,6 +44,8 @@ enum Command {
     Scenario(scenarios::Args),
     /// Run the cluster in one thread from one seed, in a world that breaks; replay a seed.
     Sim(sim::Args),
+    /// Give all that listens to strangers and peers what nobody sends who means well, many times.
+    Fuzz(fuzz::Args),
     /// Write at full speed for minutes; memory stays bounded, nothing is lost unnoticed, both trees end the same.
     Soak(soak::Args),
     /// Run public POSIX test suites natively and on the gate, and compare them test by test.
@@ -84,6 +87,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Kernels(args) => kernels::run(args),
         Command::Scenario(args) => scenarios::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Fuzz(args) => fuzz::run(args),
         Command::Soak(args) => soak::run(args),
         Command::Suites(args) => suites::run(args),
         Command::Model(args) => model::run(args),

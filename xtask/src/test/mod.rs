@@ -3,7 +3,7 @@
 //! Ends with a table and one line, `N passed, N failed, N skipped`. Each test of `cargo test` and each scenario counts
 //! as one; what was not run is counted as skipped and named with its reason.
 
-mod libtest;
+pub mod libtest;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What strangers can send. `HEARTBEAT_FUZZ_INPUTS` is the number of inputs, 20,000 if it is not set.
+//! What strangers can send, and what the owner of the key can say. `cargo xtask fuzz heartbeats` runs it with many inputs.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -9,7 +9,7 @@ use super::super::{Input, Output, Pulse};
 use super::world::{A, B, World, config, key};
 
 fn inputs() -> u32 {
-    std::env::var("HEARTBEAT_FUZZ_INPUTS").ok().and_then(|inputs| inputs.parse().ok()).unwrap_or(20_000)
+    u32::try_from(replicator_fuzz::inputs()).unwrap_or(u32::MAX)
 }
 
 /// The state without what only counts.
@@ -79,6 +79,7 @@ fn nothing_changes_before_authentication() {
     let counters =
         pulse.borrow().paths.iter().map(|watch| watch.counters.bad_mac + watch.counters.garbage).sum::<u64>();
     assert!(counters > u64::from(inputs()) / 4, "the inputs came as far as to be refused");
+    replicator_fuzz::report("heartbeats of strangers", inputs().into());
 }
 
 /// What the owner of the key can say, sensible or not.
@@ -120,28 +121,40 @@ fn authentic(mine: Session) -> impl Strategy<Value = (Header, Vec<u8>)> {
     })
 }
 
-proptest! {
-    #[test]
-    fn nothing_the_owner_of_the_key_says_is_a_panic(
-        said in prop::collection::vec((authentic(Session(77)), 0u64..3000), 1..60)
-    ) {
-        let mut pulse = Pulse::new(&config(A, 0), Session(77), Default::default());
-        let (mac, id, _) = Keyring::new(&key(0)).select(true);
-        let mut now = std::time::Duration::ZERO;
-        let mut out = Vec::new();
-        for ((header, bytes), later) in said {
-            now += std::time::Duration::from_millis(later);
-            let header = Header { key: id, ..header };
-            let datagram = seal(&header, &bytes, &config(A, 0).node, &mac);
-            let path = usize::from(header.path);
-            pulse.handle(now, Input::Datagram { path, bytes: datagram.bytes() }, &mut out);
-            if now >= pulse.next_deadline() {
-                pulse.handle(now, Input::Time, &mut out);
+/// About so many datagrams are said in one run.
+const OF_A_RUN: u32 = 30;
+
+#[test]
+fn nothing_the_owner_of_the_key_says_is_a_panic() {
+    let runs = inputs().div_ceil(OF_A_RUN);
+    let config_of_test = Config { cases: runs, failure_persistence: None, ..Config::default() };
+    let mut runner =
+        TestRunner::new_with_rng(config_of_test, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let words = prop::collection::vec((authentic(Session(77)), 0u64..3000), 1..2 * OF_A_RUN as usize);
+    let said_in_all = std::cell::Cell::new(0);
+    runner
+        .run(&words, |said| {
+            let mut pulse = Pulse::new(&config(A, 0), Session(77), Default::default());
+            let (mac, id, _) = Keyring::new(&key(0)).select(true);
+            let mut now = std::time::Duration::ZERO;
+            let mut out = Vec::new();
+            said_in_all.set(said_in_all.get() + said.len() as u64);
+            for ((header, bytes), later) in said {
+                now += std::time::Duration::from_millis(later);
+                let header = Header { key: id, ..header };
+                let datagram = seal(&header, &bytes, &config(A, 0).node, &mac);
+                let path = usize::from(header.path);
+                pulse.handle(now, Input::Datagram { path, bytes: datagram.bytes() }, &mut out);
+                if now >= pulse.next_deadline() {
+                    pulse.handle(now, Input::Time, &mut out);
+                }
+                // One who speaks is answered in bounded measure.
+                let sent = out.iter().filter(|output| matches!(output, Output::Send { .. })).count();
+                prop_assert!(sent <= 3 * super::world::PATHS, "{} datagrams for one", sent);
+                out.clear();
             }
-            // One who speaks is answered in bounded measure.
-            let sent = out.iter().filter(|output| matches!(output, Output::Send { .. })).count();
-            prop_assert!(sent <= 3 * super::world::PATHS, "{} datagrams for one", sent);
-            out.clear();
-        }
-    }
+            Ok(())
+        })
+        .unwrap();
+    replicator_fuzz::report("heartbeats of the peer", said_in_all.get());
 }
