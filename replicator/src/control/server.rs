@@ -172,7 +172,7 @@ async fn accept(listener: tokio::net::UnixListener, view: Arc<dyn NodeView>) {
 }
 
 /// Serve one client until it leaves, pauses too long or sends something too long.
-async fn converse(stream: tokio::net::UnixStream, view: &dyn NodeView) -> io::Result<()> {
+pub(super) async fn converse(stream: tokio::net::UnixStream, view: &dyn NodeView) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(REQUEST_BYTES_MAX, reader);
     let mut line = Vec::new();
@@ -204,7 +204,7 @@ async fn converse(stream: tokio::net::UnixStream, view: &dyn NodeView) -> io::Re
     }
 }
 
-async fn answer(line: &[u8], view: &dyn NodeView) -> Response {
+pub(super) async fn answer(line: &[u8], view: &dyn NodeView) -> Response {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => Response::Status { status: Box::new(view.status()) },
         Ok(Request::Stop) => Response::Stopping,

@@ -13,6 +13,8 @@ use std::time::Duration;
 use super::*;
 use crate::status::Counters;
 
+mod fuzz;
+
 #[derive(Default)]
 struct Node {
     stops: AtomicUsize,

@@ -10,6 +10,7 @@ use super::outgoing::{Outgoing, Payload};
 use crate::uring::{Pool, Shared};
 
 mod encrypted;
+mod fuzz;
 mod ring;
 
 const VERSION: u16 = 1;

@@ -17,6 +17,8 @@ pub mod catalogue;
 pub mod control;
 pub mod delivery;
 pub mod edges;
+#[cfg(test)]
+mod fuzz;
 pub mod gossip;
 pub mod history;
 pub mod known;

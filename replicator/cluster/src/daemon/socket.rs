@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::control::{Answer, Request};
 
 /// Longest request, in bytes.
-const REQUEST_BYTES_MAX: u64 = 64 << 10;
+pub(super) const REQUEST_BYTES_MAX: u64 = 64 << 10;
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// Clients served at a time.
@@ -101,7 +101,7 @@ where
     Ok(Socket { path: path.to_owned(), task })
 }
 
-async fn converse<F, A>(mut stream: UnixStream, answer: &F) -> io::Result<()>
+pub(super) async fn converse<F, A>(mut stream: UnixStream, answer: &F) -> io::Result<()>
 where
     F: Fn(Request) -> A,
     A: Future<Output = Answer>,

@@ -1,6 +1,7 @@
 //! The channel with a public key infrastructure of its own, over loopback.
 
 mod asking;
+mod fuzz;
 mod limits;
 mod rotation;
 mod strangers;

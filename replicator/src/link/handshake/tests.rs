@@ -21,6 +21,7 @@ use super::membership::{ClusterKey, Direction};
 use super::{Established, Identity, Timeouts};
 
 mod encrypted;
+mod fuzz;
 
 /// Longest any of these tests waits for a state.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -20,6 +20,8 @@ use super::super::tests::{Place, alpha, new_node, place};
 use super::super::token::Token;
 use super::*;
 
+mod fuzz;
+
 const LONG: Duration = Duration::from_secs(60);
 
 type Hosted = JoinHandle<Result<Joined, MembershipError>>;

@@ -12,7 +12,7 @@ use super::super::{AskError, Keyring, REQUEST_BYTES_MAX, Refusal};
 use super::{Answerer, LONG, Limits, Paper, Pki, answerer, asker, echo};
 
 /// A peer that has shown who it is, and says what the test wants.
-async fn raw(alpha: &Answerer, keyring: &Keyring) -> BufReader<TlsStream<TcpStream>> {
+pub(super) async fn raw(alpha: &Answerer, keyring: &Keyring) -> BufReader<TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(alpha.server.address()).await.unwrap();
     let name = ServerName::try_from("peer.invalid").unwrap();
     let stream = TlsConnector::from(keyring.current().client.clone()).connect(name, tcp).await.unwrap();
@@ -21,7 +21,7 @@ async fn raw(alpha: &Answerer, keyring: &Keyring) -> BufReader<TlsStream<TcpStre
     stream
 }
 
-async fn line(stream: &mut BufReader<TlsStream<TcpStream>>) -> String {
+pub(super) async fn line(stream: &mut BufReader<TlsStream<TcpStream>>) -> String {
     let mut line = String::new();
     tokio::time::timeout(LONG, stream.read_line(&mut line)).await.unwrap().unwrap();
     line

@@ -1,6 +1,7 @@
 //! The service, run for real: what it keeps, whom it serves, and what it does with everybody else.
 
 mod files;
+mod fuzz;
 mod process;
 mod restored;
 mod strangers;
