@@ -14,7 +14,8 @@ use crate::uring::{Pool, Shared};
 const HELD_MAX: usize = PAYLOAD_MAX as usize + (3 << 20);
 
 fn frame(random: &mut Random, kind: Kind) -> Vec<u8> {
-    let payload = random.bytes(if random.chance(90) { 200 } else { 9000 });
+    let most = if random.chance(90) { 200 } else { 9000 };
+    let payload = random.bytes(most);
     let header = Header {
         kind,
         flags: random.next() as u16,
