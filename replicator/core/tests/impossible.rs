@@ -2,15 +2,15 @@
 
 mod record;
 
-use replicator_core::action::{Action, CloseReason, DataState, StateRecord};
+use replicator_core::action::{Action, CloseReason, DataState, DurableScope, StateRecord};
 use replicator_core::config::{PrimaryConfig, SecondaryConfig, VolumeRoot};
-use replicator_core::event::{Event, ReceivedBody};
+use replicator_core::event::{AppliedOutcome, Event, ReceivedBody};
 use replicator_core::ids::{COUNTED_MAX, FileId, Generation, Sequence, SessionId, Term, Time, VolumeId};
 use replicator_core::lineage::Lineage;
 use replicator_core::node::Node;
 use replicator_core::reunion::Account;
 use replicator_core::wire::BodyError;
-use replicator_core::wire::body::encode_stream;
+use replicator_core::wire::body::{encode_barrier, encode_stream};
 use replicator_core::wire::header::{Header, Kind, PAYLOAD_MAX};
 
 const SESSION: SessionId = SessionId(1);
@@ -93,4 +93,42 @@ fn a_data_frame_has_no_more_bytes_than_fit_into_a_frame() {
     assert_eq!(told(secondary(), 1, &[begin(), data(PAYLOAD_MAX.into())]), None);
     let closed = told(secondary(), 1, &[begin(), data(u64::from(PAYLOAD_MAX) + 1)]);
     assert_eq!(closed, Some(CloseReason::Protocol("an impossible extent")));
+}
+
+/// Once for its bytes, once for all of it: the answer is for all of it.
+#[test]
+fn a_file_that_a_barrier_names_twice_is_made_durable_as_a_whole() {
+    let file = FileId { volume: VolumeId(0), inode: 5 };
+    for twice in [[(file, true), (file, false)], [(file, false), (file, true)]] {
+        let mut barrier = Header::new(Kind::Barrier, Term(1));
+        barrier.sequence = Sequence(2);
+        let asked = ReceivedBody::Structured(encode_barrier(&DurableScope::Files(twice.to_vec())));
+        let (mut node, mut actions) = (secondary(), Vec::new());
+        let mut tell = |event| {
+            node.handle(Time(1), event, &mut actions);
+            std::mem::take(&mut actions)
+        };
+        tell(Event::SessionOpened { session: SESSION, version: 1 });
+        let mut orders = Vec::new();
+        for (header, body) in [begin(), (barrier, asked)] {
+            orders.extend(tell(Event::FrameReceived { session: SESSION, header, body }));
+        }
+        let mut synced = None;
+        while let Some(order) = orders.pop() {
+            orders.extend(match order {
+                Action::PersistState { persist, .. } => {
+                    tell(Event::StatePersisted { persist, result: Ok(()) })
+                }
+                Action::Apply { session, sequence, .. } => {
+                    tell(Event::Applied { session, sequence, outcome: Ok(AppliedOutcome::Done) })
+                }
+                Action::MakeDurable { scope, .. } => {
+                    synced = Some(scope);
+                    Vec::new()
+                }
+                _ => Vec::new(),
+            });
+        }
+        assert_eq!(synced, Some(DurableScope::Files(vec![(file, false)])));
+    }
 }

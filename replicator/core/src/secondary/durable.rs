@@ -159,7 +159,11 @@ impl Durability {
     fn with_directories(&self, scope: &DurableScope) -> DurableScope {
         match scope {
             DurableScope::Files(files) => {
-                let mut all: BTreeMap<FileId, bool> = files.iter().copied().collect();
+                let mut all: BTreeMap<FileId, bool> = BTreeMap::new();
+                for &(file, data_only) in files {
+                    // Named twice, the more that is asked for counts: all of it is answered for.
+                    *all.entry(file).or_insert(data_only) &= data_only;
+                }
                 all.extend(self.touched.keys().map(|directory| (*directory, false)));
                 if all.len() > FILES_MAX {
                     DurableScope::Everything

@@ -214,8 +214,6 @@ impl World<'_> {
             (DurableScope::Volume(one), DurableScope::Volume(other)) => one == other,
             (DurableScope::Files(some), DurableScope::Files(all)) => some.iter().all(|(file, data_only)| {
                 all.iter().any(|(other, data)| file == other && (*data_only || !data))
-                    // Named twice, once for less: the later word holds.
-                    || some.iter().filter(|(other, _)| other == file).count() > 1
             }),
             _ => false,
         };
