@@ -322,10 +322,13 @@ impl Activity {
         // Wherever the crash was: what frames were about is in doubt.
         let (proven, queued) = (Sequence(0), Sequence(u64::MAX));
         let last = LastStream { stream: *self.streams.last()?, proven, queued, before: None };
+        // A directory of which only operations were still told, because it was found gone, is forgotten like a session's: the next file with its number
+        // may be of another kind.
+        let is_known = |file: &FileId| self.known.contains(file);
         let mut checkpoint = PrimaryCheckpoint {
             last,
             known: self.known.iter().collect(),
-            scanned: self.scanned.iter().collect(),
+            scanned: self.scanned.iter().filter(is_known).collect(),
             marked: Vec::new(),
             changed: self.changed.iter().copied().collect(),
             may_lack: true,

@@ -110,6 +110,16 @@ fn a_file_is_in_doubt_from_its_intent_until_it_is_settled() {
     assert_eq!(doubts(&activity), [file(4)]);
 }
 
+/// Its number was given to a regular file: taken for a directory, that one is never compared, and the resync does not end.
+#[test]
+fn a_directory_that_was_found_gone_is_none_after_a_crash() {
+    let mut activity = base();
+    activity.apply(Record::Named(file(2), Named { known: false, scanned: true }));
+    let checkpoint = activity.checkpoint().unwrap();
+    assert!(!checkpoint.known.contains(&file(2)));
+    assert!(!checkpoint.scanned.contains(&file(2)));
+}
+
 #[test]
 fn parts_hold_until_the_next_intent() {
     let mut activity = base();
