@@ -221,6 +221,8 @@ pub const ALL: &[Scenario] = &[
     scenario("cluster_changes", 300, cluster::changes::run),
     scenario("cluster_application_ends", 240, cluster::application::run_ends),
     scenario("cluster_application_does_not_start", 240, cluster::application::run_does_not_start),
+    scenario("cluster_application_does_not_stop", 240, cluster::application::run_does_not_stop),
+    scenario("cluster_checker_hangs", 240, cluster::application::run_checker_hangs),
     scenario("cluster_witness_gone", 240, cluster::arbiters::run_gone),
     scenario("commands", 120, commands::run),
     scenario("bad_input", 180, bad_input::run),

@@ -38,6 +38,18 @@ pub struct ModuleStatus {
     pub peer: Option<Place>,
     /// What is installed and not taken.
     pub pending: Option<String>,
+    /// What its checkers found last.
+    pub checkers: Vec<Checker>,
+}
+
+/// A checker.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Checker {
+    /// Its name.
+    pub checker: String,
+    /// `up`, `down`, or not known yet.
+    pub verdict: String,
 }
 
 /// How it is on a node.
