@@ -126,11 +126,21 @@ impl SafeSet {
     }
 }
 
-/// FNV-1a over what is seen of a file.
+/// So many bits of a look say which file it is, as a handle's generation does: no power cut takes that back.
+const IDENTITY_BITS: u32 = 20;
+
+/// FNV-1a over what is seen of a file, and which file it is.
 fn look_of(file: &File) -> u64 {
     let seen = format!("{:?} {:?} {:?} {:?}", file.kind, file.cells, file.attributes, file.entries);
-    seen.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let seen = seen
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    seen << IDENTITY_BITS | identity(file.uid)
+}
+
+/// The bits of a look that say which file it is.
+fn identity(uid_or_look: u64) -> u64 {
+    uid_or_look & ((1 << IDENTITY_BITS) - 1)
 }
 
 impl World {
@@ -472,7 +482,7 @@ impl World {
         for (file, look) in base.activity.take_looks() {
             let inode = inode_of(file);
             match self.files.files.get(&inode) {
-                Some(file) if look != 0 => base.looks.insert(inode, (file.uid, look)),
+                Some(_) if look != 0 => base.looks.insert(inode, (identity(look), look)),
                 _ => base.looks.remove(&inode),
             };
         }
