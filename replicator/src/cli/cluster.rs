@@ -16,7 +16,7 @@ use replicator_cluster::membership::{
 };
 
 use super::module::Switch;
-use super::places::{PlacesArguments, unexpected};
+use super::places::{OnNode, PlacesArguments, unexpected};
 use super::{exit, logs, pretty_json, print, print_while_read, runtime, snapshot};
 use crate::config::{LogConfig, LogFormat, LogLevel};
 use crate::{cluster, telemetry};
@@ -54,7 +54,7 @@ enum Command {
     /// Renew this node's certificate, and give both nodes a new secret for their heartbeats, without an interruption
     Rotate(OnlyPlaces),
     /// Have a node's daemon look at its installed modules again, and take what has changed
-    Reload(ReloadArguments),
+    Reload(OnNode),
     /// Print the cluster's description, or replace its policy or arbiter
     Describe(DescribeArguments),
 }
@@ -189,22 +189,10 @@ struct StatusArguments {
 #[derive(Args, Debug)]
 struct StandbyArguments {
     #[command(flatten)]
-    places: PlacesArguments,
-    /// Which node; without: this one
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
+    on: OnNode,
     /// Whether
     #[arg(default_value = "on")]
     switch: Switch,
-}
-
-#[derive(Args, Debug)]
-struct ReloadArguments {
-    #[command(flatten)]
-    places: PlacesArguments,
-    /// Which node; without: this one
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -238,7 +226,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Command::Logs(arguments) => logs::run_daemon(arguments),
         Command::Snapshot(arguments) => snapshot::run(arguments),
         Command::Rotate(arguments) => rotate(&arguments.places),
-        Command::Reload(arguments) => reload(&arguments.places, arguments.node.as_deref()),
+        Command::Reload(arguments) => reload(arguments),
         Command::Describe(arguments) => describe(arguments),
     }
 }
@@ -279,8 +267,8 @@ fn say(secret: &SecretStatus) -> String {
 }
 
 /// What a daemon has taken from its shelf.
-pub(super) fn reload(places: &PlacesArguments, node: Option<&str>) -> anyhow::Result<u8> {
-    match places.ask(node, Request::Reload)? {
+pub(super) fn reload(on: &OnNode) -> anyhow::Result<u8> {
+    match on.places.ask(on.node.as_deref(), Request::Reload)? {
         Answer::Reloaded { reloaded } => tell(&reloaded),
         other => Err(unexpected(&other)),
     }
@@ -386,7 +374,7 @@ fn status(arguments: &StatusArguments) -> anyhow::Result<u8> {
 
 /// The same for each module that runs on a node. One that refuses keeps no other from it.
 fn standby(arguments: &StandbyArguments) -> anyhow::Result<u8> {
-    let StandbyArguments { places, node, switch } = arguments;
+    let StandbyArguments { on: OnNode { places, node }, switch } = arguments;
     let status = match places.ask(node.as_deref(), Request::Status)? {
         Answer::Status { status } => status,
         other => return Err(unexpected(&other)),

@@ -8,11 +8,11 @@ use replicator_cluster::daemon::control::{Answer, Order, Request};
 use replicator_cluster::daemon::delivery::ModulePart;
 use replicator_cluster::daemon::standing::StandingFile;
 use replicator_cluster::module::{
-    BootError, BootState, Listed, Piece, ServiceError, Shelf, Switched, Systemctl, check, pack,
+    BootError, BootState, Listed, Piece, ServiceError, Shelf, Systemctl, check, pack,
 };
 
 use super::cluster::{reload, tell};
-use super::places::{PlacesArguments, unexpected};
+use super::places::{OnNode, PlacesArguments, unexpected};
 use super::{exit, logs, pretty_json, print, runtime};
 
 /// Arguments of `module`.
@@ -35,7 +35,7 @@ enum Command {
     /// Remove an installed module; its data stays
     Remove(Named),
     /// Have a node's daemon look at its installed modules again, and take what has changed
-    Reload(ReloadArguments),
+    Reload(OnNode),
     /// Run the module on a node
     Start(Ordered),
     /// Stop it on a node; if that one is active, the other takes over
@@ -91,15 +91,6 @@ struct InstallArguments {
     both: bool,
     /// The directory with module.toml
     source: PathBuf,
-}
-
-#[derive(Args, Debug)]
-struct ReloadArguments {
-    #[command(flatten)]
-    places: PlacesArguments,
-    /// Which node; without: this one
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
 }
 
 /// A module on a node.
@@ -176,7 +167,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         Command::Check(arguments) => look(&shelf(&arguments.places), &arguments.module),
         Command::Install(arguments) => install(arguments),
         Command::Remove(arguments) => remove(arguments),
-        Command::Reload(arguments) => reload(&arguments.places, arguments.node.as_deref()),
+        Command::Reload(arguments) => reload(arguments),
         Command::Start(ordered) => order(ordered, Order::Start),
         Command::Stop(ordered) => order(ordered, Order::Stop),
         Command::Swap(ordered) => order(ordered, Order::Swap),
@@ -244,14 +235,7 @@ fn install_here(arguments: &InstallArguments) -> anyhow::Result<u8> {
     print(&format!("{name} is installed in {}\n", shelf.path(name).display()))?;
     let switched = runtime()?.block_on(boot(places, name).take_over(&description, &Systemctl::default()));
     match switched {
-        Ok(Switched { disabled, enabled }) => {
-            for unit in disabled {
-                print(&format!("{unit} is not started at boot any more: the cluster starts it\n"))?;
-            }
-            for unit in enabled {
-                print(&format!("{unit} is started at boot again, as before\n"))?;
-            }
-        }
+        Ok(switched) => switched.lines().try_for_each(|line| print(&format!("{line}\n")))?,
         // Nothing is started at boot where nobody starts anything; "check" tells that the module cannot run so.
         Err(BootError::Service(error @ ServiceError::NotThere { .. })) => {
             print(&format!("warning: {error}\n"))?

@@ -35,6 +35,16 @@ pub struct PlacesArguments {
     logs: PathBuf,
 }
 
+/// A node, and how it is asked.
+#[derive(Args, Debug)]
+pub struct OnNode {
+    #[command(flatten)]
+    pub places: PlacesArguments,
+    /// Which node; without: this one
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+}
+
 impl PlacesArguments {
     /// As the daemon takes them.
     #[must_use]

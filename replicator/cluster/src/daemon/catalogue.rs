@@ -13,15 +13,14 @@
 //! the other.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::gossip;
 use super::mirror::Mirror;
-use super::module::{self, Installed, Module};
+use super::module::Module;
 use super::node::Node;
-use crate::module::{Listed, MODULE_FILE, Shelf, ShelfError};
+use crate::module::{Description, Listed, Shelf};
 
 /// A changed description that waits, for people.
 const WAITS: &str = "a changed description waits until the module is stopped and started again";
@@ -42,27 +41,6 @@ pub struct Reloaded {
     pub refused: BTreeMap<String, String>,
 }
 
-/// What lies on the shelf under a name.
-type Found = (String, Result<Installed, String>);
-
-/// Read a node's shelf. Blocks.
-///
-/// # Errors
-/// The directory cannot be read.
-pub fn read(shelf: &Shelf) -> Result<Vec<Found>, ShelfError> {
-    let found = shelf.list()?.into_iter().map(|Listed { name, description }| {
-        let directory = shelf.path(&name);
-        let installed = description.map_err(|error| error.to_string()).and_then(|description| {
-            let file = directory.join(MODULE_FILE);
-            let text =
-                std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-            Ok(Installed { description, text, directory })
-        });
-        (name, installed)
-    });
-    Ok(found.collect())
-}
-
 impl<M: Mirror> Node<M> {
     /// Look at the shelf again, and have the modules that lie there.
     ///
@@ -73,12 +51,12 @@ impl<M: Mirror> Node<M> {
         let found = self.read_shelf().await?;
         let mut reloaded = Reloaded::default();
         for name in self.module_names() {
-            if found.iter().all(|(known, _)| *known != name) {
+            if found.iter().all(|found| found.name != name) {
                 self.leave(&name, &mut reloaded).await;
             }
         }
-        for (name, installed) in found {
-            self.have(name, installed, &mut reloaded).await;
+        for found in found {
+            self.have(found, &mut reloaded).await;
         }
         drop(turn);
         tracing::info!(?reloaded, "the installed modules");
@@ -95,8 +73,8 @@ impl<M: Mirror> Node<M> {
             return Ok(());
         }
         let mut reloaded = Reloaded::default();
-        match self.read_shelf().await?.into_iter().find(|(known, _)| known == name) {
-            Some((name, installed)) => self.have(name, installed, &mut reloaded).await,
+        match self.read_shelf().await?.into_iter().find(|found| found.name == name) {
+            Some(found) => self.have(found, &mut reloaded).await,
             None => self.leave(name, &mut reloaded).await,
         }
         drop(turn);
@@ -104,12 +82,11 @@ impl<M: Mirror> Node<M> {
         Ok(())
     }
 
-    async fn read_shelf(&self) -> Result<Vec<Found>, String> {
+    async fn read_shelf(&self) -> Result<Vec<Listed>, String> {
         let shelf = Shelf::at(&self.places().modules);
         // A disk that hangs must not hold up the node.
-        let read =
-            tokio::task::spawn_blocking(move || read(&shelf)).await.map_err(|error| error.to_string())?;
-        read.map_err(|error| error.to_string())
+        let read = tokio::task::spawn_blocking(move || shelf.list()).await;
+        read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
     /// The module is not on the shelf.
@@ -125,11 +102,12 @@ impl<M: Mirror> Node<M> {
     }
 
     /// The module is on the shelf, whatever is there.
-    async fn have(&self, name: String, installed: Result<Installed, String>, reloaded: &mut Reloaded) {
+    async fn have(&self, found: Listed, reloaded: &mut Reloaded) {
+        let Listed { name, description } = found;
         let former = self.module(&name);
-        let had = match (installed, &former) {
-            (Err(why), _) => Err(why),
-            (Ok(installed), Some(former)) if former.text == installed.text => {
+        let had = match (description, &former) {
+            (Err(why), _) => Err(why.to_string()),
+            (Ok(installed), Some(former)) if former.description.digest == installed.digest => {
                 former.set_pending(None);
                 return;
             }
@@ -148,53 +126,40 @@ impl<M: Mirror> Node<M> {
         }
     }
 
-    fn add(&self, installed: &Installed) -> Result<(), String> {
+    fn add(&self, installed: &Description) -> Result<(), String> {
         let count = self.module_names().len();
         if count >= gossip::MODULES_MAX {
             return Err(format!("there are {count} modules, and no more are possible"));
         }
-        let mirror = self.make_mirror(&installed.description)?;
+        let mirror = self.make_mirror(installed)?;
         self.put(self.start_module(installed, mirror)?);
         Ok(())
     }
 
     /// Whether it was replaced; it waits if it is not at rest.
-    async fn replace(&self, former: &Arc<Module<M>>, installed: &Installed) -> Result<bool, String> {
-        let name = &installed.description.name;
+    async fn replace(&self, former: &Module<M>, installed: &Description) -> Result<bool, String> {
         // What is wrong with it shows before the former one is given up.
-        let mirror = self.make_mirror(&installed.description)?;
+        let mirror = self.make_mirror(installed)?;
         if !former.end().await {
             former.set_pending(Some(WAITS.to_owned()));
             return Ok(false);
         }
-        match self.start_module(installed, mirror) {
-            Ok(module) => {
-                module.local.set_maintenance(former.local.maintenance());
-                self.put(module);
-                Ok(true)
-            }
-            Err(why) => {
-                let again = module::Installed {
-                    description: (*former.description).clone(),
-                    text: former.text.clone(),
-                    directory: installed.directory.clone(),
-                };
-                let started =
-                    self.make_mirror(&again.description).and_then(|mirror| self.start_module(&again, mirror));
-                match started {
-                    Ok(module) => self.put(module),
-                    Err(error) => {
-                        tracing::error!(
-                            module = name,
-                            error,
-                            "a module cannot be had with its former description"
-                        );
-                        self.take_away(name);
-                    }
-                }
-                Err(why)
-            }
+        let Err(why) = self.follow(former, installed, mirror) else { return Ok(true) };
+        let again = self.make_mirror(&former.description);
+        if let Err(error) = again.and_then(|mirror| self.follow(former, &former.description, mirror)) {
+            let module = &installed.name;
+            tracing::error!(module, error, "a module cannot be had with its former description");
+            self.take_away(module);
         }
+        Err(why)
+    }
+
+    /// Have a module in the place of one that has ended.
+    fn follow(&self, former: &Module<M>, description: &Description, mirror: M) -> Result<(), String> {
+        let module = self.start_module(description, mirror)?;
+        module.local.set_maintenance(former.local.maintenance());
+        self.put(module);
+        Ok(())
     }
 }
 

@@ -9,8 +9,7 @@ use super::catalogue::Reloaded;
 use super::mirror::Mirror;
 use super::node::Node;
 use crate::module::{
-    BootError, BootState, Delivery, Description, Piece, ServiceError, Shelf, ShelfError, Switched, Systemctl,
-    check,
+    BootError, BootState, Delivery, Description, Piece, ServiceError, Shelf, ShelfError, Systemctl, check,
 };
 
 /// What comes of a module, one after the other.
@@ -115,14 +114,7 @@ async fn install<M: Mirror>(node: &Node<M>, delivery: Delivery) -> Result<Vec<St
 
 async fn take_over(description: &Description, boot: &Path) -> Vec<String> {
     match BootState::at(boot).take_over(description, &Systemctl::default()).await {
-        Ok(Switched { disabled, enabled }) => {
-            let disabled = disabled
-                .into_iter()
-                .map(|unit| format!("{unit} is not started at boot any more: the cluster starts it"));
-            let enabled =
-                enabled.into_iter().map(|unit| format!("{unit} is started at boot again, as before"));
-            disabled.chain(enabled).collect()
-        }
+        Ok(switched) => switched.lines().collect(),
         // Nothing is started at boot where nobody starts anything.
         Err(BootError::Service(error @ ServiceError::NotThere { .. })) => vec![format!("warning: {error}")],
         Err(error) => vec![format!(

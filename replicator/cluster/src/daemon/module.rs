@@ -1,6 +1,6 @@
 //! A module of a node, from its start to its end: its description, its runner and its edges.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,22 +21,11 @@ use super::words;
 use crate::arbiter::{self, AnyArbiter, ClusterId, ModuleName, RegisterName};
 use crate::heartbeat::Heartbeat;
 use crate::held::lock;
-use crate::module::{self, Description, Failback};
+use crate::module::{self, Description, Failback, Shelf};
 
 /// A default primary takes its role back when both nodes have held the same for so long: a network that comes and goes does not move
 /// the application each time.
 const FAILBACK_AFTER: Duration = Duration::from_secs(10);
-
-/// A module as it is installed.
-#[derive(Clone, Debug)]
-pub struct Installed {
-    /// Its description.
-    pub description: Description,
-    /// The text of that, by which a changed one is known.
-    pub text: String,
-    /// The directory it is installed in.
-    pub directory: PathBuf,
-}
 
 /// What all modules of a node have in common.
 pub(super) struct Ground {
@@ -69,8 +58,6 @@ impl Ground {
 /// One module. It lives until [`Module::end`]; dropping it does not end it.
 pub(super) struct Module<M> {
     pub(super) description: Arc<Description>,
-    /// The text its description was made of.
-    pub(super) text: String,
     pub(super) local: Arc<Local<M>>,
     inputs: Inputs,
     runner: Mutex<Option<JoinHandle<()>>>,
@@ -126,12 +113,11 @@ impl<M: Mirror> Module<M> {
 /// Start a module; it does what it remembers.
 pub(super) fn start<M: Mirror>(
     ground: &Ground,
-    installed: &Installed,
+    description: &Description,
     mirror: M,
     shared: &Arc<Shared>,
     heartbeat: &Arc<Heartbeat>,
 ) -> Result<Module<M>, String> {
-    let Installed { description, text, directory } = installed;
     let name = description.name.clone();
     let description = Arc::new(description.clone());
     let state = ground.places.state.join(&name);
@@ -147,7 +133,7 @@ pub(super) fn start<M: Mirror>(
     let local = Local::new(
         Setup {
             description: Arc::clone(&description),
-            paths: paths(ground, &name, directory),
+            paths: paths(ground, &name),
             run: ground.places.run.join(&name).join("addresses"),
             judge: judge(ground, &name, &state)?,
             names: ground.names.clone(),
@@ -185,7 +171,6 @@ pub(super) fn start<M: Mirror>(
     });
     Ok(Module {
         description,
-        text: text.clone(),
         local,
         inputs,
         runner: Mutex::new(Some(runner)),
@@ -194,9 +179,9 @@ pub(super) fn start<M: Mirror>(
     })
 }
 
-fn paths(ground: &Ground, name: &str, directory: &Path) -> module::Paths {
+fn paths(ground: &Ground, name: &str) -> module::Paths {
     module::Paths {
-        module: directory.to_owned(),
+        module: Shelf::at(&ground.places.modules).path(name),
         logs: ground.places.logs.join(name),
         run: ground.places.run.join(name).join("application"),
     }

@@ -12,7 +12,7 @@ use super::gossip::{self, Said};
 use super::history::Entry;
 use super::local::Local;
 use super::mirror::Mirror;
-use super::module::{self, Ground, Installed, Module};
+use super::module::{self, Ground, Module};
 use super::runner::Input;
 use super::service::Places;
 use super::words;
@@ -35,7 +35,7 @@ pub struct NodeSetup {
     /// Where everything is; below some of it is one directory for each module.
     pub places: Places,
     /// The modules.
-    pub modules: Vec<Installed>,
+    pub modules: Vec<Description>,
 }
 
 /// Why a node cannot start.
@@ -116,12 +116,11 @@ impl<M: Mirror> Node<M> {
             shared: Arc::default(),
             turns: Turns::new(false),
         });
-        for installed in &setup.modules {
-            let started = node
-                .make_mirror(&installed.description)
-                .and_then(|mirror| node.start_module(installed, mirror));
-            let module = started
-                .map_err(|why| StartError::Module { module: installed.description.name.clone(), why })?;
+        for description in &setup.modules {
+            let started =
+                node.make_mirror(description).and_then(|mirror| node.start_module(description, mirror));
+            let module =
+                started.map_err(|why| StartError::Module { module: description.name.clone(), why })?;
             node.put(module);
         }
         tokio::spawn(Arc::clone(&node).listen(incoming, setup.heartbeat.dead_after));
@@ -140,8 +139,8 @@ impl<M: Mirror> Node<M> {
         (self.make)(description)
     }
 
-    pub(super) fn start_module(&self, installed: &Installed, mirror: M) -> Result<Module<M>, String> {
-        module::start(&self.ground, installed, mirror, &self.shared, &self.heartbeat)
+    pub(super) fn start_module(&self, description: &Description, mirror: M) -> Result<Module<M>, String> {
+        module::start(&self.ground, description, mirror, &self.shared, &self.heartbeat)
     }
 
     /// Have a module that was started, in the place of one that has ended. It is told what the others were.

@@ -15,7 +15,7 @@ use super::mirror::Mirror;
 use super::module::policy_of;
 use super::node::{Node, NodeSetup};
 use super::rotation::{self, Rotation};
-use super::{arbiters, catalogue, socket};
+use super::{arbiters, socket};
 use crate::health::{Health, HealthState, Look};
 use crate::heartbeat::{HeartbeatConfig, Path as Network, Preset};
 use crate::membership::{self, Membership};
@@ -243,11 +243,11 @@ fn setup(places: &Places, options: &Options, membership: &Membership) -> Result<
         None => None,
     };
     let mut modules = Vec::new();
-    for (name, installed) in catalogue::read(&Shelf::at(&places.modules))? {
-        match installed {
-            Ok(installed) => modules.push(installed),
+    for module::Listed { name, description } in Shelf::at(&places.modules).list()? {
+        match description {
+            Ok(description) => modules.push(description),
             // The others go on; this one is not there until it is right.
-            Err(error) => tracing::error!(module = name, error, "a module is passed over"),
+            Err(error) => tracing::error!(module = name, %error, "a module is passed over"),
         }
     }
     Ok(NodeSetup {

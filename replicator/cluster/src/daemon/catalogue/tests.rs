@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::daemon::mirror::Look;
 use crate::daemon::node::NodeSetup;
 use crate::daemon::service::Places;
 use crate::heartbeat::{HeartbeatConfig, Key, Path as Network, Preset};
-use crate::module::Description;
+use crate::module::MODULE_FILE;
 
 /// Longer than anything here takes on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(60);

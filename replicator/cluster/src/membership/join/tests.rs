@@ -59,6 +59,18 @@ async fn founded() -> Waiting {
     wait_for(host, TokenOrder::default()).await
 }
 
+/// What beta says of itself when it asks to be taken in.
+fn newcomer() -> Newcomer {
+    let node = beta();
+    Newcomer {
+        name: node.name,
+        id: "ab".repeat(16),
+        control: node.control,
+        mirror: node.mirror,
+        heartbeat: node.heartbeat,
+    }
+}
+
 fn beta() -> NewNode {
     new_node("beta", 2)
 }
@@ -369,15 +381,7 @@ async fn a_directory_that_is_taken_is_seen_before_the_token_is_used() {
 async fn a_join_that_died_in_between_is_repeated_with_a_new_token() {
     let waiting = founded().await;
     let requested = authority::request("beta").unwrap();
-    let node = beta();
-    let newcomer = Newcomer {
-        name: node.name,
-        id: "ab".repeat(16),
-        control: node.control,
-        mirror: node.mirror,
-        heartbeat: node.heartbeat,
-    };
-    let request = JoinRequest { version: VERSION, node: newcomer, request: requested.request.clone() };
+    let request = JoinRequest { version: VERSION, node: newcomer(), request: requested.request.clone() };
     let body = serde_json::to_string(&request).unwrap() + "\n";
     let mut stream = channel_to(waiting.address, &waiting.token).await;
     let answer = with_proof(&mut stream, &waiting.token, &body).await;

@@ -58,6 +58,8 @@ pub struct Description {
     pub services: Services,
     /// What looks after the application.
     pub checkers: Vec<CheckerDescription>,
+    /// Of the text, by which a changed description is known.
+    pub digest: blake3::Hash,
 }
 
 /// Whether the application returns to the default primary.

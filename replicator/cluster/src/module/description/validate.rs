@@ -78,6 +78,7 @@ pub(super) fn parse(text: &str) -> Result<Description, ModuleError> {
         scripts: scripts::scripts(&file)?,
         services: services(&file)?,
         checkers: checkers::checkers(&file)?,
+        digest: blake3::hash(text.as_bytes()),
     })
 }
 

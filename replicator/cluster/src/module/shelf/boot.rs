@@ -32,6 +32,17 @@ pub struct Switched {
     pub enabled: Vec<String>,
 }
 
+impl Switched {
+    /// What was switched, for people: a line for each unit.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        let disabled = self.disabled.iter();
+        let disabled =
+            disabled.map(|unit| format!("{unit} is not started at boot any more: the cluster starts it"));
+        let enabled = self.enabled.iter().map(|unit| format!("{unit} is started at boot again, as before"));
+        disabled.chain(enabled)
+    }
+}
+
 /// Why the units' start at boot was not switched.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {

@@ -9,15 +9,7 @@ use crate::membership::files;
 use crate::membership::pending::{BINDING_BYTES, prove};
 
 fn request(random: &mut Random) -> Vec<u8> {
-    let node = beta();
-    let newcomer = Newcomer {
-        name: node.name,
-        id: "ab".repeat(16),
-        control: node.control,
-        mirror: node.mirror,
-        heartbeat: node.heartbeat,
-    };
-    let request = JoinRequest { version: VERSION, node: newcomer, request: "PEM".to_owned() };
+    let request = JoinRequest { version: VERSION, node: newcomer(), request: "PEM".to_owned() };
     let bytes = serde_json::to_vec(&request).unwrap();
     if random.chance(10) { bytes } else { random.changed(&bytes) }
 }
