@@ -264,8 +264,7 @@ impl Pipeline {
         if work.is_alone() {
             self.alone = true;
         } else {
-            self.held.pop_front();
-            self.release_held();
+            self.pass_fence();
         }
         Some(work)
     }
@@ -280,8 +279,7 @@ impl Pipeline {
             self.fences.remove(&slot);
             if work.is_alone() {
                 self.alone = false;
-                self.held.pop_front();
-                self.release_held();
+                self.pass_fence();
             }
         } else if let Some(lane) = self.lanes.get_mut(&work.file) {
             lane.running.retain(|running| *running != slot);
@@ -296,7 +294,8 @@ impl Pipeline {
     }
 
     /// The fence is through, or will be before what is ordered now: what came behind it, up to the next one, takes its place in the lanes.
-    fn release_held(&mut self) {
+    fn pass_fence(&mut self) {
+        self.held.pop_front();
         while let Some(slot) = self.held.front().copied() {
             match self.works.get(&slot) {
                 Some(work) if work.is_fence() => break,

@@ -15,8 +15,8 @@ use replicator_core::succession::Legacy;
 use super::*;
 use crate::disk::Found;
 
-/// What a file looks like, by its number: which file it is, and what is seen of it.
-pub type Looks = BTreeMap<u64, (u64, u64)>;
+/// What a file looks like ([`look_of`]), by its number.
+pub type Looks = BTreeMap<u64, u64>;
 
 /// What was known at a moment: followed by the journal of that number.
 #[derive(Clone, Debug)]
@@ -371,7 +371,7 @@ impl World {
     }
 
     fn looks(&self) -> Looks {
-        self.files.files.iter().map(|(inode, file)| (*inode, (file.uid, look_of(file)))).collect()
+        self.files.files.iter().map(|(inode, file)| (*inode, look_of(file))).collect()
     }
 
     fn establish(&mut self, activity: Activity, looks: Looks) {
@@ -482,7 +482,7 @@ impl World {
         for (file, look) in base.activity.take_looks() {
             let inode = inode_of(file);
             match self.files.files.get(&inode) {
-                Some(_) if look != 0 => base.looks.insert(inode, (identity(look), look)),
+                Some(_) if look != 0 => base.looks.insert(inode, look),
                 _ => base.looks.remove(&inode),
             };
         }
@@ -520,7 +520,7 @@ impl World {
         let seen = if self.sabotage == Sabotage::None { 50 } else { 10 };
         let mut found = Vec::new();
         for (inode, file) in &self.files.files {
-            let Some((uid, look)) = base.looks.get(inode) else {
+            let Some(look) = base.looks.get(inode) else {
                 // New: its directory has changed.
                 found.extend(
                     self.files
@@ -529,12 +529,12 @@ impl World {
                 );
                 continue;
             };
-            let same = *uid == file.uid && *look == look_of(file);
-            if same || base.activity.is_wholly_doubtful(id(*inode)) {
+            if *look == look_of(file) || base.activity.is_wholly_doubtful(id(*inode)) {
                 continue;
             }
             // A power cut may take back what is seen of a file and not what is in it.
-            if sure || *uid != file.uid || file.kind == FileKind::Directory || self.random.chance(seen) {
+            let another = identity(*look) != identity(file.uid);
+            if sure || another || file.kind == FileKind::Directory || self.random.chance(seen) {
                 found.extend(change_of(*inode, file));
             }
         }

@@ -39,12 +39,10 @@ const ANSWERS: usize = 16;
 pub(super) enum Job {
     /// Apply a frame; or prepare it, if it is not to be applied in order.
     Apply { session: SessionId, sequence: Sequence, frame: Frame, in_order: bool },
-    /// Begin a stream of a primary with these roots.
-    Begin { session: SessionId, sequence: Sequence, begin: Begin, roots: Vec<FileId> },
     /// Write what the ring could not.
     Write { session: SessionId, sequence: Sequence, writing: Writing },
     /// From now on keep what is overwritten or removed aside under that name; none: no more.
-    KeepAside { id: Option<String>, limit: Limit },
+    KeepAside(Option<String>),
     /// Open files that are to be synced for a barrier.
     Open { session: SessionId, barrier: Sequence, files: Vec<(FileId, bool)> },
     /// Something is under way that changes files: see [`Applier::set`].
@@ -121,6 +119,7 @@ impl Applier {
         replica: Arc<Replica>,
         mailbox: Arc<Mailbox<Message>>,
         vouched: Arc<Vouched>,
+        limit: Limit,
     ) -> io::Result<Applier> {
         let (jobs, receiver) = mpsc::channel();
         let shared = Arc::new(Flags::default());
@@ -128,6 +127,7 @@ impl Applier {
             replica,
             mailbox,
             vouched,
+            limit,
             shared: Arc::clone(&shared),
             priority: Priority::default(),
             not_kept: None,
@@ -172,6 +172,8 @@ struct Work {
     replica: Arc<Replica>,
     mailbox: Arc<Mailbox<Message>>,
     vouched: Arc<Vouched>,
+    /// How much may be kept aside.
+    limit: Limit,
     shared: Arc<Flags>,
     priority: Priority,
     /// Why nothing can be kept aside, though it is to be: the stream that begins next is not applied.
@@ -213,8 +215,8 @@ impl Work {
     fn perform(&mut self, job: Job) -> Option<Told> {
         let (session, sequence, what, outcome) = match job {
             Job::Vouch => return None,
-            Job::KeepAside { id, limit } => {
-                self.not_kept = self.replica.keep_aside(id.as_deref(), limit).err();
+            Job::KeepAside(id) => {
+                self.not_kept = self.replica.keep_aside(id.as_deref(), self.limit).err();
                 return None;
             }
             Job::Open { session, barrier, files } => {
@@ -240,10 +242,6 @@ impl Work {
                     Err(error) => (session, sequence, what, Err(error)),
                 }
             }
-            Job::Begin { session, sequence, begin, roots } => {
-                let outcome = self.begin(begin, &roots).map(|()| AppliedOutcome::Done);
-                (session, sequence, What::Other, outcome)
-            }
             Job::Write { session, sequence, writing: Writing { header, descriptor, bytes } } => {
                 let written = self.replica.write(header.file, &descriptor, header.offset, &bytes);
                 (session, sequence, What::Other, written.map(|()| AppliedOutcome::Done))
@@ -255,7 +253,7 @@ impl Work {
         Some(Told::Applied { session, sequence, outcome, what })
     }
 
-    fn apply(&self, frame: Frame, in_order: bool) -> Result<Done, ReplicaError> {
+    fn apply(&mut self, frame: Frame, in_order: bool) -> Result<Done, ReplicaError> {
         let outcome = match frame {
             Frame::Data { header, bytes } => return self.write(header, bytes, in_order),
             Frame::Digests { header, digests } => {
@@ -274,8 +272,7 @@ impl Work {
                 self.replica.take_over(&copies, last).map(|()| AppliedOutcome::Done)
             }
             Frame::ResyncEnd => self.replica.end_resync().map(|()| AppliedOutcome::Done),
-            // Has an order of its own.
-            Frame::Begin(_) => Ok(AppliedOutcome::Done),
+            Frame::Begin(begin, roots) => self.begin(begin, &roots).map(|()| AppliedOutcome::Done),
         };
         outcome.map(Done::Applied)
     }
@@ -355,10 +352,10 @@ mod tests {
         let ring = Ring::new(8).unwrap();
         let mailbox = Arc::new(Mailbox::new(ring.waker()));
         let replica = Arc::new(Replica::new(vec![volume]));
-        let applier = Applier::start(replica, Arc::clone(&mailbox), Arc::default()).unwrap();
-        let begin =
-            Job::Begin { session: FIRST, sequence: Sequence(1), begin: Begin::Anew, roots: vec![file(1)] };
-        applier.order(begin);
+        let limit = Limit { bytes: 0, drops: false };
+        let applier = Applier::start(replica, Arc::clone(&mailbox), Arc::default(), limit).unwrap();
+        let frame = Frame::Begin(Begin::Anew, vec![file(1)]);
+        applier.order(Job::Apply { session: FIRST, sequence: Sequence(1), frame, in_order: true });
         jobs.into_iter().for_each(|job| applier.order(job));
         // Ends when all is done.
         drop(applier);

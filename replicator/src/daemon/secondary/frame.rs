@@ -1,6 +1,7 @@
 //! What a received frame asks of the copy.
 
 use replicator_core::event::ReceivedBody;
+use replicator_core::ids::FileId;
 use replicator_core::succession::{CopyOf, decode_copies};
 use replicator_core::wire::attributes::Attributes;
 use replicator_core::wire::header::{FLAG_MORE, FLAG_SUCCEEDS, Header, Kind};
@@ -30,7 +31,8 @@ pub(super) enum Frame {
         header: Header,
         seen: Shared,
     },
-    Begin(Begin),
+    /// A stream, of a primary with these roots.
+    Begin(Begin, Vec<FileId>),
     /// Whether these are the last.
     Copies(Vec<CopyOf>, bool),
     ResyncEnd,
@@ -48,7 +50,7 @@ pub(super) enum Begin {
 }
 
 impl Frame {
-    /// The frame, if it is one that is applied, and what the core is to know of its payload.
+    /// The frame, if it is one that is applied, and what the core is to know of its payload. The roots of a stream that begins are not in it.
     ///
     /// # Errors
     /// The payload makes no sense: this text.
@@ -78,11 +80,11 @@ impl Frame {
             }
             Kind::Digests => (Frame::Digests { header, digests: payload }, ReceivedBody::Opaque),
             Kind::Verify => (Frame::Verify { header, seen: payload }, ReceivedBody::Opaque),
-            Kind::ResyncBegin => (Frame::Begin(Begin::Anew), structured(payload)),
+            Kind::ResyncBegin => (Frame::Begin(Begin::Anew, Vec::new()), structured(payload)),
             Kind::ResumeBegin => {
                 let succeeds = header.flags & FLAG_SUCCEEDS != 0;
                 let begin = if succeeds { Begin::Succeeded } else { Begin::Resumed };
-                (Frame::Begin(begin), structured(payload))
+                (Frame::Begin(begin, Vec::new()), structured(payload))
             }
             Kind::Copies => {
                 let copies = decode_copies(&payload).map_err(|_| "copies that make no sense")?;

@@ -29,6 +29,7 @@ use super::mailbox::Mailbox;
 use super::message::Message;
 use super::publish::Publisher;
 use super::register::Registrar;
+use super::workers::Workers;
 use super::writeback::Writeback;
 use crate::idle::Waiting;
 use crate::link::Payload;
@@ -65,8 +66,6 @@ pub struct Secondary {
     /// Barriers of the session that have arrived and are not yet answered.
     unanswered: usize,
     waiting: Waiting,
-    /// How much may be kept aside.
-    limit: Limit,
     writeback: Writeback,
     register: Registrar,
 }
@@ -85,7 +84,7 @@ impl Secondary {
         limit: Limit,
         mailbox: Arc<Mailbox<Message>>,
     ) -> std::io::Result<Secondary> {
-        let applier = Applier::start(Arc::clone(&replica), mailbox, register.vouched())?;
+        let applier = Applier::start(Arc::clone(&replica), mailbox, register.vouched(), limit)?;
         Ok(Secondary {
             volumes,
             replica,
@@ -101,7 +100,6 @@ impl Secondary {
             barriers: HashMap::new(),
             unanswered: 0,
             waiting,
-            limit,
             writeback: Writeback::default(),
             register,
         })
@@ -119,22 +117,20 @@ impl Secondary {
     fn apply(&mut self, core: &mut Core, session: SessionId, sequence: Sequence, in_order: bool) {
         self.applied = Some(Instant::now());
         self.ordered += 1;
-        let job = match self.frames.remove(&(session, sequence)) {
-            Some(Frame::Begin(begin)) => {
-                (self.resyncing, self.listed) = (true, None);
-                let voided = if begin == Begin::Resumed { Ok(()) } else { self.register.make_void() };
-                if let Err(errno) = voided {
-                    return self.ended(core, session, sequence, Err(errno));
-                }
-                Job::Begin { session, sequence, begin, roots: core.peer_roots() }
-            }
-            Some(frame) => Job::Apply { session, sequence, frame, in_order },
-            None => {
-                error!(%sequence, "a frame is to be applied twice");
-                return self.ended(core, session, sequence, Err(Errno(libc::EIO)));
-            }
+        let Some(mut frame) = self.frames.remove(&(session, sequence)) else {
+            error!(%sequence, "a frame is to be applied twice");
+            return self.ended(core, session, sequence, Err(Errno(libc::EIO)));
         };
-        self.applier.order(job);
+        if let Frame::Begin(begin, roots) = &mut frame {
+            (self.resyncing, self.listed) = (true, None);
+            *roots = core.peer_roots();
+            if *begin != Begin::Resumed
+                && let Err(errno) = self.register.make_void()
+            {
+                return self.ended(core, session, sequence, Err(errno));
+            }
+        }
+        self.applier.order(Job::Apply { session, sequence, frame, in_order });
     }
 
     /// A frame was applied.
@@ -166,10 +162,21 @@ impl Secondary {
             }
             Told::Prepared { session, sequence, beside } => match beside {
                 Beside::Write(writing) => self.write(core, session, sequence, writing),
+                // Several files at once; the core starts nothing else about a file meanwhile, and no fence.
                 Beside::Compare { header, digests } => {
-                    self.compare(core, session, sequence, header, digests);
+                    self.hand_over(&core.workers, core, (session, sequence), move |replica| {
+                        let extent = Extent::at(header.offset, header.length);
+                        // A file that is not here yet has nothing of what was digested.
+                        let differing = replica.compare(header.file, extent, &digests)?;
+                        Ok(AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])))
+                    });
                 }
-                Beside::Verify { header, seen } => self.verify(core, session, sequence, header, seen),
+                // Nobody waits for it.
+                Beside::Verify { header, seen } => {
+                    self.hand_over(&core.background, core, (session, sequence), move |replica| {
+                        Ok(AppliedOutcome::Verified(verdict(replica, &header, &seen)))
+                    });
+                }
             },
             Told::Opened { session, barrier, targets } => {
                 self.sync_targets(core, session, barrier, targets);
@@ -178,45 +185,17 @@ impl Secondary {
         }
     }
 
-    /// A worker reads and digests, several files at once; the core starts nothing else about a file meanwhile, and no fence.
-    fn compare(
-        &mut self,
-        core: &mut Core,
-        session: SessionId,
-        sequence: Sequence,
-        header: Header,
-        digests: Shared,
+    /// Have a worker apply a frame, and tell.
+    fn hand_over(
+        &self,
+        workers: &Workers,
+        core: &Core,
+        (session, sequence): (SessionId, Sequence),
+        work: impl FnOnce(&Replica) -> Result<AppliedOutcome, ReplicaError> + Send + 'static,
     ) {
         let (replica, mailbox) = (Arc::clone(&self.replica), Arc::clone(&core.mailbox));
-        core.workers.run(move || {
-            let extent = Extent::at(header.offset, header.length);
-            // A file that is not here yet has nothing of what was digested.
-            let outcome = replica
-                .compare(header.file, extent, &digests)
-                .map(|differing| AppliedOutcome::Differs(differing.unwrap_or_else(|| vec![extent])));
-            let what = What::Other;
-            mailbox.post_urgent(Message::Copy(Told::Applied { session, sequence, outcome, what }));
-        });
-    }
-
-    /// Compare on a worker that nobody waits for.
-    fn verify(
-        &mut self,
-        core: &mut Core,
-        session: SessionId,
-        sequence: Sequence,
-        header: Header,
-        seen: Shared,
-    ) {
-        let (replica, mailbox) = (Arc::clone(&self.replica), Arc::clone(&core.mailbox));
-        core.background.run(move || {
-            let verdict = match header.flags {
-                1 => replica.verify_state(header.file, &seen),
-                2 => replica.verify_names(header.file, &seen),
-                3 => replica.verify_contents(header.file, Extent::at(header.offset, header.length), &seen),
-                _ => Verdict::Unreadable(Errno(libc::EBADMSG)),
-            };
-            let (outcome, what) = (Ok(AppliedOutcome::Verified(verdict)), What::Other);
+        workers.run(move || {
+            let (outcome, what) = (work(&replica), What::Other);
             mailbox.post_urgent(Message::Copy(Told::Applied { session, sequence, outcome, what }));
         });
     }
@@ -285,7 +264,7 @@ impl Secondary {
     /// From now on what is overwritten or removed is kept aside as that of this generation.
     pub fn keep_aside(&self, of: GenerationId) {
         let id = (!of.is_none()).then(|| of.to_string());
-        self.applier.order(Job::KeepAside { id, limit: self.limit });
+        self.applier.order(Job::KeepAside(id));
     }
 
     /// Delete what was kept aside under that name.
@@ -316,6 +295,16 @@ fn complain(core: &mut Core, error: &ReplicaError) -> Errno {
     error!(%error, "the copy cannot be kept up to date");
     core.publisher().on_error();
     error.errno()
+}
+
+/// What a verification finds of the part that a frame is about.
+fn verdict(replica: &Replica, header: &Header, seen: &[u8]) -> Verdict {
+    match header.flags {
+        1 => replica.verify_state(header.file, seen),
+        2 => replica.verify_names(header.file, seen),
+        3 => replica.verify_contents(header.file, Extent::at(header.offset, header.length), seen),
+        _ => Verdict::Unreadable(Errno(libc::EBADMSG)),
+    }
 }
 
 /// The number of an error of the system.
